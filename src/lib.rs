@@ -1,0 +1,7 @@
+//! Pollux.
+
+pub mod message;
+pub mod time;
+
+pub use message::{Frames, Message, Multipart};
+pub use time::Time;
