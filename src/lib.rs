@@ -1,8 +1,10 @@
 //! Pollux.
 
 pub mod message;
+pub mod reactor;
 pub mod socket;
 pub mod time;
 
 pub use message::{Frames, Message, Multipart};
+pub use reactor::{Context, Flow, Reactor};
 pub use time::Time;

@@ -15,7 +15,7 @@ const ARITY: usize = 4;
 ///
 /// Equal deadlines come in the order in which they were armed, as long as fewer
 /// than 2^31 timers were armed in between.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Deadlines {
     heap: Vec<Entry>,
     /// By timer index.
@@ -55,6 +55,10 @@ impl Entry {
 }
 
 impl Deadlines {
+    pub(crate) const fn new() -> Deadlines {
+        Deadlines { heap: Vec::new(), places: Vec::new(), next_order: 0 }
+    }
+
     /// How many timers are armed.
     pub(crate) fn len(&self) -> usize {
         self.heap.len()
@@ -155,12 +159,10 @@ impl Deadlines {
             let first = position * ARITY + 1;
             let end = (first + ARITY).min(self.heap.len());
             let Some(children) = self.heap.get(first..end) else { break };
-            let Some((offset, least)) =
-                children.iter().enumerate().reduce(
-                    |least, child| {
-                        if child.1.is_before(least.1) { child } else { least }
-                    },
-                )
+            let Some((offset, least)) = children
+                .iter()
+                .enumerate()
+                .reduce(|least, child| if child.1.is_before(least.1) { child } else { least })
             else {
                 break;
             };
@@ -215,7 +217,7 @@ mod tests {
             first_order in prop::sample::select(vec![0, u32::MAX - 20]),
             steps in prop::collection::vec((0..40_u32, 0..30_u64, 0..4_u8), 0..400)
         ) {
-            let mut deadlines = Deadlines { next_order: first_order, ..Deadlines::default() };
+            let mut deadlines = Deadlines { next_order: first_order, ..Deadlines::new() };
             let mut model = Model::default();
             for (timer, deadline, action) in steps {
                 let deadline = Time::from_nanos(deadline);
@@ -247,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_later_deadline_is_only_noted_until_it_surfaces() {
-        let mut deadlines = Deadlines::default();
+        let mut deadlines = Deadlines::new();
         for timer in 0..100 {
             deadlines.arm(timer, Time::from_nanos(u64::from(timer)));
         }
