@@ -125,35 +125,26 @@ impl Socket {
     }
 
     fn send_rest(&self, heads: &mut [Frame], last: &mut Frame) -> Result<(), SendError> {
-        for index in 0..heads.len() {
-            if let Err(errno) = self.send_part(&mut heads[index], MORE) {
-                self.finish_broken(&mut heads[index + 1..], Some(last), errno);
-                return Err(SendError::new(self.socket_type(), errno));
-            }
+        for head in heads {
+            self.send_part(head, MORE).map_err(|errno| self.broken_off(MORE, errno))?;
         }
-        self.send_part(last, LAST).map_err(|errno| {
-            self.finish_broken(&mut [], None, errno);
-            SendError::new(self.socket_type(), errno)
-        })
+        self.send_part(last, LAST).map_err(|errno| self.broken_off(LAST, errno))
     }
 
-    /// After a frame that is not the first was refused, the peer being gone:
-    /// sockets that balance load swallow the rest of that message, up to the frame
-    /// without MORE (lb.cpp), and would take the next message for it. Others start
-    /// afresh by themselves.
+    /// After a frame that is not the first was refused, the peer being gone: sockets
+    /// that balance load swallow what follows up to a frame without MORE (lb.cpp), and
+    /// would take the next message for it. Others start afresh by themselves.
     #[cold]
-    fn finish_broken(&self, heads: &mut [Frame], last: Option<&mut Frame>, errno: Errno) {
+    fn broken_off(&self, flags: c_int, errno: Errno) -> SendError {
         use SocketType::{Dealer, Push, Req};
-        if errno != Errno::EAGAIN || !matches!(self.socket_type(), Push | Dealer | Req) {
-            return;
+        if errno == Errno::EAGAIN && matches!(self.socket_type(), Push | Dealer | Req) {
+            if flags == MORE {
+                let _swallowed = self.send_part(&mut Frame::new(), LAST);
+            } else {
+                self.unfinished.set(self.socket_type() == Req);
+            }
         }
-        for head in heads {
-            let _swallowed = self.send_part(head, MORE);
-        }
-        match last {
-            Some(last) => drop(self.send_part(last, LAST)),
-            None => self.unfinished.set(self.socket_type() == Req),
-        }
+        SendError::new(self.socket_type(), errno)
     }
 
     /// A request that was refused with its very last frame: lb.cpp is through with it,
