@@ -1,6 +1,7 @@
 //! Pollux.
 
 pub mod message;
+pub mod socket;
 pub mod time;
 
 pub use message::{Frames, Message, Multipart};

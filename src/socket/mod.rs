@@ -1,0 +1,228 @@
+//! ZeroMQ sockets: the only place with `unsafe`, thin checked calls into libzmq.
+
+mod errno;
+mod error;
+mod frame;
+mod options;
+mod pair;
+mod poll_set;
+mod receive;
+mod send;
+mod socket_type;
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::fmt;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+pub use errno::Errno;
+pub use error::{SendError, SocketError};
+pub use frame::Frame;
+pub use mio::Interest;
+pub use pair::pair;
+pub use poll_set::{Events, PollList, PollSet};
+pub use socket_type::SocketType;
+
+use error::Operation;
+
+/// A ZeroMQ socket of any type.
+///
+/// It may be moved to another thread but not shared. Dropping it closes it;
+/// messages accepted but not yet delivered are tried for the linger time (one
+/// second unless set otherwise), during which the context cannot end.
+pub struct Socket {
+    inner: zmq::Socket,
+    /// The same socket; open as long as `inner` is there.
+    raw: *mut c_void,
+    socket_type: SocketType,
+    fd: RawFd,
+}
+
+// SAFETY: libzmq lets a socket move to another thread with a full fence between
+// (zmq_socket(3)), which handing over a value in Rust has. `raw` moves with the
+// socket it points to.
+unsafe impl Send for Socket {}
+
+impl Socket {
+    /// How long closed sockets go on delivering what they had accepted, unless
+    /// set otherwise: one second.
+    ///
+    /// With libzmq's own default, for ever, a context with one unreachable peer
+    /// never ends; with zero, what was sent just before a clean end is lost.
+    pub const DEFAULT_LINGER: Duration = Duration::from_secs(1);
+
+    /// A socket with the [default linger time](Socket::DEFAULT_LINGER) and
+    /// otherwise the defaults of libzmq.
+    ///
+    /// # Errors
+    /// `EMFILE` if the context has no more sockets or the process no more
+    /// descriptors, `ETERM` if the context has ended.
+    pub fn new(context: &zmq::Context, socket_type: SocketType) -> Result<Socket, SocketError> {
+        let inner = context.socket(socket_type.into()).map_err(|error| {
+            SocketError::new(Operation::Create, socket_type, Errno::from_raw(error.to_raw()))
+        })?;
+        let socket = Socket::from_zmq(inner)?;
+        socket.set_int(options::LINGER, Socket::DEFAULT_LINGER.as_millis() as c_int)?;
+        Ok(socket)
+    }
+
+    /// Takes over a socket of the `zmq` crate, with the options it has. (Mind its
+    /// linger time: it is for ever unless you set one.)
+    ///
+    /// # Errors
+    /// `ETERM` if its context has ended, `EINVAL` if it is of a type that
+    /// [`SocketType`] does not name (a draft type).
+    pub fn from_zmq(mut inner: zmq::Socket) -> Result<Socket, SocketError> {
+        let raw = inner.as_mut_ptr();
+        let failed = |errno| SocketError::new(Operation::Create, None, errno);
+        // SAFETY: `inner` is open and on this thread; both options are a `c_int`.
+        let number = unsafe { options::get_int(raw, options::TYPE) }.map_err(failed)?;
+        let socket_type = SocketType::from_raw(number).ok_or_else(|| failed(Errno::EINVAL))?;
+        // SAFETY: as above.
+        let fd = unsafe { options::get_int(raw, options::FD) }.map_err(failed)?;
+        Ok(Socket { inner, raw, socket_type, fd })
+    }
+
+    /// Gives the socket of the `zmq` crate away.
+    pub fn into_zmq(self) -> zmq::Socket {
+        self.inner
+    }
+
+    /// The socket of the `zmq` crate, for what is missing here.
+    pub fn as_zmq(&self) -> &zmq::Socket {
+        &self.inner
+    }
+
+    /// The type that it was made with.
+    #[inline]
+    pub fn socket_type(&self) -> SocketType {
+        self.socket_type
+    }
+
+    /// Accepts peers at `endpoint` and returns the endpoint as resolved: with the
+    /// port that `tcp://127.0.0.1:*` was given.
+    ///
+    /// # Errors
+    /// `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES`, `EINVAL`, ...: see zmq_bind(3). The
+    /// error names endpoint and remedy.
+    pub fn bind(&self, endpoint: &str) -> Result<String, SocketError> {
+        self.at(endpoint, Operation::Bind, zmq_sys::zmq_bind)?;
+        let resolved = self
+            .get_bytes(options::LAST_ENDPOINT, endpoint.len() + 1024)
+            .map_err(|errno| self.failed(Operation::Bind, endpoint, errno))?;
+        let resolved = String::from_utf8_lossy(&resolved);
+        Ok(resolved.trim_end_matches('\0').to_owned())
+    }
+
+    /// Connects to `endpoint`. That succeeds whether or not somebody is there yet;
+    /// libzmq connects, and reconnects, in the background.
+    ///
+    /// # Errors
+    /// `EINVAL`, `EPROTONOSUPPORT`, ...: see zmq_connect(3).
+    pub fn connect(&self, endpoint: &str) -> Result<(), SocketError> {
+        self.at(endpoint, Operation::Connect, zmq_sys::zmq_connect)
+    }
+
+    /// Stops accepting at `endpoint`, which is as [`bind`](Socket::bind) returned it.
+    ///
+    /// # Errors
+    /// `ENOENT` if it is not bound there: see zmq_unbind(3).
+    pub fn unbind(&self, endpoint: &str) -> Result<(), SocketError> {
+        self.at(endpoint, Operation::Unbind, zmq_sys::zmq_unbind)
+    }
+
+    /// Ends the connection to `endpoint`, which is as it was connected to.
+    ///
+    /// # Errors
+    /// `ENOENT` if it is not connected there: see zmq_disconnect(3).
+    pub fn disconnect(&self, endpoint: &str) -> Result<(), SocketError> {
+        self.at(endpoint, Operation::Disconnect, zmq_sys::zmq_disconnect)
+    }
+
+    fn at(
+        &self,
+        endpoint: &str,
+        operation: Operation,
+        call: unsafe extern "C" fn(*mut c_void, *const c_char) -> c_int,
+    ) -> Result<(), SocketError> {
+        let Ok(terminated) = CString::new(endpoint) else {
+            return Err(self.failed(
+                operation,
+                &endpoint.escape_default().to_string(),
+                Errno::EINVAL,
+            ));
+        };
+        loop {
+            // SAFETY: the socket is open as long as `self` is there, and on this thread, for
+            // it is not `Sync`; the string is terminated and only read.
+            if unsafe { call(self.raw, terminated.as_ptr()) } == 0 {
+                return Ok(());
+            }
+            match Errno::last() {
+                Errno::EINTR => {}
+                errno => return Err(self.failed(operation, endpoint, errno)),
+            }
+        }
+    }
+
+    #[cold]
+    fn failed(&self, operation: Operation, endpoint: &str, errno: Errno) -> SocketError {
+        SocketError::new(operation, self.socket_type, errno).about(endpoint)
+    }
+
+    /// Receives what begins with `prefix` (SUB; XPUB with `manual`).
+    ///
+    /// # Errors
+    /// `EINVAL` on other types of sockets.
+    pub fn subscribe(&self, prefix: &[u8]) -> Result<(), SocketError> {
+        self.set_bytes(options::SUBSCRIBE, prefix)
+    }
+
+    /// Takes one earlier [`subscribe`](Socket::subscribe) back.
+    ///
+    /// # Errors
+    /// `EINVAL` on other types of sockets.
+    pub fn unsubscribe(&self, prefix: &[u8]) -> Result<(), SocketError> {
+        self.set_bytes(options::UNSUBSCRIBE, prefix)
+    }
+
+    /// Whether a message can be received or sent now (`ZMQ_EVENTS`). It also makes
+    /// libzmq look for news, so whoever waits on [`fd`](Socket::fd) must ask this,
+    /// or receive until `EAGAIN`, before waiting.
+    ///
+    /// # Errors
+    /// `ETERM` if the context ended. Never `EINTR`.
+    #[inline]
+    pub fn events(&self) -> Result<Events, Errno> {
+        self.get_int(options::EVENTS).map(|bits| Events::from_bits(bits as i16))
+    }
+
+    /// The descriptor that becomes *readable* when [`events`](Socket::events) may
+    /// have changed (`ZMQ_FD`); it is edge-triggered by nature and must be neither
+    /// read nor written nor closed. It is valid as long as the socket.
+    #[inline]
+    pub fn fd(&self) -> RawFd {
+        self.fd
+    }
+
+    /// The raw socket, open as long as `self` is there.
+    #[inline]
+    pub(crate) fn as_ptr(&self) -> *mut c_void {
+        self.raw
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket")
+            .field("socket_type", &self.socket_type)
+            .field("fd", &self.fd)
+            .finish()
+    }
+}
