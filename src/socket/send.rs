@@ -20,7 +20,8 @@ type Heads = SmallVec<[Frame; 7]>;
 
 impl Socket {
     /// Sends a copy of `frames` as one message, all or nothing, without ever
-    /// blocking. Up to 33 bytes a frame cost no allocation.
+    /// blocking. Frames of up to 33 bytes cost no allocation, nor do lists of up to
+    /// eight frames.
     ///
     /// A message that is not sent has never left the caller: send it again when
     /// the socket is writable, and the order is kept. Once it is accepted, libzmq
