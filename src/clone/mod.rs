@@ -10,6 +10,8 @@
 //! * [`sequence`]: the number of a change, epoch and counter in one;
 //! * [`protocol`]: what goes over the wire, and why.
 
+pub mod broker;
+pub mod collector;
 pub mod kvmsg;
 pub mod properties;
 pub mod sequence;
@@ -19,6 +21,7 @@ pub mod protocol {
     #![doc = include_str!("PROTOCOL.md")]
 }
 
+pub use collector::Collector;
 pub use kvmsg::{DecodeError, KeyError, KvMsg, Limits, Uuid, check_key, is_reserved};
 pub use properties::{Properties, PropertiesBuf};
 pub use sequence::Sequence;

@@ -35,7 +35,7 @@ impl Default for BrokerOptions {
     /// any earlier run (the clock of the machine tells).
     fn default() -> BrokerOptions {
         BrokerOptions {
-            config: BrokerConfig::new(super::random_u64(), Sequence::start_at(super::unix_time())),
+            config: BrokerConfig::new(super::random_u64(), Sequence::at_start(super::unix_time())),
             updates_hwm: 100_000,
             snapshot_hwm: 4096,
             changes_hwm: 10_000,
@@ -202,10 +202,9 @@ impl BrokerNode {
         cx: &mut Context<'_, S>,
         message: Message<'_>,
     ) -> io::Result<Flow> {
-        let now = cx.now();
         if let Some(peer) = message.get(0) {
             self.with_outbox(cx, |machine, out| {
-                machine.handle_request(now, peer, message.skip(1), out);
+                machine.handle_request(peer, message.skip(1), out);
             });
         }
         Ok(Flow::Continue)

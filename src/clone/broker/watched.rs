@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use crate::clone::kvmsg::Sequence;
+use crate::clone::sequence::Sequence;
 
 /// What a heartbeat tells of one subtree.
 #[derive(Debug, Clone, Copy)]
