@@ -27,7 +27,7 @@ use bytes::Bytes;
 
 use crate::clone::Sequence;
 use crate::clone::client::{Event, SetError};
-use crate::reactor::{Sender, TrySendError};
+use crate::reactor::Sender;
 
 use worker::{Change, Command};
 
@@ -228,27 +228,15 @@ impl Client {
 
     fn ask<R>(&self, command: impl FnOnce(SyncSender<R>) -> Command) -> Result<R, Error> {
         let (reply, answer) = sync_channel(1);
-        let mut command = command(reply);
-        loop {
-            match self.commands.try_send(command) {
-                Ok(()) => break,
-                // The thread is reading: there is room in a moment.
-                Err(TrySendError::Full(back)) => command = back,
-                Err(TrySendError::Closed(_)) => return Err(Error::Stopped),
-            }
-            std::thread::yield_now();
-        }
+        self.commands.send(command(reply)).map_err(|_| Error::Stopped)?;
         answer.recv().map_err(|_| Error::Stopped)
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let mut command = Command::Stop;
-        while let Err(TrySendError::Full(back)) = self.commands.try_send(command) {
-            command = back;
-            std::thread::yield_now();
-        }
+        // An error means that it has ended already.
+        let _ = self.commands.send(Command::Stop);
         if let Some(thread) = self.thread.take() {
             // A panic there was printed when it happened.
             let _ = thread.join();

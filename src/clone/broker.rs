@@ -321,7 +321,9 @@ impl Broker {
     fn answer(&mut self, change: &KvMsg<'_>, answer: Answer, out: &mut impl BrokerOutbox) {
         let Some(uuid) = change.uuid else { return };
         self.refresh_capabilities();
+        let whole = self.whole_tree();
         for (prefix, watch) in self.watched.covering(change.key) {
+            let watch = if prefix.is_empty() { whole } else { watch };
             let beat = Heartbeat { prefix, watch, answer: Some((uuid, answer)) };
             beat.publish(&self.capabilities, &mut self.scratch, &mut self.stats, out);
         }
@@ -381,23 +383,18 @@ impl Broker {
     ) {
         self.refresh_capabilities();
         self.answer_at = now + ANSWER_INTERVAL;
-        let mut plain = false;
-        for (prefix, watch) in self.watched.iter().filter(|(_, watch)| due(watch)) {
-            plain |= prefix.is_empty();
-            let watch = if prefix.is_empty() { self.whole_tree() } else { watch };
-            let beat = Heartbeat { prefix, watch, answer: None };
-            beat.publish(&self.capabilities, &mut self.scratch, &mut self.stats, out);
-        }
         let whole = self.whole_tree();
-        if !plain && due(&whole) {
-            let beat = Heartbeat { prefix: b"", watch: whole, answer: None };
+        let watched = self.watched.iter().filter(|(_, watch)| due(watch));
+        // The heartbeat of RFC 12 goes out whether or not somebody was seen to subscribe.
+        let plain = (!self.watched.contains(b"") && due(&whole)).then_some((&b""[..], whole));
+        for (prefix, watch) in watched.chain(plain) {
+            let watch = if prefix.is_empty() { whole } else { watch };
+            let beat = Heartbeat { prefix, watch, answer: None };
             beat.publish(&self.capabilities, &mut self.scratch, &mut self.stats, out);
         }
         self.watched.clear_asked();
     }
 
-    /// The heartbeat of RFC 12 goes out whether or not this process saw a
-    /// subscription to it.
     fn whole_tree(&self) -> Watch {
         Watch { sequence: self.sequence, published: self.published, asked: false }
     }
