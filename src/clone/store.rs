@@ -15,6 +15,8 @@
 mod changes;
 mod expiry;
 mod lookup;
+#[cfg(test)]
+mod model;
 mod order;
 mod slots;
 mod snapshot;
