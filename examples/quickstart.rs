@@ -59,7 +59,7 @@ fn on_event(
             app.bar.inc(1);
             return fill(app, cx, who);
         }
-        Event::TimedOut { .. } | Event::Refused { .. } => {
+        Event::TimedOut { .. } | Event::Refused { .. } | Event::Superseded { .. } => {
             return Err(io::Error::other(format!("{event:?}")));
         }
         _ => {}
@@ -95,7 +95,7 @@ fn main() -> io::Result<()> {
         ClientNode::new(
             &context,
             "inproc://quickstart",
-            ClientOptions::new(ClientConfig::default()),
+            ClientOptions::new(ClientConfig::follow([""])),
         )
     };
     let mut app = App {
@@ -135,7 +135,7 @@ fn main() -> io::Result<()> {
         let map = client.machine();
         let equal = map
             .iter(b"")
-            .all(|(key, entry)| store.get(key).is_some_and(|own| own.value == entry.value()));
+            .all(|entry| store.get(entry.key).is_some_and(|own| own.value == entry.value));
         assert!(equal && map.len() == store.len(), "a client's map differs from the broker's");
     }
     println!("both clients' maps equal the broker's: {} keys", store.len());
