@@ -5,11 +5,13 @@
 //! that the caller implements; so the same machines run in production, where
 //! the caller is a node on a reactor, and in a simulator on virtual time.
 //!
+//! * [`client`]: a live copy of a broker's map, and changes to it;
 //! * [`kvmsg`]: the five-frame message, decoded without a copy and without a panic;
 //! * [`properties`]: the `name=value` lines of its fourth frame;
 //! * [`sequence`]: the number of a change, epoch and counter in one;
 //! * [`protocol`]: what goes over the wire, and why.
 
+pub mod client;
 pub mod kvmsg;
 pub mod properties;
 pub mod sequence;

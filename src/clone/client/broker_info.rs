@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::config::ClientConfig;
 use super::outbox::Collector;
-use crate::clone::kvmsg::{KvMsg, Limits, Sequence};
+use crate::clone::kvmsg::{KvMsg, Limits};
+use crate::clone::sequence::Sequence;
 
 /// Heartbeat intervals that are believed; others are taken for the nearest.
 const HEARTBEAT_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;

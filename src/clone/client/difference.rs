@@ -49,6 +49,11 @@ impl Difference {
         Difference { subtree, kind: Kind::Keys(changed.into_iter()) }
     }
 
+    /// Whether it leads to a whole new map of this subtree.
+    pub(crate) fn replaces(&self, subtree: usize) -> bool {
+        self.subtree == subtree && matches!(self.kind, Kind::Full(_))
+    }
+
     /// The next event, given the subtree's map as it is now.
     pub(crate) fn next(&mut self, tree: &Tree) -> Option<Event> {
         match &mut self.kind {
@@ -60,11 +65,11 @@ impl Difference {
         }
     }
 
-    /// The map is replaced again before this was told: `tree`, which goes,
-    /// becomes what the application knows, and what comes next starts from
-    /// there. Gives that back if it is for a full difference to start from.
-    pub(crate) fn rebase(&mut self, mut tree: Tree) -> Option<Tree> {
-        let Kind::Full(merge) = &mut self.kind else { return Some(tree) };
+    /// The map is replaced again before this was told to the end: what the
+    /// application knows so far is part of `tree`, which goes, and part of the
+    /// one before. Starts again from there.
+    pub(crate) fn rebase(&mut self, mut tree: Tree) {
+        let Kind::Full(merge) = &mut self.kind else { return };
         // Keys before the merge's position were told as they are in `tree`,
         // those behind it are still known as they were in `old`.
         let told = match (merge.ahead.front(), merge.exhausted) {
@@ -82,7 +87,6 @@ impl Difference {
             }
         }
         *merge = Merge { old: known, ahead: VecDeque::new(), reached: None, exhausted: false };
-        None
     }
 }
 

@@ -16,11 +16,6 @@ use crate::time::Time;
 /// A key no longer needed stays subscribed for this long: who writes it again
 /// and again need not wait for the subscription each time.
 const LINGER: Duration = Duration::from_secs(2);
-/// Without the heartbeat that proves it, a subscription is taken for live after
-/// this long. Should the echo be missed all the same, the change is sent again
-/// and its confirmation comes with a heartbeat.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-
 /// A watched key.
 #[derive(Debug)]
 struct EchoKey {
@@ -85,9 +80,13 @@ impl EchoKeys {
     }
 
     /// Adds a user to a key that is watched.
-    pub(crate) fn reuse(&mut self, key: &[u8]) -> Option<u32> {
+    pub(crate) fn reuse(&mut self, now: Time, key: &[u8]) -> Option<u32> {
         let id = *self.by_key.get(key)?;
-        self.keys[id as usize].users += 1;
+        let key = &mut self.keys[id as usize];
+        key.users += 1;
+        if key.users == 1 {
+            key.since = now;
+        }
         Some(id)
     }
 
@@ -193,7 +192,9 @@ impl EchoKeys {
         }
     }
 
-    /// An RFC 12 server's heartbeat came: keys subscribed well before are live.
+    /// Takes keys for live that were subscribed so long ago, though no heartbeat
+    /// proves it. Should the echo be missed all the same, the change is sent
+    /// again and its confirmation comes with a heartbeat.
     pub(crate) fn presume(&mut self, now: Time, after: Duration, mut live: impl FnMut(ListId)) {
         for (_, key) in &mut self.keys {
             if !key.is_live && key.users > 0 && key.since + after <= now {
@@ -258,9 +259,10 @@ impl EchoKeys {
     }
 
     /// When something here must be looked at.
-    pub(crate) fn next_deadline(&self) -> Time {
+    /// Waiting keys are taken for live after `patience`.
+    pub(crate) fn next_deadline(&self, patience: Duration) -> Time {
         let idle = self.idle.front().map_or(Time::NEVER, |&(since, _)| since + LINGER);
         let waiting = self.keys.iter().filter(|(_, key)| !key.is_live && key.users > 0);
-        waiting.map(|(_, key)| key.since + PATIENCE).fold(idle, Time::min)
+        waiting.map(|(_, key)| key.since + patience).fold(idle, Time::min)
     }
 }

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::difference::Difference;
-use crate::clone::kvmsg::{Sequence, Uuid};
+use super::tree::Tree;
+use crate::clone::kvmsg::Uuid;
+use crate::clone::sequence::Sequence;
 
 /// What happened, in order, as [`Client::poll_event`](super::Client::poll_event)
 /// gives it. Keys and values are shared with the map: cloning one is cheap.
@@ -174,8 +176,21 @@ impl Events {
         fits
     }
 
-    pub(crate) fn push_difference(&mut self, difference: Difference) {
-        self.queue.push_back(Queued::Difference(difference));
+    /// These keys of a subtree came out of a snapshot different.
+    pub(crate) fn changed(&mut self, subtree: usize, keys: Vec<(Arc<[u8]>, Why)>) {
+        self.queue.push_back(Queued::Difference(Difference::keys(subtree, keys)));
+    }
+
+    /// The map of a subtree was replaced, `old` is what it was.
+    pub(crate) fn replaced(&mut self, subtree: usize, old: Tree) {
+        let untold = self.queue.iter_mut().find_map(|queued| match queued {
+            Queued::Difference(untold) if untold.replaces(subtree) => Some(untold),
+            _ => None,
+        });
+        match untold {
+            Some(untold) => untold.rebase(old),
+            None => self.queue.push_back(Queued::Difference(Difference::full(subtree, old))),
+        }
     }
 
     /// The oldest, to look at.
@@ -189,13 +204,5 @@ impl Events {
 
     pub(crate) fn pop(&mut self) -> Option<Queued> {
         self.queue.pop_front()
-    }
-
-    /// The differences still queued for a subtree.
-    pub(crate) fn differences(&mut self) -> impl Iterator<Item = &mut Difference> {
-        self.queue.iter_mut().filter_map(|queued| match queued {
-            Queued::Difference(difference) => Some(difference),
-            Queued::Event(_) => None,
-        })
     }
 }

@@ -85,7 +85,6 @@ pub(crate) struct NewChange {
     pub(crate) key: Arc<[u8]>,
     pub(crate) value: Arc<[u8]>,
     pub(crate) ttl: Option<Duration>,
-    pub(crate) path: Path,
 }
 
 /// Our changes without an answer: found by uuid and by key, in lists by what
@@ -203,7 +202,8 @@ impl Pending {
     /// Whether a change that was never sent may be: no other one of its key is
     /// before it that is not sent, or that may have to be sent again.
     pub(crate) fn may_go(&self, slot: Slot) -> bool {
-        self.older(slot).is_none_or(|older| self.get(older).sends == 1)
+        let older = self.older(slot);
+        older.is_none_or(|older| self.get(older).sends == 1 && !self.is_parked(older))
     }
 
     /// Takes a change in, parked.
@@ -217,7 +217,7 @@ impl Pending {
             key: Arc::clone(&new.key),
             value: new.value,
             ttl: new.ttl,
-            path: new.path,
+            path: Path::None,
             submitted: now,
             first_sent: Time::NEVER,
             sends: 0,
@@ -302,6 +302,13 @@ impl Pending {
         let change = self.get_mut(slot);
         change.list = list;
         change.links = Links { previous: last, next: NONE };
+    }
+
+    /// What waited in a list is ready to be sent.
+    pub(crate) fn make_ready(&mut self, list: ListId) {
+        while let Some(slot) = self.first(list) {
+            self.list(slot, READY);
+        }
     }
 
     /// Takes a change out of its list: parked.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::event::Why;
 use super::tree::Tree;
-use crate::clone::kvmsg::Sequence;
+use crate::clone::sequence::Sequence;
 use crate::time::Time;
 
 /// One thing that was learned of a key while its snapshot is under way.

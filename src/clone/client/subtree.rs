@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::pending::ListId;
 use super::tree::Tree;
-use crate::clone::kvmsg::{HUGZ, Sequence};
+use crate::clone::kvmsg::HUGZ;
+use crate::clone::sequence::Sequence;
 use crate::time::Time;
 
 /// How far a subtree is.
@@ -56,6 +57,8 @@ pub(crate) struct Baseline {
     /// What it said was published; `None` if it does not count.
     pub(crate) published: Option<u64>,
     pub(crate) sequence: Sequence,
+    /// The highest sequence of a change received since, at least `sequence`.
+    pub(crate) newest: Sequence,
     /// Changes received since.
     pub(crate) received: u64,
 }
@@ -90,6 +93,8 @@ pub(crate) struct Subtree {
     /// Changes up to here are in the tree or outdated.
     pub(crate) sequence: Sequence,
     pub(crate) verified: Option<Verified>,
+    /// Where the last snapshot ended.
+    pub(crate) snapshot_end: Sequence,
     /// Changes up to here may be missing.
     pub(crate) missed: Sequence,
     pub(crate) watch: Watch,
@@ -115,6 +120,7 @@ impl Subtree {
             poll_at: Time::NEVER,
             sequence: Sequence::ZERO,
             verified: None,
+            snapshot_end: Sequence::ZERO,
             missed: Sequence::ZERO,
             watch: Watch {
                 baseline: None,

@@ -8,7 +8,7 @@ use super::outbox::ClientOutbox;
 /// that the broker is to see anew must really go in between.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
-    users: HashMap<Box<[u8]>, u32>,
+    users: HashMap<Vec<u8>, u32>,
 }
 
 impl Topics {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 
-use crate::clone::kvmsg::Sequence;
+use crate::clone::sequence::Sequence;
 use crate::time::Time;
 
 /// A key of the map, as its readers see it.
