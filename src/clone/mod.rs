@@ -9,12 +9,14 @@
 //! * [`kvmsg`]: the five-frame message, decoded without a copy and without a panic;
 //! * [`properties`]: the `name=value` lines of its fourth frame;
 //! * [`sequence`]: the number of a change, epoch and counter in one;
+//! * [`store`]: the map, with snapshots in slices, expiry, and a memory of deletions;
 //! * [`protocol`]: what goes over the wire, and why.
 
 pub mod client;
 pub mod kvmsg;
 pub mod properties;
 pub mod sequence;
+pub mod store;
 
 /// What goes over the wire, and why.
 pub mod protocol {
@@ -24,6 +26,7 @@ pub mod protocol {
 pub use kvmsg::{DecodeError, KeyError, KvMsg, Limits, Uuid, check_key, is_reserved};
 pub use properties::{Properties, PropertiesBuf};
 pub use sequence::Sequence;
+pub use store::Store;
 
 use std::fmt;
 
