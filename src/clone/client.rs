@@ -19,6 +19,9 @@ mod topics;
 mod tree;
 mod ttl;
 
+#[cfg(test)]
+mod tests;
+
 pub use broker_info::BrokerInfo;
 pub use changes::SetError;
 pub use config::{ClientConfig, ConfigError};

@@ -253,6 +253,7 @@ impl Client {
         }
         let sequence = kvmsg.sequence;
         subtree.watch.heard = now;
+        subtree.watch.ask_at = Time::NEVER;
         let is_absent = std::mem::take(&mut subtree.watch.is_absent);
         let next = Baseline { published, sequence, newest: sequence, received: 0 };
         let Some(before) = subtree.watch.baseline.replace(next) else {
