@@ -11,6 +11,8 @@
 //! * [`store`]: the map, with snapshots in slices, expiry, and a memory of deletions;
 //! * [`protocol`]: what goes over the wire, and why.
 
+pub mod broker;
+pub mod collector;
 pub mod kvmsg;
 pub mod properties;
 pub mod sequence;
@@ -21,6 +23,7 @@ pub mod protocol {
     #![doc = include_str!("PROTOCOL.md")]
 }
 
+pub use collector::Collector;
 pub use kvmsg::{DecodeError, KeyError, KvMsg, Limits, Uuid, check_key, is_reserved};
 pub use properties::{Properties, PropertiesBuf};
 pub use sequence::Sequence;
