@@ -18,7 +18,7 @@ use self::watched::{Watch, Watched};
 use super::kvmsg::{HUGZ, ICANHAZ, KvMsg, STATUS, Uuid, check_key, is_reserved};
 use super::properties::{Properties, PropertiesBuf};
 use super::sequence::Sequence;
-use super::store::{Change, Entry, Store};
+use super::store::{Change, Entry, Store, StoreFull};
 use super::{SendFailure, collector::Collector};
 use crate::message::Message;
 use crate::time::Time;
@@ -256,7 +256,11 @@ impl Broker {
             });
             if let Err(full) = stored {
                 self.stats.changes_store_full += 1;
-                return Err(full.reason());
+                return Err(match full {
+                    StoreFull::Keys { .. } => "store-full-keys",
+                    StoreFull::Bytes { .. } => "store-full-bytes",
+                    StoreFull::Entry => "entry-too-large",
+                });
             }
         }
         if let Some(uuid) = change.uuid {
@@ -551,8 +555,8 @@ impl Heartbeat<'_> {
         scratch.copy_except(capabilities.as_properties(), &[]);
         scratch.push("published", self.watch.published);
         match self.answer {
-            Some((_, Answer::Applied(sequence))) => scratch.push("applied", sequence.get()),
-            Some((_, Answer::Refused(reason))) => scratch.push("refused", reason),
+            Some((_, Answer::Applied(sequence))) => _ = scratch.push("applied", sequence.get()),
+            Some((_, Answer::Refused(reason))) => _ = scratch.push("refused", reason),
             None => {}
         }
         let mut key = Vec::with_capacity(HUGZ.len() + self.prefix.len());

@@ -12,7 +12,7 @@ use crate::clone::SendFailure;
 use crate::clone::kvmsg::{KTHXBAI, KvMsg};
 use crate::clone::properties::{Properties, PropertiesBuf};
 use crate::clone::sequence::Sequence;
-use crate::clone::store::{Cursor, Entry, Store, Walk};
+use crate::clone::store::{Cursor, Entry, Mode, Store, Walk};
 use crate::time::Time;
 
 /// How long a client that took nothing is left alone before the next try.
@@ -145,7 +145,7 @@ impl Snapshots {
                 Progress::More => self.active.push_back(job),
                 Progress::Done => {
                     slice.stats.snapshots_done += 1;
-                    slice.stats.snapshots_delta += u64::from(job.cursor.is_delta());
+                    slice.stats.snapshots_delta += u64::from(job.cursor.mode() == Mode::Delta);
                     slice.store.close(job.cursor);
                 }
                 Progress::Abandoned(why) => {
@@ -184,6 +184,27 @@ enum Progress {
     Abandoned(&'static str),
 }
 
+/// Why a slice ended early.
+enum Halt {
+    /// The client's queue is full; it goes on when there is room.
+    Blocked,
+    /// The snapshot cannot be finished.
+    Hopeless(&'static str),
+}
+
+impl From<SendFailure> for Halt {
+    fn from(failure: SendFailure) -> Halt {
+        match failure {
+            SendFailure::WouldBlock => Halt::Blocked,
+            SendFailure::Unreachable => Halt::Hopeless("the client is gone"),
+        }
+    }
+}
+
+/// A deletion that the client would have to hear of was forgotten while its
+/// snapshot stood still. Without an end it asks again.
+const LOST: Halt = Halt::Hopeless("too much was deleted while the client took nothing");
+
 impl Job {
     fn advance(
         &mut self,
@@ -205,8 +226,8 @@ impl Job {
         match outcome {
             Ok(true) => Progress::Done,
             Ok(false) => Progress::More,
-            Err(SendFailure::Unreachable) => Progress::Abandoned("the client is gone"),
-            Err(SendFailure::WouldBlock) => {
+            Err(Halt::Hopeless(why)) => Progress::Abandoned(why),
+            Err(Halt::Blocked) => {
                 slice.stats.snapshot_stalls += 1;
                 if slice.now.since(self.progress_at) > limits.stall {
                     return Progress::Abandoned("the client takes nothing");
@@ -223,7 +244,7 @@ impl Job {
         slice: &mut Slice<'_>,
         limits: &SnapshotLimits,
         out: &mut impl BrokerOutbox,
-    ) -> Result<bool, SendFailure> {
+    ) -> Result<bool, Halt> {
         if self.complete.is_none() {
             let (mut failure, mut bytes) = (None, 0);
             let (sent, request, scratch) = (&mut self.sent, &self.request, &mut *slice.scratch);
@@ -242,10 +263,11 @@ impl Job {
                 ControlFlow::Continue(())
             });
             if let Some(failure) = failure {
-                return Err(failure);
+                return Err(failure.into());
             }
             match walk {
                 Walk::More => return Ok(false),
+                Walk::Lost => return Err(LOST),
                 Walk::Done(sequence) => self.complete = Some(sequence),
             }
         }
@@ -262,7 +284,7 @@ impl Job {
         slice: &mut Slice<'_>,
         limits: &SnapshotLimits,
         out: &mut impl BrokerOutbox,
-    ) -> Result<bool, SendFailure> {
+    ) -> Result<bool, Halt> {
         let mut answer = Flat::default();
         answer.push(&[b""]);
         let (scratch, now) = (&mut *slice.scratch, slice.now);
@@ -281,7 +303,7 @@ impl Job {
                  use a DEALER, or ask for a smaller subtree",
                 limits.whole_answer_bytes
             );
-            return Err(SendFailure::Unreachable);
+            return Err(Halt::Hopeless("too large for one message"));
         };
         self.sent = count;
         self.end_properties(slice.capabilities, slice.scratch);
@@ -294,7 +316,11 @@ impl Job {
     fn end_properties(&self, capabilities: &PropertiesBuf, scratch: &mut PropertiesBuf) {
         scratch.clear();
         scratch.copy_except(capabilities.as_properties(), &[]);
-        scratch.push("mode", if self.cursor.is_delta() { "delta" } else { "full" });
+        let mode = match self.cursor.mode() {
+            Mode::Delta => "delta",
+            Mode::Full => "full",
+        };
+        scratch.push("mode", mode);
         scratch.push("count", self.sent);
     }
 }
