@@ -107,8 +107,7 @@ impl Snapshots {
     /// Takes a request. Refused is one that repeats what the same client waits
     /// for already, and one that finds the queue full.
     pub(super) fn push(&mut self, request: Request) -> Result<(), &'static str> {
-        let same =
-            |other: &Request| other.peer == request.peer && other.subtree == request.subtree;
+        let same = |other: &Request| other.peer == request.peer && other.subtree == request.subtree;
         if self.active.iter().any(|job| same(&job.request)) || self.waiting.iter().any(same) {
             return Err("the client's snapshot of this subtree is already under way");
         }

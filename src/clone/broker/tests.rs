@@ -80,7 +80,7 @@ impl Bench {
     /// A message on the snapshot port.
     fn request(&mut self, peer: &str, frames: &[&[u8]]) {
         let message = Message::new(frames);
-        self.broker.handle_request(self.now, peer.as_bytes(), message, &mut self.net);
+        self.broker.handle_request(peer.as_bytes(), message, &mut self.net);
     }
 
     /// A message on the updates port: a subscription.
@@ -171,7 +171,8 @@ impl Bench {
     fn snapshot_map(&self, peer: &str) -> BTreeMap<String, String> {
         let (entries, _) = self.snapshot(peer);
         let count = entries.len();
-        let map: BTreeMap<_, _> = entries.into_iter().map(|wire| (wire.text_key(), wire.text())).collect();
+        let map: BTreeMap<_, _> =
+            entries.into_iter().map(|wire| (wire.text_key(), wire.text())).collect();
         assert_eq!(map.len(), count, "a key came twice");
         map
     }

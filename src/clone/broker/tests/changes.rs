@@ -124,7 +124,8 @@ fn keys_that_cannot_be_are_refused_and_counted() {
 fn keys_that_only_look_reserved_are_not() {
     let mut bench = Bench::new();
     let longest = "k".repeat(255);
-    let keys = ["KTHXBAI/", "KTHXBAI2", "ICANHAZ", "STATUS", "HUG", "hugz", "/HUGZ", " ", "é", &longest];
+    let keys =
+        ["KTHXBAI/", "KTHXBAI2", "ICANHAZ", "STATUS", "HUG", "hugz", "/HUGZ", " ", "é", &longest];
     for key in keys {
         bench.set(key, "v");
     }
@@ -224,7 +225,11 @@ fn a_full_store_refuses_new_keys_and_says_so() {
     assert_eq!(bench.value("/a").as_deref(), Some("2"), "keys that are there go on");
     bench.delete("/b");
     bench.set_named(1, "/c", "", "1");
-    assert_eq!(bench.value("/c").as_deref(), Some("1"), "refused is not applied: it may come again");
+    assert_eq!(
+        bench.value("/c").as_deref(),
+        Some("1"),
+        "refused is not applied: it may come again"
+    );
     let sequences: Vec<i64> = bench.updates().iter().map(|wire| wire.sequence).collect();
     assert!(sequences.windows(2).all(|pair| pair[1] == pair[0] + 1), "{sequences:?}");
 }

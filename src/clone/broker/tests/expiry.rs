@@ -60,7 +60,9 @@ fn what_is_no_time_means_for_ever() {
 #[test]
 fn a_time_beyond_all_clocks_is_for_ever() {
     let mut bench = Bench::new();
-    for properties in ["ttl=inf\n", "ttl=1e300\n", "ttl=99999999999\n", "ttlms=18446744073709551615\n"] {
+    for properties in
+        ["ttl=inf\n", "ttl=1e300\n", "ttl=99999999999\n", "ttlms=18446744073709551615\n"]
+    {
         bench.set_with("/a", properties, "v");
         assert_eq!(bench.value("/a").as_deref(), Some("v"), "{properties}");
     }
