@@ -17,11 +17,11 @@ pub use stats::BrokerStats;
 use self::recent::Recent;
 use self::snapshots::{Request, Slice, Snapshots};
 use self::watched::{Watch, Watched};
+use super::SendFailure;
 use super::kvmsg::{HUGZ, ICANHAZ, KvMsg, STATUS, Uuid, check_key, is_reserved};
 use super::properties::{Properties, PropertiesBuf};
 use super::sequence::Sequence;
-use super::store::{Change, Entry, Store, StoreFull};
-use super::{SendFailure, collector::Collector};
+use super::store::{Change, Entry, Store};
 use crate::message::Message;
 use crate::time::Time;
 
@@ -246,7 +246,9 @@ impl Broker {
             properties = self.scratch.as_properties();
         }
         if change.body.is_empty() {
-            self.store.delete(change.key, sequence, change.uuid, properties);
+            if !self.store.delete(change.key, sequence, change.uuid, properties) {
+                self.store.advance(sequence);
+            }
         } else {
             let stored = self.store.put(&Change {
                 key: change.key,
@@ -258,11 +260,7 @@ impl Broker {
             });
             if let Err(full) = stored {
                 self.stats.changes_store_full += 1;
-                return Err(match full {
-                    StoreFull::Keys { .. } => "store-full-keys",
-                    StoreFull::Bytes { .. } => "store-full-bytes",
-                    StoreFull::Entry => "entry-too-large",
-                });
+                return Err(full.reason());
             }
         }
         if let Some(uuid) = change.uuid {
@@ -557,10 +555,10 @@ impl Heartbeat<'_> {
         scratch.copy_except(capabilities.as_properties(), &[]);
         scratch.push("published", self.watch.published);
         match self.answer {
-            Some((_, Answer::Applied(sequence))) => _ = scratch.push("applied", sequence.get()),
-            Some((_, Answer::Refused(reason))) => _ = scratch.push("refused", reason),
-            None => {}
-        }
+            Some((_, Answer::Applied(sequence))) => scratch.push("applied", sequence.get()),
+            Some((_, Answer::Refused(reason))) => scratch.push("refused", reason),
+            None => scratch,
+        };
         let mut key = Vec::with_capacity(HUGZ.len() + self.prefix.len());
         key.extend_from_slice(HUGZ);
         key.extend_from_slice(self.prefix);

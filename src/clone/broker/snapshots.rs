@@ -144,7 +144,7 @@ impl Snapshots {
                 Progress::More => self.active.push_back(job),
                 Progress::Done => {
                     slice.stats.snapshots_done += 1;
-                    slice.stats.snapshots_delta += u64::from(job.cursor.mode() == Mode::Delta);
+                    slice.stats.snapshots_delta += u64::from(job.is_delta());
                     slice.store.close(job.cursor);
                 }
                 Progress::Abandoned(why) => {
@@ -183,28 +183,11 @@ enum Progress {
     Abandoned(&'static str),
 }
 
-/// Why a slice ended early.
-enum Halt {
-    /// The client's queue is full; it goes on when there is room.
-    Blocked,
-    /// The snapshot cannot be finished.
-    Hopeless(&'static str),
-}
-
-impl From<SendFailure> for Halt {
-    fn from(failure: SendFailure) -> Halt {
-        match failure {
-            SendFailure::WouldBlock => Halt::Blocked,
-            SendFailure::Unreachable => Halt::Hopeless("the client is gone"),
-        }
-    }
-}
-
-/// A deletion that the client would have to hear of was forgotten while its
-/// snapshot stood still. Without an end it asks again.
-const LOST: Halt = Halt::Hopeless("too much was deleted while the client took nothing");
-
 impl Job {
+    fn is_delta(&self) -> bool {
+        self.cursor.mode() == Mode::Delta
+    }
+
     fn advance(
         &mut self,
         slice: &mut Slice<'_>,
@@ -225,8 +208,8 @@ impl Job {
         match outcome {
             Ok(true) => Progress::Done,
             Ok(false) => Progress::More,
-            Err(Halt::Hopeless(why)) => Progress::Abandoned(why),
-            Err(Halt::Blocked) => {
+            Err(SendFailure::Unreachable) => Progress::Abandoned("the client is gone"),
+            Err(SendFailure::WouldBlock) => {
                 slice.stats.snapshot_stalls += 1;
                 if slice.now.since(self.progress_at) > limits.stall {
                     return Progress::Abandoned("the client takes nothing");
@@ -243,7 +226,7 @@ impl Job {
         slice: &mut Slice<'_>,
         limits: &SnapshotLimits,
         out: &mut impl BrokerOutbox,
-    ) -> Result<bool, Halt> {
+    ) -> Result<bool, SendFailure> {
         if self.complete.is_none() {
             let (mut failure, mut bytes) = (None, 0);
             let (sent, request, scratch) = (&mut self.sent, &self.request, &mut *slice.scratch);
@@ -262,12 +245,13 @@ impl Job {
                 ControlFlow::Continue(())
             });
             if let Some(failure) = failure {
-                return Err(failure.into());
+                return Err(failure);
             }
             match walk {
                 Walk::More => return Ok(false),
-                Walk::Lost => return Err(LOST),
                 Walk::Done(sequence) => self.complete = Some(sequence),
+                // Without its end the client asks again, and begins anew.
+                Walk::Lost => return Err(SendFailure::Unreachable),
             }
         }
         let sequence = self.complete.unwrap_or_default();
@@ -283,7 +267,7 @@ impl Job {
         slice: &mut Slice<'_>,
         limits: &SnapshotLimits,
         out: &mut impl BrokerOutbox,
-    ) -> Result<bool, Halt> {
+    ) -> Result<bool, SendFailure> {
         let mut answer = Flat::default();
         answer.push(&[b""]);
         let (scratch, now) = (&mut *slice.scratch, slice.now);
@@ -302,7 +286,7 @@ impl Job {
                  use a DEALER, or ask for a smaller subtree",
                 limits.whole_answer_bytes
             );
-            return Err(Halt::Hopeless("too large for one message"));
+            return Err(SendFailure::Unreachable);
         };
         self.sent = count;
         self.end_properties(slice.capabilities, slice.scratch);
@@ -315,11 +299,7 @@ impl Job {
     fn end_properties(&self, capabilities: &PropertiesBuf, scratch: &mut PropertiesBuf) {
         scratch.clear();
         scratch.copy_except(capabilities.as_properties(), &[]);
-        let mode = match self.cursor.mode() {
-            Mode::Delta => "delta",
-            Mode::Full => "full",
-        };
-        scratch.push("mode", mode);
+        scratch.push("mode", if self.is_delta() { "delta" } else { "full" });
         scratch.push("count", self.sent);
     }
 }
