@@ -1,12 +1,12 @@
 //! `pollux set` and `pollux del`: one change, until it is applied.
 
-use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use pollux::clone::client::{Client, ClientConfig, Event};
 use pollux::clone::{Sequence, Uuid};
 use pollux::reactor::Registry;
+use pollux::time::Time;
 
 use crate::args::{Common, DelArgs, SetArgs};
 use crate::exit::Failure;
@@ -29,7 +29,7 @@ pub(crate) fn set(common: &Common, args: SetArgs) -> Result<(), Failure> {
 
 /// `pollux del`.
 pub(crate) fn del(common: &Common, args: DelArgs) -> Result<(), Failure> {
-    let key = OsString::into_vec(args.key);
+    let key = args.key.into_vec();
     session::check(&key)?;
     // The keys that begin with this one tell whether it is there.
     let config = ClientConfig::follow([&key]);
@@ -79,7 +79,7 @@ impl Change {
 }
 
 impl Task for Change {
-    fn hear(&mut self, client: &Client, event: Event) -> Result<(), Failure> {
+    fn hear(&mut self, client: &Client, _: Time, event: Event) -> Result<(), Failure> {
         match event {
             Event::Applied { uuid, sequence } if self.is(uuid) => {
                 self.stage = Stage::Applied(sequence);
@@ -104,10 +104,9 @@ impl Task for Change {
             Stage::Looking => {}
         }
         let made = match action {
-            // Its limits are known with it.
-            Action::Set { .. } if app.client.machine().broker().is_none() => return Ok(Step::Wait),
+            // The broker's limits are known with it.
+            _ if !app.client.machine().is_current() => return Ok(Step::Wait),
             Action::Set { value, ttl } => app.client.set(registry, key, value, *ttl),
-            Action::Delete if !app.client.machine().is_current() => return Ok(Step::Wait),
             Action::Delete if app.client.machine().get(key).is_none() => {
                 return Err(Failure::NotFound(format!("key \"{}\" is not there", Shown(key))));
             }
@@ -129,9 +128,9 @@ impl Task for Change {
     fn complaint(&self) -> String {
         match self.stage {
             Stage::UnderWay(_) => {
-                "it did not confirm the change, which may have been applied or not,".to_owned()
+                "did not confirm the change, which may have been applied or not,".to_owned()
             }
-            _ => "it sent nothing to go on".to_owned(),
+            _ => "sent no state".to_owned(),
         }
     }
 }

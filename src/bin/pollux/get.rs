@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use pollux::clone::client::{Client, ClientConfig, Entry, Event};
 use pollux::reactor::Registry;
-use pollux::Time;
+use pollux::time::Time;
 
 use crate::args::{Common, GetArgs};
 use crate::exit::Failure;
@@ -60,7 +60,7 @@ pub(crate) fn synced<'a>(common: &'a Common, subtree: &[u8]) -> Result<Session<'
 pub(crate) struct Sync;
 
 impl Task for Sync {
-    fn hear(&mut self, _: &Client, event: Event) -> Result<(), Failure> {
+    fn hear(&mut self, _: &Client, _: Time, event: Event) -> Result<(), Failure> {
         match event {
             Event::LimitReached { .. } => Err(too_large()),
             _ => Ok(()),
@@ -79,7 +79,7 @@ impl Task for Sync {
     }
 
     fn complaint(&self) -> String {
-        "its snapshot made no progress".to_owned()
+        "sent no whole snapshot, and nothing more of it,".to_owned()
     }
 }
 

@@ -7,6 +7,7 @@ use pollux::clone::client::{Client, ClientConfig, Event};
 use pollux::clone::{Limits, check_key, is_reserved};
 use pollux::node::{ClientNode, ClientOptions};
 use pollux::reactor::{Flow, Reactor, Registry};
+use pollux::time::Time;
 
 use crate::args::{Common, DEFAULT_ENDPOINT};
 use crate::exit::Failure;
@@ -16,7 +17,7 @@ use crate::units::show_duration;
 /// What a command does with a client.
 pub(crate) trait Task: Sized + 'static {
     /// Hears of an event, in order.
-    fn hear(&mut self, client: &Client, event: Event) -> Result<(), Failure>;
+    fn hear(&mut self, client: &Client, now: Time, event: Event) -> Result<(), Failure>;
 
     /// Looks after each turn of the loop at what can be done now.
     fn step(app: &mut App<Self>, registry: &mut Registry<App<Self>>) -> Result<Step, Failure>;
@@ -25,7 +26,7 @@ pub(crate) trait Task: Sized + 'static {
     /// task: then its patience begins anew. `None`: it waits without end.
     fn progress(&self, client: &Client) -> Option<u64>;
 
-    /// What the broker, which is alive, failed to do when patience ended.
+    /// What the broker, which was heard, failed to do when patience ended.
     fn complaint(&self) -> String;
 }
 
@@ -79,7 +80,7 @@ impl<'a, T: Task> Session<'a, T> {
             &mut reactor,
             &mut app,
             |app| &mut app.client,
-            |app, _, event| match app.task.hear(app.client.machine(), event) {
+            |app, cx, event| match app.task.hear(app.client.machine(), cx.now(), event) {
                 Ok(()) => Ok(Flow::Continue),
                 Err(failure) => {
                     app.failure = Some(failure);
@@ -87,7 +88,7 @@ impl<'a, T: Task> Session<'a, T> {
                 }
             },
         )?;
-        Ok(Session { common, reactor, app })
+        Ok(Session { common, reactor, app, is_found: false })
     }
 
     /// Runs the loop until the task is done, or has failed, or the broker has
@@ -99,6 +100,7 @@ impl<'a, T: Task> Session<'a, T> {
             if T::step(&mut self.app, &mut self.reactor)? == Step::Done {
                 return Ok(());
             }
+            self.is_found |= self.app.client.machine().broker().is_some();
             let now = self.progress();
             if now != progress {
                 (progress, waiting_since) = (now, Instant::now());
@@ -123,10 +125,11 @@ impl<'a, T: Task> Session<'a, T> {
 
     fn no_answer(&self) -> Failure {
         let (endpoint, timeout) = (self.common.endpoint(), self.common.timeout);
-        match self.app.client.machine().broker() {
-            None => no_broker(endpoint, timeout),
-            Some(_) => Failure::NoAnswer(format!(
-                "the broker at {endpoint} is alive, but {} within {}; try a longer --timeout",
+        match self.is_found {
+            false => no_broker(endpoint, timeout),
+            true => Failure::NoAnswer(format!(
+                "the broker at {endpoint} {} within {}; look at it with `pollux status`, or try a \
+                 longer --timeout",
                 self.app.task.complaint(),
                 show_duration(timeout)
             )),

@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, Stdout, Write};
 
 use pollux::clone::client::{Client, ClientConfig, Event, Why};
 use pollux::reactor::Registry;
+use pollux::time::Time;
 use serde::Serialize;
 
 use crate::args::{Common, WatchArgs};
@@ -49,11 +50,11 @@ struct Watch {
 }
 
 impl Task for Watch {
-    fn hear(&mut self, client: &Client, event: Event) -> Result<(), Failure> {
+    fn hear(&mut self, client: &Client, now: Time, event: Event) -> Result<(), Failure> {
         match event {
             Event::Updated { key, value, sequence } => self.print(|watch| {
                 let ttl = client.get(&key).filter(|entry| entry.sequence == sequence);
-                let ttl = ttl.and_then(|entry| client.remaining(&entry));
+                let ttl = ttl.and_then(|entry| entry.remaining(now));
                 watch.print_set(&key, &value, sequence.get(), ttl.map(seconds))
             }),
             Event::Deleted { key, why } => self.print(|watch| watch.print_deleted(&key, why)),
@@ -90,7 +91,7 @@ impl Task for Watch {
     }
 
     fn complaint(&self) -> String {
-        "its snapshot made no progress".to_owned()
+        "sent no whole snapshot, and nothing more of it,".to_owned()
     }
 }
 
