@@ -42,7 +42,7 @@ pub(crate) struct Cli {
 }
 
 /// What all commands understand.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     /// The broker's first endpoint: tcp://HOST:PORT or ipc://PATH
     /// [default: tcp://127.0.0.1:5556]
@@ -289,8 +289,9 @@ const BENCH_HELP: &str = "\
 Producers set keys of a subtree of their own, watchers follow it. First one
 change is under way at a time (the bare round trip, from set to the producer's
 own echo), then --window of them for each producer. Without --connect it starts
-a broker of its own on loopback. The keys are deleted at the end. Exit code 4
-if a watcher missed an update.
+a broker of its own on loopback. At the end all states are compared (exit code 4
+if they differ) and the keys deleted. Losses are updates that a watcher was too
+slow to see; it then caught up by a snapshot.
 
 Examples:
   pollux bench
