@@ -14,8 +14,8 @@
 //! * [`protocol`]: what goes over the wire, and why.
 
 pub mod broker;
-pub mod collector;
 pub mod client;
+pub mod collector;
 pub mod kvmsg;
 pub mod properties;
 pub mod sequence;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::broker::Dialect;
 use super::world::{MS, SECOND, World};
+use crate::clone::Collector;
 use crate::clone::Uuid;
-use crate::clone::client::{ClientConfig, Collector, Event, SetError};
+use crate::clone::client::{ClientConfig, Event, SetError};
 
 impl World {
     /// What became of our changes, in order.
