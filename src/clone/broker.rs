@@ -85,6 +85,10 @@ pub struct Broker {
 /// that a thousand joins do not send a million heartbeats.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(1);
 
+/// Properties that are between a client and the broker; what remains of a time
+/// to live is told anew in each message.
+const HOP_BY_HOP: [&str; 3] = ["ttl", "ttlms", "retry"];
+
 /// Expired keys deleted in one call, between which everything else is served.
 const EXPIRY_BATCH: usize = 256;
 
@@ -240,9 +244,9 @@ impl Broker {
     ) -> Result<(), &'static str> {
         let sequence = self.sequence.next();
         let mut properties = change.properties;
-        if properties.get("ttl").is_some() || properties.get("ttlms").is_some() {
+        if HOP_BY_HOP.iter().any(|name| properties.get(name).is_some()) {
             self.scratch.clear();
-            self.scratch.copy_except(change.properties, &["ttl", "ttlms"]);
+            self.scratch.copy_except(change.properties, &HOP_BY_HOP);
             properties = self.scratch.as_properties();
         }
         if change.body.is_empty() {
