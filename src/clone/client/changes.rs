@@ -210,6 +210,10 @@ impl Client {
             }
             None => {}
         }
+        if is_extended && change.sends > 0 {
+            // A broker that may have forgotten a change so old refuses it.
+            self.properties.push("retry", now.since(change.first_sent).as_millis());
+        }
         let kvmsg = KvMsg {
             key: &change.key,
             sequence: Sequence::ZERO,
