@@ -25,7 +25,7 @@ use crate::args::{Common, LoadArgs};
 use crate::change::refused;
 use crate::exit::Failure;
 use crate::output;
-use crate::session::{App, Session, Step, Task};
+use crate::session::{self, App, Session, Step, Task};
 use crate::text::{Shown, thousands};
 
 /// Batches between the thread that reads and the loop.
@@ -259,6 +259,10 @@ impl Task for Load {
         while let Some(item) = task.next() {
             match item {
                 Item::Pair(pair) => {
+                    if let Err(failure) = session::check(&pair.key) {
+                        task.refuse(&pair.name, &failure.to_string());
+                        continue;
+                    }
                     let made = client.set(registry, &pair.key, &pair.value, pair.ttl);
                     match made {
                         Ok(uuid) => drop(task.under_way.insert(uuid, pair.into())),
@@ -314,5 +318,5 @@ fn refusal(key: &[u8], error: &SetError) -> String {
 
 /// Whether there is room again once changes are answered.
 fn is_full(error: &SetError) -> bool {
-    matches!(error, SetError::Full { .. })
+    matches!(error, SetError::TooManyPending { .. })
 }

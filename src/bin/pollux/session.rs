@@ -51,6 +51,8 @@ pub(crate) struct Session<'a, T> {
     common: &'a Common,
     pub(crate) reactor: Reactor<App<T>>,
     pub(crate) app: App<T>,
+    /// Whether the broker was ever heard.
+    is_found: bool,
 }
 
 /// A change is never given up before the command's own patience ends.
