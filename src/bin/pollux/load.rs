@@ -26,7 +26,7 @@ use crate::change::refused;
 use crate::exit::Failure;
 use crate::output;
 use crate::session::{self, App, Session, Step, Task};
-use crate::text::{Shown, thousands};
+use crate::text::thousands;
 
 /// Batches between the thread that reads and the loop.
 const BATCHES_AHEAD: usize = 4;
@@ -183,9 +183,9 @@ impl Load {
         self.bar.suspend(|| eprintln!("pollux: {name}: {what}"));
     }
 
-    fn refuse(&mut self, name: &Name, what: &str) {
+    fn refuse(&mut self, name: &Name, failure: &Failure) {
         self.counts.refused += 1;
-        self.tell(name, what);
+        self.tell(name, &failure.to_string());
     }
 
     fn answered(&mut self, client: &Client, uuid: Uuid, refusal: Option<&str>) {
@@ -196,8 +196,7 @@ impl Load {
                 self.bar.set_message(format!("{} keys", thousands(self.counts.applied)));
             }
             Some(reason) => {
-                let failure = refused(client, &key, value_size, reason);
-                self.refuse(&name, &failure.to_string());
+                self.refuse(&name, &refused(client, &key, value_size, reason));
             }
         }
         match &self.batches {
@@ -260,7 +259,7 @@ impl Task for Load {
             match item {
                 Item::Pair(pair) => {
                     if let Err(failure) = session::check(&pair.key) {
-                        task.refuse(&pair.name, &failure.to_string());
+                        task.refuse(&pair.name, &failure);
                         continue;
                     }
                     let made = client.set(registry, &pair.key, &pair.value, pair.ttl);
@@ -270,7 +269,9 @@ impl Task for Load {
                             task.held = Some(pair);
                             return Ok(Step::Wait);
                         }
-                        Err(error) => task.refuse(&pair.name, &refusal(&pair.key, &error)),
+                        Err(error) => {
+                            task.refuse(&pair.name, &session::refused(&pair.key, &error));
+                        }
                     }
                 }
                 Item::Skipped(name, reason) => {
@@ -310,10 +311,6 @@ impl From<Pair> for UnderWay {
     fn from(pair: Pair) -> UnderWay {
         UnderWay { name: pair.name, key: pair.key, value_size: pair.value.len() }
     }
-}
-
-fn refusal(key: &[u8], error: &SetError) -> String {
-    format!("key \"{}\": {error}", Shown(key))
 }
 
 /// Whether there is room again once changes are answered.

@@ -77,7 +77,8 @@ impl Task for Watch {
                 watch.print_set(&key, &value, sequence.get(), ttl.map(seconds))
             }),
             Event::Deleted { key, why } => self.print(|watch| watch.print_deleted(&key, why)),
-            Event::Synced { .. } => {
+            Event::Synced { keys, .. } => {
+                log::info!("the state is there: {keys} keys");
                 self.is_synced = true;
                 self.silent = false;
                 if std::mem::take(&mut self.was_lost) {
