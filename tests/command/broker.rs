@@ -95,7 +95,8 @@ fn figures_are_printed_while_it_runs() {
     }
     let mut broker = Broker::start(&["--stats", "20ms", "--json"]);
     let figures: Value = serde_json::from_str(&broker.process.line()).expect("an object");
-    for name in ["sequence", "keys", "bytes", "changes_per_second", "changes_applied", "heartbeats"] {
+    for name in ["sequence", "keys", "bytes", "changes_per_second", "changes_applied", "heartbeats"]
+    {
         assert!(figures[name].is_number(), "{name} is missing in {figures}");
     }
 }

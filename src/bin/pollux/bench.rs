@@ -92,7 +92,8 @@ impl Bench {
         }
         for index in 0..args.producers {
             let (common, reporter) = (common.clone(), reporter.clone());
-            let producer = Producer::new(args, format!("/bench/{run}/{index}/"), index == 0, reporter);
+            let producer =
+                Producer::new(args, format!("/bench/{run}/{index}/"), index == 0, reporter);
             bench.producers.push(
                 spawn(format!("producer-{index}"))
                     .spawn(move || producer.run(&common))

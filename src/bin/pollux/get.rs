@@ -19,9 +19,12 @@ pub(crate) fn run(common: &Common, args: GetArgs) -> Result<(), Failure> {
     session::check(&key)?;
     // Brokers answer for all keys that begin so.
     let session = synced(common, &key)?;
-    let entry = session.app.client.machine().get(&key).ok_or_else(|| {
-        Failure::NotFound(format!("\"{}\" is not there", Shown(&key)))
-    })?;
+    let entry = session
+        .app
+        .client
+        .machine()
+        .get(&key)
+        .ok_or_else(|| Failure::NotFound(format!("\"{}\" is not there", Shown(&key))))?;
     print(&entry, session.reactor.now(), common.json).map_err(|error| Failure::output(&error))
 }
 

@@ -70,11 +70,7 @@ impl<'a, T: Task> Session<'a, T> {
         Session::try_open(common, config, task).map_err(|error| Failure::system(&error))
     }
 
-    fn try_open(
-        common: &'a Common,
-        config: ClientConfig,
-        task: T,
-    ) -> io::Result<Session<'a, T>> {
+    fn try_open(common: &'a Common, config: ClientConfig, task: T) -> io::Result<Session<'a, T>> {
         let context = zmq::Context::new();
         let mut reactor = Reactor::new()?;
         let client = ClientNode::new(&context, common.endpoint(), ClientOptions::new(config))?;

@@ -59,7 +59,8 @@ fn ask(endpoint: &str, timeout: Duration) -> io::Result<Stage> {
         .linger(Duration::ZERO)
         .connect(endpoints.snapshots)
         .build(&context)?;
-    let requests = reactor.on_message(requests, |app: &mut App, _, message| Ok(app.hear(message)))?;
+    let requests =
+        reactor.on_message(requests, |app: &mut App, _, message| Ok(app.hear(message)))?;
     // The broker answers this subscription with a heartbeat at once.
     let updates = Socket::builder(SocketType::Sub)
         .linger(Duration::ZERO)
@@ -145,9 +146,11 @@ mod tests {
 
     #[test]
     fn figures_are_numbers_and_names_are_text() {
-        let properties =
-            Properties::check(b"chp=2\nnode=1234567890123456\nrole=active\nkeys=7\n", &Limits::default())
-                .unwrap();
+        let properties = Properties::check(
+            b"chp=2\nnode=1234567890123456\nrole=active\nkeys=7\n",
+            &Limits::default(),
+        )
+        .unwrap();
         let figures = figures(properties);
         let expected = serde_json::json!({
             "chp": 2, "node": "1234567890123456", "role": "active", "keys": 7,

@@ -26,7 +26,8 @@ impl fmt::Display for Shown<'_> {
 
 /// Control characters, and those that change the direction of what follows.
 fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A number with its thousands apart: 1,234,567.

@@ -137,10 +137,7 @@ struct Line<'a> {
 
 impl Watch {
     /// Prints a line that is wanted, and counts it.
-    fn print(
-        &mut self,
-        line: impl FnOnce(&mut Watch) -> io::Result<()>,
-    ) -> Result<(), Failure> {
+    fn print(&mut self, line: impl FnOnce(&mut Watch) -> io::Result<()>) -> Result<(), Failure> {
         if self.silent || self.left == Some(0) {
             return Ok(());
         }

@@ -29,8 +29,9 @@ impl BrokerThread {
         let limits = &mut options.config.limits;
         limits.max_value = limits.max_value.max(args.value_size);
         let (ready, started) = sync_channel(1);
-        let thread =
-            thread::Builder::new().name("broker".to_owned()).spawn(move || serve(options, &ready))?;
+        let thread = thread::Builder::new()
+            .name("broker".to_owned())
+            .spawn(move || serve(options, &ready))?;
         let (endpoint, stop) =
             started.recv().map_err(|_| io::Error::other("the broker's thread ended"))??;
         Ok(BrokerThread { endpoint, stop, thread: Some(thread) })

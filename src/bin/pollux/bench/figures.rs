@@ -40,7 +40,8 @@ pub(super) struct Figures {
     watched: Vec<Watched>,
 }
 
-const PERCENTILES: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
+const PERCENTILES: [(&str, f64); 4] =
+    [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
 
 impl Figures {
     /// So many changes were applied and delivered in the time of full load.
@@ -148,8 +149,7 @@ fn percentiles(histogram: &Histogram<u64>) -> Value {
 
 fn row(name: &str, histogram: &Histogram<u64>) -> String {
     let time = |ns| show_duration(Duration::from_nanos(ns));
-    let at = PERCENTILES.map(|(_, percentile)| {
-        format!("{:>9}", time(histogram.value_at_percentile(percentile)))
-    });
+    let at = PERCENTILES
+        .map(|(_, percentile)| format!("{:>9}", time(histogram.value_at_percentile(percentile))));
     format!("{name:14}{}{:>9}", at.concat(), time(histogram.max()))
 }

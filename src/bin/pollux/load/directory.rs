@@ -94,9 +94,8 @@ impl Directory {
         }
         let limit = self.limits.max_value as u64;
         let file = File::open(path)?;
-        let too_large = |size: u64| {
-            Ok(Err(format!("expected a value of at most {limit} bytes, got {size}")))
-        };
+        let too_large =
+            |size: u64| Ok(Err(format!("expected a value of at most {limit} bytes, got {size}")));
         let size = file.metadata()?.len();
         if size > limit {
             return too_large(size);

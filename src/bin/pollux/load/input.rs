@@ -12,7 +12,10 @@ use crate::text::Shown;
 #[derive(Debug, Clone)]
 pub(super) enum Name {
     /// The number of the line, from 1, and where in the input it ends.
-    Line { number: u64, end: u64 },
+    Line {
+        number: u64,
+        end: u64,
+    },
     File(PathBuf),
 }
 

@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn nothing_comes_after_a_bad_line() {
-        let text = b"{\"key\":\"/a\",\"value\":\"1\"}\nnonsense\n{\"key\":\"/b\",\"value\":\"2\"}\n";
+        let text =
+            b"{\"key\":\"/a\",\"value\":\"1\"}\nnonsense\n{\"key\":\"/b\",\"value\":\"2\"}\n";
         let items = items(text);
         assert_eq!(items.len(), 2);
         assert!(items[1].starts_with("line 2 bad: expected a JSON object"), "{}", items[1]);
