@@ -268,7 +268,7 @@ impl Lines {
     }
 
     /// All bytes up to the end of the stream that were not handed out yet.
-    pub fn rest(self) -> Vec<u8> {
+    pub fn rest(&self) -> Vec<u8> {
         let deadline = Instant::now() + DEADLINE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
