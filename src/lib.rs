@@ -1,5 +1,6 @@
 //! Pollux.
 
+pub mod clone;
 pub mod message;
 pub mod socket;
 pub mod time;

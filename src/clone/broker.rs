@@ -15,10 +15,11 @@ pub use stats::BrokerStats;
 use self::recent::Recent;
 use self::snapshots::{Request, Slice, Snapshots};
 use self::watched::{Watch, Watched};
-use super::kvmsg::{KvMsg, Sequence, Uuid, is_reserved};
+use super::kvmsg::{HUGZ, ICANHAZ, KvMsg, STATUS, Uuid, check_key, is_reserved};
 use super::properties::{Properties, PropertiesBuf};
+use super::sequence::Sequence;
 use super::store::{Change, Entry, Store};
-use super::{Collector, SendFailure};
+use super::{SendFailure, collector::Collector};
 use crate::message::Message;
 use crate::time::Time;
 
@@ -48,8 +49,8 @@ pub trait BrokerOutbox {
 ///   [`handle_request`](Broker::handle_request) (P),
 ///   [`handle_subscription`](Broker::handle_subscription) (P+1),
 ///   [`handle_timeout`](Broker::handle_timeout),
-///   [`handle_writable`](Broker::handle_writable). Each takes `now`, which must not go back,
-///   and writes what is to be sent into a [`BrokerOutbox`].
+///   [`handle_writable`](Broker::handle_writable). They take `now`, which must not go back,
+///   and write what is to be sent into a [`BrokerOutbox`].
 /// * Time: after any input ask [`next_deadline`](Broker::next_deadline), and call
 ///   `handle_timeout` when it is reached.
 /// * Direct use by the process that holds it: [`get`](Broker::get), [`set`](Broker::set),
@@ -84,8 +85,6 @@ const ANSWER_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Expired keys deleted in one call, between which everything else is served.
 const EXPIRY_BATCH: usize = 256;
-
-const HEARTBEAT: &[u8] = b"HUGZ";
 
 impl Broker {
     /// A broker that is active at once, with an empty store.
@@ -190,7 +189,7 @@ impl Broker {
             self.stats.changes_forgotten += 1;
             return self.answer(&change, Answer::Refused("forgotten"), out);
         }
-        let ttl = self.read_ttl(&change.properties);
+        let ttl = self.read_ttl(change.properties);
         if let Err(reason) = self.apply(now, &change, ttl, out) {
             warn_rarely(self.stats.changes_store_full, "change refused", &reason);
             self.answer(&change, Answer::Refused(reason), out);
@@ -210,7 +209,7 @@ impl Broker {
         out: &mut impl BrokerOutbox,
     ) -> Result<Sequence, String> {
         let limits = &self.config.limits;
-        limits.check_key(key).map_err(|error| error.to_string())?;
+        check_key(key, limits).map_err(|error| error.to_string())?;
         if value.is_empty() || value.len() > limits.max_value {
             return Err(format!(
                 "value: expected 1 to {} bytes, got {}",
@@ -241,7 +240,7 @@ impl Broker {
         let mut properties = change.properties;
         if properties.get("ttl").is_some() || properties.get("ttlms").is_some() {
             self.scratch.clear();
-            self.scratch.copy_except(&change.properties, &["ttl", "ttlms"]);
+            self.scratch.copy_except(change.properties, &["ttl", "ttlms"]);
             properties = self.scratch.as_properties();
         }
         if change.body.is_empty() {
@@ -266,7 +265,7 @@ impl Broker {
         self.sequence = sequence;
         let properties = match ttl.filter(|_| !change.body.is_empty()) {
             None => properties,
-            Some(ttl) => with_ttl(&properties, ttl, &mut self.ttl_scratch),
+            Some(ttl) => with_ttl(properties, ttl, &mut self.ttl_scratch),
         };
         self.published += 1;
         self.watched.published(change.key, sequence);
@@ -277,7 +276,7 @@ impl Broker {
     }
 
     /// What a `ttl` property means: `None` for none, zero and nonsense.
-    fn read_ttl(&mut self, properties: &Properties<'_>) -> Option<Duration> {
+    fn read_ttl(&mut self, properties: Properties<'_>) -> Option<Duration> {
         if properties.is_empty() {
             return None;
         }
@@ -309,7 +308,10 @@ impl Broker {
 
     /// Refuses a change that broke a limit, if its sender can still be made out.
     fn refuse_malformed(&mut self, message: Message<'_>, out: &mut impl BrokerOutbox) {
-        if let Some(change) = KvMsg::decode_envelope(message) {
+        let (Some(key), Some(uuid)) = (message.get(0), message.get(2)) else { return };
+        if let Ok(uuid) = uuid.try_into() {
+            let uuid = Some(Uuid::from_bytes(uuid));
+            let change = KvMsg { uuid, ..local_change(key, b"") };
             self.answer(&change, Answer::Refused("malformed"), out);
         }
     }
@@ -319,7 +321,9 @@ impl Broker {
     fn answer(&mut self, change: &KvMsg<'_>, answer: Answer, out: &mut impl BrokerOutbox) {
         let Some(uuid) = change.uuid else { return };
         self.refresh_capabilities();
+        let whole = self.whole_tree();
         for (prefix, watch) in self.watched.covering(change.key) {
+            let watch = if prefix.is_empty() { whole } else { watch };
             let beat = Heartbeat { prefix, watch, answer: Some((uuid, answer)) };
             beat.publish(&self.capabilities, &mut self.scratch, &mut self.stats, out);
         }
@@ -349,19 +353,18 @@ impl Broker {
     /// subscription (`XPUB_VERBOSE`) and the last unsubscription of a topic.
     pub fn handle_subscription(&mut self, now: Time, message: Message<'_>) {
         let Some((&verb, topic)) = message.get(0).and_then(<[u8]>::split_first) else { return };
-        let Some(prefix) = topic.strip_prefix(HEARTBEAT) else { return };
+        let Some(prefix) = topic.strip_prefix(HUGZ) else { return };
+        // Its heartbeat must be a message that clients can decode.
+        let sound = prefix.is_empty() || check_key(prefix, &self.config.limits).is_ok();
         match verb {
-            1 if prefix.len() > self.config.limits.max_key => {
-                self.stats.watches_refused += 1;
-            }
             1 => {
                 let first = !self.watched.any_asked();
-                if !self.watched.subscribe(prefix, self.sequence, self.published) {
+                if !sound || !self.watched.subscribe(prefix, self.sequence, self.published) {
                     self.stats.watches_refused += 1;
                     warn_rarely(
                         self.stats.watches_refused,
                         "no heartbeat for a subtree",
-                        &"the limit of watched subtrees is reached",
+                        &"it is no possible key, or the limit of watched subtrees is reached",
                     );
                 } else if first {
                     self.answer_at = self.answer_at.max(now);
@@ -380,23 +383,18 @@ impl Broker {
     ) {
         self.refresh_capabilities();
         self.answer_at = now + ANSWER_INTERVAL;
-        let mut plain = false;
-        for (prefix, watch) in self.watched.iter().filter(|(_, watch)| due(watch)) {
-            plain |= prefix.is_empty();
-            let watch = if prefix.is_empty() { self.whole_tree() } else { watch };
-            let beat = Heartbeat { prefix, watch, answer: None };
-            beat.publish(&self.capabilities, &mut self.scratch, &mut self.stats, out);
-        }
         let whole = self.whole_tree();
-        if !plain && due(&whole) {
-            let beat = Heartbeat { prefix: b"", watch: whole, answer: None };
+        let watched = self.watched.iter().filter(|(_, watch)| due(watch));
+        // The heartbeat of RFC 12 goes out whether or not somebody was seen to subscribe.
+        let plain = (!self.watched.contains(b"") && due(&whole)).then_some((&b""[..], whole));
+        for (prefix, watch) in watched.chain(plain) {
+            let watch = if prefix.is_empty() { whole } else { watch };
+            let beat = Heartbeat { prefix, watch, answer: None };
             beat.publish(&self.capabilities, &mut self.scratch, &mut self.stats, out);
         }
         self.watched.clear_asked();
     }
 
-    /// The heartbeat of RFC 12 goes out whether or not this process saw a
-    /// subscription to it.
     fn whole_tree(&self) -> Watch {
         Watch { sequence: self.sequence, published: self.published, asked: false }
     }
@@ -420,7 +418,6 @@ impl Broker {
     /// Handles a message from port P without its routing id, which is `peer`.
     pub fn handle_request(
         &mut self,
-        now: Time,
         peer: &[u8],
         message: Message<'_>,
         out: &mut impl BrokerOutbox,
@@ -428,18 +425,18 @@ impl Broker {
         let delimited = message.len() > 1 && message.get(0) == Some(b"");
         let request = if delimited { message.skip(1) } else { message };
         match *request.frames() {
-            [b"ICANHAZ?"] => self.take_request(now, peer, delimited, b"", None),
-            [b"ICANHAZ?", subtree] => self.take_request(now, peer, delimited, subtree, None),
-            [b"ICANHAZ?", subtree, properties] => {
+            [ICANHAZ] => self.take_request(peer, delimited, b"", None),
+            [ICANHAZ, subtree] => self.take_request(peer, delimited, subtree, None),
+            [ICANHAZ, subtree, properties] => {
                 let since = Properties::check(properties, &self.config.limits)
                     .ok()
                     .and_then(|properties| properties.parse::<u64>("since"))
-                    .map(Sequence::from_raw)
+                    .map(Sequence::from_u64)
                     // This run never gave it: it means nothing here.
                     .filter(|since| *since <= self.sequence);
-                self.take_request(now, peer, delimited, subtree, since);
+                self.take_request(peer, delimited, subtree, since);
             }
-            [b"STATUS?"] => self.send_status(peer, delimited, out),
+            [STATUS] => self.send_status(peer, delimited, out),
             _ => {
                 self.stats.requests_malformed += 1;
                 let error = format!(
@@ -454,13 +451,11 @@ impl Broker {
 
     fn take_request(
         &mut self,
-        now: Time,
         peer: &[u8],
         delimited: bool,
         subtree: &[u8],
         since: Option<Sequence>,
     ) {
-        let _ = now;
         let outcome = if subtree.len() > self.config.limits.max_key {
             Err("the subtree is longer than any key")
         } else {
@@ -500,7 +495,7 @@ impl Broker {
         self.refresh_capabilities();
         let to = &mut self.scratch;
         to.clear();
-        to.copy_except(&self.capabilities.as_properties(), &[]);
+        to.copy_except(self.capabilities.as_properties(), &[]);
         to.push("sequence", self.sequence.get());
         to.push("keys", self.store.len());
         to.push("bytes", self.store.bytes());
@@ -512,7 +507,7 @@ impl Broker {
             to.push(name, count);
         }
         let status = KvMsg {
-            key: b"STATUS?",
+            key: STATUS,
             sequence: self.sequence,
             uuid: None,
             properties: to.as_properties(),
@@ -553,15 +548,15 @@ impl Heartbeat<'_> {
         out: &mut impl BrokerOutbox,
     ) {
         scratch.clear();
-        scratch.copy_except(&capabilities.as_properties(), &[]);
+        scratch.copy_except(capabilities.as_properties(), &[]);
         scratch.push("published", self.watch.published);
         match self.answer {
             Some((_, Answer::Applied(sequence))) => scratch.push("applied", sequence.get()),
             Some((_, Answer::Refused(reason))) => scratch.push("refused", reason),
             None => {}
         }
-        let mut key = Vec::with_capacity(HEARTBEAT.len() + self.prefix.len());
-        key.extend_from_slice(HEARTBEAT);
+        let mut key = Vec::with_capacity(HUGZ.len() + self.prefix.len());
+        key.extend_from_slice(HUGZ);
         key.extend_from_slice(self.prefix);
         let message = KvMsg {
             key: &key,
@@ -590,7 +585,7 @@ fn local_change<'a>(key: &'a [u8], body: &'a [u8]) -> KvMsg<'a> {
 /// for peers of RFC 12, and milliseconds. At least one of each, since zero
 /// means *for ever*.
 fn with_ttl<'a>(
-    properties: &Properties<'_>,
+    properties: Properties<'_>,
     remaining: Duration,
     scratch: &'a mut PropertiesBuf,
 ) -> Properties<'a> {

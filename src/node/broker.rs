@@ -35,7 +35,7 @@ impl Default for BrokerOptions {
     /// any earlier run (the clock of the machine tells).
     fn default() -> BrokerOptions {
         BrokerOptions {
-            config: BrokerConfig::new(super::random_u64(), Sequence::start_at(super::unix_time())),
+            config: BrokerConfig::new(super::random_u64(), Sequence::at_start(super::unix_time())),
             updates_hwm: 100_000,
             snapshot_hwm: 4096,
             changes_hwm: 10_000,
@@ -143,9 +143,9 @@ impl BrokerNode {
         let changes = registry.on_message(sockets.changes, move |state: &mut S, cx, message| {
             project(state).on_change(cx, message)
         })?;
-        let timer = registry.add_timer_at(now, move |state: &mut S, cx| {
-            project(state).on_timer(cx)
-        });
+        let timer =
+            registry.add_standing_timer(move |state: &mut S, cx| project(state).on_timer(cx));
+        registry.rearm(timer, now)?;
         project(state).ports = Some(Ports { snapshots, updates, changes, timer, armed: now });
         Ok(())
     }
@@ -154,9 +154,9 @@ impl BrokerNode {
     pub fn detach<S>(&mut self, registry: &mut Registry<S>) {
         let Some(ports) = self.ports.take() else { return };
         for key in [ports.snapshots, ports.updates, ports.changes] {
-            drop(registry.remove_socket(key));
+            drop(registry.remove(key));
         }
-        registry.cancel(ports.timer);
+        let _ = registry.cancel(ports.timer);
     }
 
     /// The endpoints bound, the first of which is what clients connect to.
@@ -202,10 +202,9 @@ impl BrokerNode {
         cx: &mut Context<'_, S>,
         message: Message<'_>,
     ) -> io::Result<Flow> {
-        let now = cx.now();
         if let Some(peer) = message.get(0) {
             self.with_outbox(cx, |machine, out| {
-                machine.handle_request(now, peer, message.skip(1), out);
+                machine.handle_request(peer, message.skip(1), out);
             });
         }
         Ok(Flow::Continue)
@@ -249,7 +248,8 @@ impl BrokerNode {
         let next = self.machine.next_deadline().unwrap_or(Time::NEVER);
         if next != ports.armed {
             ports.armed = next;
-            registry.rearm(ports.timer, next);
+            // Stale only if the application cancelled it behind our back.
+            let _ = registry.rearm(ports.timer, next);
         }
         Some(result)
     }
@@ -289,17 +289,17 @@ impl Sockets {
         // Frames over the limit end the connection; the five frames of a change
         // that breaks a limit by less are refused by the machine, with an answer.
         let max_frame = options.config.limits.max_value.saturating_mul(2).max(64 * 1024);
-        let max_frame = i64::try_from(max_frame).unwrap_or(i64::MAX);
+        let max_frame = max_frame as u64;
         Ok(Sockets {
             snapshots: Socket::builder(SocketType::Router)
-                .router_mandatory(true)
+                .mandatory(true)
                 .send_hwm(options.snapshot_hwm)
                 .max_message_size(max_frame)
                 .linger(linger)
                 .bind(&endpoints.snapshots)
                 .build(context)?,
             updates: Socket::builder(SocketType::XPub)
-                .xpub_verbose(true)
+                .verbose(true)
                 .send_hwm(options.updates_hwm)
                 .linger(linger)
                 .bind(&endpoints.updates)

@@ -10,8 +10,8 @@ use super::port::Port;
 use crate::clone::client::{Client, ClientConfig, ClientOutbox, Event, SetError};
 use crate::clone::{Collector, SendFailure, Uuid};
 use crate::message::Message;
-use crate::reactor::{Context, Flow, Interest, Registry, SocketKey, TimerKey};
-use crate::socket::{Socket, SocketType};
+use crate::reactor::{Context, Flow, Registry, SocketKey, TimerKey};
+use crate::socket::{Interest, Socket, SocketType};
 use crate::time::Time;
 
 /// What a [`ClientNode`] is made with, beyond its machine's [`ClientConfig`].
@@ -59,10 +59,13 @@ struct Ports<S> {
     handlers: Rc<Handlers<S>>,
 }
 
+type OnMessage<S> = Box<dyn Fn(&mut S, &mut Context<'_, S>, Message<'_>) -> io::Result<Flow>>;
+type OnWritable<S> = Box<dyn Fn(&mut S, &mut Context<'_, S>) -> io::Result<Flow>>;
+
 /// How the loop finds back to this node, for sockets opened later.
 struct Handlers<S> {
-    requests: Box<dyn Fn(&mut S, &mut Context<'_, S>, Message<'_>) -> io::Result<Flow>>,
-    writable: Box<dyn Fn(&mut S, &mut Context<'_, S>) -> io::Result<Flow>>,
+    requests: OnMessage<S>,
+    writable: OnWritable<S>,
 }
 
 impl<S> fmt::Debug for ClientNode<S> {
@@ -122,7 +125,7 @@ impl<S: 'static> ClientNode<S> {
             project(state).run(cx, |machine, out| machine.handle_update(now, message, out));
             deliver(state, cx, project, on_event)
         })?;
-        let timer = registry.add_timer_at(now, move |state: &mut S, cx| {
+        let timer = registry.add_standing_timer(move |state: &mut S, cx| {
             let node = project(state);
             if let Some(ports) = &mut node.ports {
                 ports.armed = Time::NEVER;
@@ -131,6 +134,7 @@ impl<S: 'static> ClientNode<S> {
             node.run(cx, |machine, out| machine.handle_timeout(now, out));
             deliver(state, cx, project, on_event)
         });
+        registry.rearm(timer, now)?;
         let handlers = Rc::new(Handlers {
             requests: Box::new(move |state: &mut S, cx, message| {
                 let now = cx.now();
@@ -163,9 +167,9 @@ impl<S: 'static> ClientNode<S> {
     pub fn detach(&mut self, registry: &mut Registry<S>) {
         let Some(ports) = self.ports.take() else { return };
         for key in [Some(ports.updates), ports.requests, ports.changes].into_iter().flatten() {
-            drop(registry.remove_socket(key));
+            drop(registry.remove(key));
         }
-        registry.cancel(ports.timer);
+        let _ = registry.cancel(ports.timer);
     }
 
     /// The state machine: the map, its views and its counts.
@@ -220,7 +224,8 @@ impl<S: 'static> ClientNode<S> {
         let next = self.machine.next_deadline().unwrap_or(Time::NEVER);
         if next != ports.armed {
             ports.armed = next;
-            registry.rearm(ports.timer, next);
+            // Stale only if the application cancelled it behind our back.
+            let _ = registry.rearm(ports.timer, next);
         }
         Some(result)
     }
@@ -230,7 +235,7 @@ impl<S: 'static> ClientNode<S> {
         let Some(ports) = &mut self.ports else { return };
         ports.awaiting_room = false;
         if let Some(key) = ports.changes {
-            let _ = registry.set_interest(key, Interest::NONE);
+            let _ = registry.set_interest(key, None);
         }
     }
 }
@@ -274,7 +279,7 @@ impl<S: 'static> Outbox<'_, S> {
 
     fn replace_requests(&mut self) -> io::Result<()> {
         if let Some(old) = self.ports.requests.take() {
-            drop(self.registry.remove_socket(old));
+            drop(self.registry.remove(old));
         }
         let socket = Socket::builder(SocketType::Dealer)
             .receive_hwm(0)
@@ -291,7 +296,7 @@ impl<S: 'static> Outbox<'_, S> {
 
     fn replace_changes(&mut self, collector: Collector) -> io::Result<()> {
         if let Some(old) = self.ports.changes.take() {
-            drop(self.registry.remove_socket(old));
+            drop(self.registry.remove(old));
         }
         let socket_type = match collector {
             Collector::Pull => SocketType::Push,
@@ -304,11 +309,9 @@ impl<S: 'static> Outbox<'_, S> {
             .connect(&self.endpoints.changes)
             .build(self.context)?;
         let handlers = Rc::clone(&self.ports.handlers);
-        let key = self.registry.on_ready(
-            socket,
-            Interest::NONE,
-            move |state: &mut S, cx, _| (handlers.writable)(state, cx),
-        )?;
+        let key = self.registry.on_ready(socket, None, move |state: &mut S, cx, _| {
+            (handlers.writable)(state, cx)
+        })?;
         self.ports.awaiting_room = false;
         self.ports.changes = Some(key);
         Ok(())

@@ -83,6 +83,9 @@ errnos! {
 }
 
 impl Errno {
+    /// The open file descriptors of the whole system are used up.
+    pub const ENFILE: Errno = Errno(23); // on every Unix; zmq-sys does not have it
+
     /// The error of this number.
     pub const fn from_raw(number: i32) -> Errno {
         Errno(number)
@@ -108,6 +111,7 @@ impl Errno {
             }
             Errno::ETERM | Errno::ENOTSOCK => ErrorKind::BrokenPipe,
             Errno::ENOTSUP => ErrorKind::Unsupported,
+            Errno::EFSM | Errno::EMTHREAD => ErrorKind::Other,
             Errno(number) => io::Error::from_raw_os_error(number).kind(),
         }
     }

@@ -49,6 +49,7 @@ pub(super) enum Operation {
     Connect,
     Disconnect,
     Set,
+    Get,
     Send,
     Receive,
 }
@@ -112,7 +113,7 @@ impl SocketError {
         use Operation::*;
         match self.0.operation {
             Bind | Unbind | Connect | Disconnect => self.0.subject.as_deref(),
-            Create | Set | Send | Receive => None,
+            Create | Set | Get | Send | Receive => None,
         }
     }
 
@@ -139,6 +140,9 @@ impl SocketError {
             (Errno::EMFILE, _) => {
                 "close some sockets, or raise the limit (ulimit -n) or that of the context"
             }
+            (Errno::ENFILE, _) => {
+                "close files in other processes, or raise the limit (fs.file-max)"
+            }
             (Errno::ETERM, _) => "close the socket; its context has ended",
             (Errno::EFSM, Operation::Send) => "first receive the reply (REQ) or a request (REP)",
             (Errno::EFSM, Operation::Receive) => "first send the request (REQ) or the reply (REP)",
@@ -158,6 +162,7 @@ impl Operation {
             Operation::Connect => "connect",
             Operation::Disconnect => "disconnect",
             Operation::Set => "set",
+            Operation::Get => "get",
             Operation::Send => "send",
             Operation::Receive => "receive",
         }

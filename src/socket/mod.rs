@@ -1,20 +1,26 @@
 //! ZeroMQ sockets: the only place with `unsafe`, thin checked calls into libzmq.
 
+mod builder;
 mod errno;
 mod error;
 mod frame;
 mod options;
 mod pair;
+mod peer_names;
 mod poll_set;
 mod receive;
+mod runtime_options;
 mod send;
 mod socket_type;
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, RawFd};
+use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
+pub use builder::SocketBuilder;
 pub use errno::Errno;
 pub use error::{SendError, SocketError};
 pub use frame::Frame;
@@ -24,6 +30,7 @@ pub use poll_set::{Events, PollList, PollSet};
 pub use socket_type::SocketType;
 
 use error::Operation;
+use peer_names::PeerNames;
 
 /// A ZeroMQ socket of any type.
 ///
@@ -36,6 +43,9 @@ pub struct Socket {
     raw: *mut c_void,
     socket_type: SocketType,
     fd: RawFd,
+    /// How many frames a message may have that is sent.
+    frames: RangeInclusive<usize>,
+    peers: PeerNames,
 }
 
 // SAFETY: libzmq lets a socket move to another thread with a full fence between
@@ -58,12 +68,21 @@ impl Socket {
     /// `EMFILE` if the context has no more sockets or the process no more
     /// descriptors, `ETERM` if the context has ended.
     pub fn new(context: &zmq::Context, socket_type: SocketType) -> Result<Socket, SocketError> {
-        let inner = context.socket(socket_type.into()).map_err(|error| {
-            SocketError::new(Operation::Create, socket_type, Errno::from_raw(error.to_raw()))
-        })?;
+        let failed = |errno| SocketError::new(Operation::Create, socket_type, errno);
+        // The zmq crate panics on numbers it does not know. The one that can come here is
+        // ENFILE.
+        let made = panic::catch_unwind(AssertUnwindSafe(|| context.socket(socket_type.into())));
+        let inner = made
+            .map_err(|_| failed(Errno::ENFILE))?
+            .map_err(|error| failed(Errno::from_raw(error.to_raw())))?;
         let socket = Socket::from_zmq(inner)?;
-        socket.set_int(options::LINGER, Socket::DEFAULT_LINGER.as_millis() as c_int)?;
+        socket.set_linger(Socket::DEFAULT_LINGER)?;
         Ok(socket)
+    }
+
+    /// A socket with options: see [`SocketBuilder`].
+    pub fn builder(socket_type: SocketType) -> SocketBuilder {
+        SocketBuilder::new(socket_type)
     }
 
     /// Takes over a socket of the `zmq` crate, with the options it has. (Mind its
@@ -80,7 +99,32 @@ impl Socket {
         let socket_type = SocketType::from_raw(number).ok_or_else(|| failed(Errno::EINVAL))?;
         // SAFETY: as above.
         let fd = unsafe { options::get_int(raw, options::FD) }.map_err(failed)?;
-        Ok(Socket { inner, raw, socket_type, fd })
+        let mut socket = Socket {
+            inner,
+            raw,
+            socket_type,
+            fd,
+            frames: 1..=usize::MAX,
+            peers: PeerNames::default(),
+        };
+        if !socket.last_endpoint()?.is_empty() {
+            socket.peers.let_in_unnamed();
+        }
+        let conflate = socket.get_int(options::CONFLATE).map_err(failed)? != 0;
+        socket.limit_frames(conflate, false);
+        Ok(socket)
+    }
+
+    /// Messages of other lengths are dropped or torn apart by libzmq.
+    fn limit_frames(&mut self, conflate: bool, raw: bool) {
+        use SocketType::*;
+        self.frames = match self.socket_type {
+            Router if raw => 2..=2,
+            Router => 2..=usize::MAX,
+            Stream => 2..=2,
+            Push | Pull | Pub | Sub | Dealer if conflate => 1..=1,
+            _ => 1..=usize::MAX,
+        };
     }
 
     /// Gives the socket of the `zmq` crate away.
@@ -106,12 +150,9 @@ impl Socket {
     /// `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES`, `EINVAL`, ...: see zmq_bind(3). The
     /// error names endpoint and remedy.
     pub fn bind(&self, endpoint: &str) -> Result<String, SocketError> {
-        self.at(endpoint, Operation::Bind, zmq_sys::zmq_bind)?;
-        let resolved = self
-            .get_bytes(options::LAST_ENDPOINT, endpoint.len() + 1024)
-            .map_err(|errno| self.failed(Operation::Bind, endpoint, errno))?;
-        let resolved = String::from_utf8_lossy(&resolved);
-        Ok(resolved.trim_end_matches('\0').to_owned())
+        self.peers.let_in_unnamed();
+        self.open(endpoint, Operation::Bind, zmq_sys::zmq_bind)?;
+        self.last_endpoint()
     }
 
     /// Connects to `endpoint`. That succeeds whether or not somebody is there yet;
@@ -120,7 +161,39 @@ impl Socket {
     /// # Errors
     /// `EINVAL`, `EPROTONOSUPPORT`, ...: see zmq_connect(3).
     pub fn connect(&self, endpoint: &str) -> Result<(), SocketError> {
-        self.at(endpoint, Operation::Connect, zmq_sys::zmq_connect)
+        if self.peers.left_over() {
+            let problem = "expected `connect_as`, because the last one left its name behind";
+            let error = SocketError::misuse(Operation::Connect, self.socket_type, problem);
+            return Err(error.about(endpoint));
+        }
+        self.peers.let_in_unnamed();
+        self.open(endpoint, Operation::Connect, zmq_sys::zmq_connect)
+    }
+
+    /// ROUTER, STREAM: connects to `endpoint` and calls the peer there `routing_id`,
+    /// 1 to 255 bytes, so that messages can be sent to it before it has sent any
+    /// (`ZMQ_CONNECT_ROUTING_ID`).
+    ///
+    /// libzmq ends the whole process if another peer has this name, which a peer
+    /// from the network may have chosen. So names come first: each one once, and
+    /// none after a [`bind`](Socket::bind) or plain [`connect`](Socket::connect).
+    ///
+    /// # Errors
+    /// `EINVAL` on other types of sockets, with another length, out of the order
+    /// above or with `immediate`, or those of [`connect`](Socket::connect).
+    pub fn connect_as(&self, routing_id: &[u8], endpoint: &str) -> Result<(), SocketError> {
+        const OPTION: options::SocketOption = options::CONNECT_ROUTING_ID;
+        OPTION.check(self.socket_type)?;
+        if self.int(options::IMMEDIATE)? != 0 {
+            // The name would go to another connection (socket_base.cpp).
+            return Err(OPTION.refused(self.socket_type, "expected `immediate` to be off".into()));
+        }
+        let value = self.peers.name(routing_id);
+        self.set(OPTION, value)?;
+        self.peers.set_left_over(true);
+        self.open(endpoint, Operation::Connect, zmq_sys::zmq_connect)?;
+        self.peers.set_left_over(false);
+        Ok(())
     }
 
     /// Stops accepting at `endpoint`, which is as [`bind`](Socket::bind) returned it.
@@ -137,6 +210,21 @@ impl Socket {
     /// `ENOENT` if it is not connected there: see zmq_disconnect(3).
     pub fn disconnect(&self, endpoint: &str) -> Result<(), SocketError> {
         self.at(endpoint, Operation::Disconnect, zmq_sys::zmq_disconnect)
+    }
+
+    fn open(
+        &self,
+        endpoint: &str,
+        operation: Operation,
+        call: unsafe extern "C" fn(*mut c_void, *const c_char) -> c_int,
+    ) -> Result<(), SocketError> {
+        // Over inproc a peer that is no STREAM would end the process with a message of
+        // several frames (stream.cpp).
+        if self.socket_type == SocketType::Stream && endpoint.starts_with("inproc:") {
+            let problem = "expected tcp, over which STREAM talks with what is not ZeroMQ";
+            return Err(SocketError::misuse(operation, self.socket_type, problem).about(endpoint));
+        }
+        self.at(endpoint, operation, call)
     }
 
     fn at(
@@ -168,22 +256,6 @@ impl Socket {
     #[cold]
     fn failed(&self, operation: Operation, endpoint: &str, errno: Errno) -> SocketError {
         SocketError::new(operation, self.socket_type, errno).about(endpoint)
-    }
-
-    /// Receives what begins with `prefix` (SUB; XPUB with `manual`).
-    ///
-    /// # Errors
-    /// `EINVAL` on other types of sockets.
-    pub fn subscribe(&self, prefix: &[u8]) -> Result<(), SocketError> {
-        self.set_bytes(options::SUBSCRIBE, prefix)
-    }
-
-    /// Takes one earlier [`subscribe`](Socket::subscribe) back.
-    ///
-    /// # Errors
-    /// `EINVAL` on other types of sockets.
-    pub fn unsubscribe(&self, prefix: &[u8]) -> Result<(), SocketError> {
-        self.set_bytes(options::UNSUBSCRIBE, prefix)
     }
 
     /// Whether a message can be received or sent now (`ZMQ_EVENTS`). It also makes

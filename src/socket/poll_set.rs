@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::Interest;
 use zmq_sys::{ZMQ_POLLERR, ZMQ_POLLIN, ZMQ_POLLOUT, zmq_pollitem_t};
@@ -127,12 +127,7 @@ impl<'a> PollList<'a> {
     /// Adds a socket. The same socket may be there more than once.
     #[inline]
     pub fn push(&mut self, socket: &'a Socket, interest: Interest) {
-        self.items.push(zmq_pollitem_t {
-            socket: socket.as_ptr(),
-            fd: -1,
-            events: bits(interest),
-            revents: 0,
-        });
+        self.items.push(item(socket, interest));
     }
 
     /// Adds a file descriptor.
@@ -150,32 +145,68 @@ impl<'a> PollList<'a> {
     /// milliseconds and at most 24 days; `None` waits for ever. Returns how many
     /// items are ready; which, [`PollSet::ready`] tells.
     ///
-    /// An empty list waits, too, so it must not wait for ever: it returns at once
-    /// then.
+    /// An empty list waits, too, for at most an hour; without a timeout it returns
+    /// at once.
     ///
     /// # Errors
     /// `EINTR` if a signal arrived: nothing is lost, and the caller knows how much
     /// of its time is left. `ETERM` if the context of a socket ended. No item is
     /// ready then.
     pub fn poll(self, timeout: Option<Duration>) -> Result<usize, Errno> {
-        let timeout_ms = match timeout {
-            None if self.items.is_empty() => 0,
-            None => -1,
-            Some(timeout) => milliseconds(timeout),
+        // zmq_poll has usleep(3) do it, which takes 32 bits of microseconds.
+        const EMPTY_MAX: Duration = Duration::from_secs(3600);
+        let timeout = match self.items.is_empty() {
+            true => Some(timeout.unwrap_or_default().min(EMPTY_MAX)),
+            false => timeout,
         };
-        let count = self.items.len() as i32; // every item costs 16 bytes: far below 2^31
-        // SAFETY: the pointer and the count are those of one vector, which is borrowed
-        // exclusively. Every socket in it is alive and on this thread, every descriptor
+        // SAFETY: every socket in the list is alive and on this thread, every descriptor
         // open, for they are borrowed for 'a.
-        let ready = unsafe { zmq_sys::zmq_poll(self.items.as_mut_ptr(), count, timeout_ms) };
-        if ready >= 0 {
-            return Ok(ready as usize);
-        }
-        let errno = Errno::last();
-        // It may have stopped half way, with the answers of some.
-        self.items.iter_mut().for_each(|item| item.revents = 0);
-        Err(errno)
+        unsafe { poll(self.items, timeout) }
     }
+}
+
+/// # Safety
+/// Every socket in `items` is open and on this thread, every descriptor open.
+unsafe fn poll(items: &mut [zmq_pollitem_t], timeout: Option<Duration>) -> Result<usize, Errno> {
+    let timeout_ms = timeout.map_or(-1, milliseconds);
+    let count = items.len() as i32; // every item costs 16 bytes: far below 2^31
+    // SAFETY: pointer and count are those of one slice, which is borrowed exclusively; what
+    // is in it, the caller answers for.
+    let ready = unsafe { zmq_sys::zmq_poll(items.as_mut_ptr(), count, timeout_ms) };
+    if ready >= 0 {
+        return Ok(ready as usize);
+    }
+    let errno = Errno::last();
+    // It may have stopped half way, with the answers of some.
+    items.iter_mut().for_each(|item| item.revents = 0);
+    Err(errno)
+}
+
+impl Socket {
+    /// Waits until this socket is ready for `interest` or `timeout` is over, rounded
+    /// up to whole milliseconds; `None` waits for ever. For threads that have nothing
+    /// else to wait for.
+    ///
+    /// # Errors
+    /// `ETERM` if the context ended. Never `EINTR`.
+    pub fn wait(&self, interest: Interest, timeout: Option<Duration>) -> Result<Events, Errno> {
+        let started = Instant::now();
+        let mut item = [item(self, interest)];
+        loop {
+            let left = timeout.map(|timeout| timeout.saturating_sub(started.elapsed()));
+            // SAFETY: the socket is open as long as `self` is there, and on this thread, for
+            // it is not `Sync`.
+            match unsafe { poll(&mut item, left) } {
+                Ok(_) => return Ok(Events::from_bits(item[0].revents)),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}
+
+fn item(socket: &Socket, interest: Interest) -> zmq_pollitem_t {
+    zmq_pollitem_t { socket: socket.as_ptr(), fd: -1, events: bits(interest), revents: 0 }
 }
 
 impl fmt::Debug for PollList<'_> {

@@ -72,15 +72,19 @@ impl Socket {
     /// Refuses what libzmq would take and then drop, or take for something else.
     #[inline]
     fn check_count(&self, count: usize) -> Result<(), SendError> {
-        let expected = match (count, self.socket_type()) {
-            (0, _) => "a message has at least one frame, got none",
-            (1, SocketType::Router) => {
-                "expected a routing id and at least one frame more, got one frame"
-            }
-            (1 | 3.., SocketType::Stream) => "expected a routing id and one frame of data",
-            _ => return Ok(()),
+        if self.frames.contains(&count) { Ok(()) } else { Err(self.wrong_count(count)) }
+    }
+
+    #[cold]
+    fn wrong_count(&self, count: usize) -> SendError {
+        let expected = match (self.frames.start(), self.frames.end()) {
+            (1, 1) => "expected one frame (conflate)",
+            (1, _) => "expected at least one frame",
+            (_, 2) => "expected a routing id and one frame of data",
+            _ => "expected a routing id and at least one frame more",
         };
-        Err(SendError::Failed(SocketError::misuse(Operation::Send, self.socket_type(), expected)))
+        let problem = format!("{expected}, got {count}");
+        SendError::Failed(SocketError::misuse(Operation::Send, self.socket_type(), problem))
     }
 
     fn transmit(&self, heads: &mut [Frame], last: &mut Frame) -> Result<(), SendError> {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::SnapshotLimits;
 use crate::clone::Collector;
-use crate::clone::kvmsg::{Limits, Sequence};
+use crate::clone::kvmsg::Limits;
+use crate::clone::sequence::Sequence;
 use crate::clone::store::StoreLimits;
 
 /// Identity, pace and limits of a [`Broker`](super::Broker).

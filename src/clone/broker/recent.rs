@@ -6,7 +6,8 @@ use std::time::Duration;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
-use crate::clone::kvmsg::{Sequence, Uuid};
+use crate::clone::kvmsg::Uuid;
+use crate::clone::sequence::Sequence;
 use crate::time::Time;
 
 /// A window of applied uuids, bounded by count and by age.

@@ -9,8 +9,9 @@ use smallvec::SmallVec;
 use super::BrokerOutbox;
 use super::stats::BrokerStats;
 use crate::clone::SendFailure;
-use crate::clone::kvmsg::{KvMsg, Sequence};
+use crate::clone::kvmsg::{KTHXBAI, KvMsg};
 use crate::clone::properties::{Properties, PropertiesBuf};
+use crate::clone::sequence::Sequence;
 use crate::clone::store::{Cursor, Entry, Store, Walk};
 use crate::time::Time;
 
@@ -292,7 +293,7 @@ impl Job {
 
     fn end_properties(&self, capabilities: &PropertiesBuf, scratch: &mut PropertiesBuf) {
         scratch.clear();
-        scratch.copy_except(&capabilities.as_properties(), &[]);
+        scratch.copy_except(capabilities.as_properties(), &[]);
         scratch.push("mode", if self.cursor.is_delta() { "delta" } else { "full" });
         scratch.push("count", self.sent);
     }
@@ -302,7 +303,7 @@ impl Job {
 fn kvsync<'a>(entry: &Entry<'a>, now: Time, scratch: &'a mut PropertiesBuf) -> KvMsg<'a> {
     let properties = match entry.deadline {
         None => entry.properties,
-        Some(deadline) => super::with_ttl(&entry.properties, deadline.since(now), scratch),
+        Some(deadline) => super::with_ttl(entry.properties, deadline.since(now), scratch),
     };
     KvMsg {
         key: entry.key,
@@ -314,7 +315,7 @@ fn kvsync<'a>(entry: &Entry<'a>, now: Time, scratch: &'a mut PropertiesBuf) -> K
 }
 
 fn kthxbai<'a>(sequence: Sequence, properties: Properties<'a>, subtree: &'a [u8]) -> KvMsg<'a> {
-    KvMsg { key: b"KTHXBAI", sequence, uuid: None, properties, body: subtree }
+    KvMsg { key: KTHXBAI, sequence, uuid: None, properties, body: subtree }
 }
 
 /// Frames one behind the other in one buffer.
