@@ -53,7 +53,8 @@ fn uuid(number: u64) -> Uuid {
 fn codec(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("codec");
     let limits = Limits::default();
-    let (properties, number) = (&b"ttl=30\nunit=celsius\norigin=/plant/7\n"[..], 7_i64.to_be_bytes());
+    let (properties, number) =
+        (&b"ttl=30\nunit=celsius\norigin=/plant/7\n"[..], 7_i64.to_be_bytes());
     for (properties, name) in [(&b""[..], "no properties"), (properties, "3 properties")] {
         for size in [8, 64, 800, 100_000] {
             let body = vec![0x5a; size];
@@ -150,7 +151,9 @@ fn store_walks(criterion: &mut Criterion, keys: u64) {
     let mut group = criterion.benchmark_group("store");
     group.throughput(Throughput::Elements(keys / 1000));
     group.bench_function(BenchmarkId::new("subtree", keys), |bencher| {
-        bencher.iter(|| filled.store.iter(b"/tree/500/").map(|entry| entry.value.len()).sum::<usize>());
+        bencher.iter(|| {
+            filled.store.iter(b"/tree/500/").map(|entry| entry.value.len()).sum::<usize>()
+        });
     });
     group.throughput(Throughput::Elements(keys));
     group.bench_function(BenchmarkId::new("snapshot", keys), |bencher| {

@@ -90,9 +90,7 @@ impl Steady {
             self.sender.try_send(1).expect("there is room");
             let until = self.handled + batch as u64;
             while self.handled < until {
-                self.reactor
-                    .turn(&mut self.handled, Some(Duration::from_millis(10)))
-                    .expect("a turn");
+                self.reactor.turn(&mut self.handled, Duration::from_millis(10)).expect("a turn");
             }
         }
     }

@@ -30,10 +30,8 @@ fn measure(idle_sockets: usize, timers: usize, names: [&'static str; 2]) -> Vec<
     let bare = BareLoop::new(&context);
     let mut epoll = Looped::new(&context, Backend::Epoll, idle_sockets, timers);
     let mut zmq_poll = Looped::new(&context, Backend::ZmqPoll, idle_sockets, timers);
-    let [bare, epoll, zmq_poll] = interleave(
-        ROUNDS,
-        [&mut || bare.drain(), &mut || epoll.drain(), &mut || zmq_poll.drain()],
-    );
+    let [bare, epoll, zmq_poll] =
+        interleave(ROUNDS, [&mut || bare.drain(), &mut || epoll.drain(), &mut || zmq_poll.drain()]);
     let outcome = |name, ours: &[f64]| {
         let ns = |rates: &[f64]| 1e9 / median(rates);
         let figures = format!("{:.1} ns a message, bare {:.1}", ns(ours), ns(&bare));
@@ -104,12 +102,7 @@ struct Count {
 }
 
 impl Looped {
-    fn new(
-        context: &zmq::Context,
-        backend: Backend,
-        idle_sockets: usize,
-        timers: usize,
-    ) -> Looped {
+    fn new(context: &zmq::Context, backend: Backend, idle_sockets: usize, timers: usize) -> Looped {
         let mut reactor = Reactor::builder().backend(backend).build().expect("a reactor");
         let mut register = |name: &str| {
             let (push, pull) = pipe(context, name);

@@ -65,10 +65,7 @@ const CASES: &[Case] = &[
         measure: round_trip::block_inproc,
     },
     Case {
-        ratios: &[
-            ("rtt_spin_tcp", Target::AtMost(1.1)),
-            ("rtt_spin_tcp_zmq", Target::AtMost(1.1)),
-        ],
+        ratios: &[("rtt_spin_tcp", Target::AtMost(1.1)), ("rtt_spin_tcp_zmq", Target::AtMost(1.1))],
         measure: round_trip::spin_tcp,
     },
     Case {

@@ -1,7 +1,8 @@
 //! What the store takes beyond keys and values.
 
-use pollux::clone::kvmsg::{Sequence, Uuid};
+use pollux::clone::kvmsg::Uuid;
 use pollux::clone::properties::Properties;
+use pollux::clone::sequence::Sequence;
 use pollux::clone::store::{Change, Store, StoreLimits};
 
 use super::common::alloc;
@@ -36,7 +37,8 @@ pub fn store_bytes_per_key() -> Vec<Outcome> {
     }
     let held = alloc::bytes() - before;
     let beyond = (held - content as i64) as f64 / KEYS as f64;
-    let figures = format!("{} MB for {} MB of keys and values", held / 1_000_000, content / 1_000_000);
+    let figures =
+        format!("{} MB for {} MB of keys and values", held / 1_000_000, content / 1_000_000);
     assert_eq!(store.len() as u64, KEYS);
     vec![Outcome::new("store_bytes_per_key", beyond, figures)]
 }

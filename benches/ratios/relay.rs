@@ -250,14 +250,12 @@ impl Brokered {
         let mut options = BrokerOptions::default();
         // As for the relay: nothing is dropped, the window bounds the queues.
         (options.updates_hwm, options.changes_hwm) = (0, 0);
-        let mut node =
-            BrokerNode::bind(&context, "inproc://broker", options).expect("a broker");
+        let mut node = BrokerNode::bind(&context, "inproc://broker", options).expect("a broker");
         let endpoints = Endpoints {
             changes: node.endpoints().changes.clone(),
             updates: node.endpoints().updates.clone(),
         };
-        let mut reactor =
-            Reactor::builder().backend(Backend::Epoll).build().expect("a reactor");
+        let mut reactor = Reactor::builder().backend(Backend::Epoll).build().expect("a reactor");
         BrokerNode::attach(&mut reactor, &mut node, |node| node).expect("attached");
         let traffic = Traffic { context, endpoints, value_len, sent: 0 };
         Brokered { traffic, reactor, node, calls: 0, updates: 0 }
@@ -268,7 +266,7 @@ impl Brokered {
         traffic.round(|done| {
             let before = (alloc::calls(), node.machine().stats().changes_applied);
             while !done.load(Ordering::Acquire) {
-                reactor.turn(node, Some(Duration::from_millis(10))).expect("a turn");
+                reactor.turn(node, Duration::from_millis(10)).expect("a turn");
             }
             *calls += alloc::calls() - before.0;
             *updates += node.machine().stats().changes_applied - before.1;

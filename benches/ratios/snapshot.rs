@@ -21,10 +21,10 @@ const TRIPS: usize = 3000;
 
 pub fn late_joiner() -> Vec<Outcome> {
     let (mut stream, mut broker) = (Stream::new(), Served::new());
-    let [bare, ours] =
-        interleave(ROUNDS, [&mut || stream.megabytes_per_second(), &mut || {
-            broker.megabytes_per_second()
-        }]);
+    let [bare, ours] = interleave(
+        ROUNDS,
+        [&mut || stream.megabytes_per_second(), &mut || broker.megabytes_per_second()],
+    );
     let speed = Outcome::new(
         "snapshot",
         median_ratio(&ours, &bare),
@@ -157,11 +157,9 @@ struct Served {
 impl Served {
     fn new() -> Served {
         let context = zmq::Context::new();
-        let mut reactor =
-            Reactor::builder().backend(Backend::Epoll).build().expect("a reactor");
-        let mut node =
-            BrokerNode::bind(&context, "tcp://127.0.0.1:*", BrokerOptions::default())
-                .expect("a broker");
+        let mut reactor = Reactor::builder().backend(Backend::Epoll).build().expect("a reactor");
+        let mut node = BrokerNode::bind(&context, "tcp://127.0.0.1:*", BrokerOptions::default())
+            .expect("a broker");
         BrokerNode::attach(&mut reactor, &mut node, |node| node).expect("attached");
         let mut served = Served { _context: context, reactor, node, sent: 0 };
         served.fill();
@@ -189,7 +187,7 @@ impl Served {
     }
 
     fn turn(&mut self) {
-        self.reactor.turn(&mut self.node, Some(Duration::from_millis(10))).expect("a turn");
+        self.reactor.turn(&mut self.node, Duration::from_millis(10)).expect("a turn");
     }
 
     /// Serves until `client` is done.

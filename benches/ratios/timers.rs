@@ -18,11 +18,8 @@ const SPREAD: Duration = Duration::from_secs(3600);
 pub fn arm_and_cancel() -> Vec<Outcome> {
     let (mut few, mut many) = (Crowd::of(1_000), Crowd::of(1_000_000));
     let [few, many] = interleave(ROUNDS, [&mut || few.time(), &mut || many.time()]);
-    let figures = format!(
-        "{:.1} ns a pair among 1,000,000, {:.1} among 1,000",
-        median(&many),
-        median(&few)
-    );
+    let figures =
+        format!("{:.1} ns a pair among 1,000,000, {:.1} among 1,000", median(&many), median(&few));
     vec![Outcome::new("timers", median_ratio(&many, &few), figures)]
 }
 
