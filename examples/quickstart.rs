@@ -43,7 +43,12 @@ fn fill(app: &mut App, cx: &mut Context<'_, App>, who: usize) -> io::Result<Flow
     Ok(Flow::Continue)
 }
 
-fn on_event(app: &mut App, cx: &mut Context<'_, App>, who: usize, event: Event) -> io::Result<Flow> {
+fn on_event(
+    app: &mut App,
+    cx: &mut Context<'_, App>,
+    who: usize,
+    event: Event,
+) -> io::Result<Flow> {
     match event {
         Event::Synced { .. } => return fill(app, cx, who),
         Event::Applied { .. } => {
@@ -64,7 +69,8 @@ fn on_event(app: &mut App, cx: &mut Context<'_, App>, who: usize, event: Event) 
 
 /// Turns the loop until `changes` are applied and seen by everybody.
 fn phase(reactor: &mut Reactor<App>, app: &mut App, name: &str, changes: u64) -> io::Result<f64> {
-    (app.todo, app.done, app.bar) = (changes, 0, ProgressBar::new(changes).with_message(name.to_owned()));
+    (app.todo, app.done, app.bar) =
+        (changes, 0, ProgressBar::new(changes).with_message(name.to_owned()));
     reactor.add_timer(Duration::ZERO, |app: &mut App, cx| {
         fill(app, cx, 0).and_then(|_| fill(app, cx, 1)).map(|_| Flow::Remove)
     });
@@ -86,7 +92,11 @@ fn main() -> io::Result<()> {
     let context = zmq::Context::new();
     let mut reactor = Reactor::new()?;
     let client = || {
-        ClientNode::new(&context, "inproc://quickstart", ClientOptions::new(ClientConfig::default()))
+        ClientNode::new(
+            &context,
+            "inproc://quickstart",
+            ClientOptions::new(ClientConfig::default()),
+        )
     };
     let mut app = App {
         broker: BrokerNode::bind(&context, "inproc://quickstart", BrokerOptions::default())?,
@@ -99,8 +109,18 @@ fn main() -> io::Result<()> {
         bar: ProgressBar::hidden(),
     };
     BrokerNode::attach(&mut reactor, &mut app, |app| &mut app.broker)?;
-    ClientNode::attach(&mut reactor, &mut app, |app| &mut app.clients[0], |app, cx, e| on_event(app, cx, 0, e))?;
-    ClientNode::attach(&mut reactor, &mut app, |app| &mut app.clients[1], |app, cx, e| on_event(app, cx, 1, e))?;
+    ClientNode::attach(
+        &mut reactor,
+        &mut app,
+        |app| &mut app.clients[0],
+        |app, cx, e| on_event(app, cx, 0, e),
+    )?;
+    ClientNode::attach(
+        &mut reactor,
+        &mut app,
+        |app| &mut app.clients[1],
+        |app, cx, e| on_event(app, cx, 1, e),
+    )?;
 
     let loaded = phase(&mut reactor, &mut app, "loading", keys)?;
     app.round_trips.reset();
@@ -113,7 +133,9 @@ fn main() -> io::Result<()> {
     let store = app.broker.machine().store();
     for client in &app.clients {
         let map = client.machine();
-        let equal = map.iter(b"").all(|(key, entry)| store.get(key).is_some_and(|own| own.value == entry.value()));
+        let equal = map
+            .iter(b"")
+            .all(|(key, entry)| store.get(key).is_some_and(|own| own.value == entry.value()));
         assert!(equal && map.len() == store.len(), "a client's map differs from the broker's");
     }
     println!("both clients' maps equal the broker's: {} keys", store.len());

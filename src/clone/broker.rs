@@ -15,11 +15,11 @@ pub use stats::BrokerStats;
 use self::recent::Recent;
 use self::snapshots::{Request, Slice, Snapshots};
 use self::watched::{Watch, Watched};
+use super::SendFailure;
 use super::kvmsg::{HUGZ, ICANHAZ, KvMsg, STATUS, Uuid, check_key, is_reserved};
 use super::properties::{Properties, PropertiesBuf};
 use super::sequence::Sequence;
 use super::store::{Change, Entry, Store};
-use super::{SendFailure, collector::Collector};
 use crate::message::Message;
 use crate::time::Time;
 
@@ -244,7 +244,9 @@ impl Broker {
             properties = self.scratch.as_properties();
         }
         if change.body.is_empty() {
-            self.store.delete(change.key, sequence, change.uuid, properties);
+            if !self.store.delete(change.key, sequence, change.uuid, properties) {
+                self.store.advance(sequence);
+            }
         } else {
             let stored = self.store.put(&Change {
                 key: change.key,
@@ -553,8 +555,8 @@ impl Heartbeat<'_> {
         match self.answer {
             Some((_, Answer::Applied(sequence))) => scratch.push("applied", sequence.get()),
             Some((_, Answer::Refused(reason))) => scratch.push("refused", reason),
-            None => {}
-        }
+            None => scratch,
+        };
         let mut key = Vec::with_capacity(HUGZ.len() + self.prefix.len());
         key.extend_from_slice(HUGZ);
         key.extend_from_slice(self.prefix);

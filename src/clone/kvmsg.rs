@@ -332,3 +332,6 @@ fn control_byte(key: &[u8]) -> Option<(usize, u8)> {
     }
     key.iter().position(is_control).map(|position| (position, key[position]))
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,3 +177,6 @@ impl fmt::Debug for PropertiesBuf {
         self.as_properties().fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests;

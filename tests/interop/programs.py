@@ -95,7 +95,7 @@ class Program:
 class FakeServer:
     """The three sockets of a server, and nothing behind them."""
 
-    def __init__(self) -> None:
+    def __init__(self, receive_limit: int = 0) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.snapshot = self.context.socket(zmq.ROUTER)
         self.publisher = self.context.socket(zmq.XPUB)
@@ -103,6 +103,7 @@ class FakeServer:
         self.sockets = [self.snapshot, self.publisher, self.collector]
         for socket in self.sockets:
             socket.linger = 0
+            socket.rcvhwm = receive_limit
             socket.rcvtimeo = int(DEADLINE_S * 1000)
         self.endpoint = f"tcp://127.0.0.1:{bind_consecutive(self.sockets, 0)}"
 

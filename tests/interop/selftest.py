@@ -195,10 +195,19 @@ def set_and_quit() -> None:
     for number, collector in (5, "pull"), (6, "sub"):
         with model(number) as server, client_of(server, "--collector", collector) as client:
             for n in range(200):
-                client.set(f"/{n}", "x" * 1000)
+                client.set(f"/{n}", "x")
             client.send(quit=True)
             client.ends(0)
             server.expect("change", key="/199", sequence=200)
+    # More than the system buffers for a server that does not read yet.
+    with FakeServer(receive_limit=1) as slow, Program("client.py", "--connect", slow.endpoint) as client:
+        for n in range(100):
+            client.set(f"/{n}", "x" * 200_000)
+        client.expect("set", key="/99")
+        client.send(quit=True)
+        for n in range(100):
+            assert slow.collector.recv_multipart()[0] == f"/{n}".encode()
+        client.ends(0)
 
 
 def failover() -> None:

@@ -12,7 +12,7 @@ use crate::clone::SendFailure;
 use crate::clone::kvmsg::{KTHXBAI, KvMsg};
 use crate::clone::properties::{Properties, PropertiesBuf};
 use crate::clone::sequence::Sequence;
-use crate::clone::store::{Cursor, Entry, Store, Walk};
+use crate::clone::store::{Cursor, Entry, Mode, Store, Walk};
 use crate::time::Time;
 
 /// How long a client that took nothing is left alone before the next try.
@@ -107,8 +107,7 @@ impl Snapshots {
     /// Takes a request. Refused is one that repeats what the same client waits
     /// for already, and one that finds the queue full.
     pub(super) fn push(&mut self, request: Request) -> Result<(), &'static str> {
-        let same =
-            |other: &Request| other.peer == request.peer && other.subtree == request.subtree;
+        let same = |other: &Request| other.peer == request.peer && other.subtree == request.subtree;
         if self.active.iter().any(|job| same(&job.request)) || self.waiting.iter().any(same) {
             return Err("the client's snapshot of this subtree is already under way");
         }
@@ -145,7 +144,7 @@ impl Snapshots {
                 Progress::More => self.active.push_back(job),
                 Progress::Done => {
                     slice.stats.snapshots_done += 1;
-                    slice.stats.snapshots_delta += u64::from(job.cursor.is_delta());
+                    slice.stats.snapshots_delta += u64::from(job.is_delta());
                     slice.store.close(job.cursor);
                 }
                 Progress::Abandoned(why) => {
@@ -185,6 +184,10 @@ enum Progress {
 }
 
 impl Job {
+    fn is_delta(&self) -> bool {
+        self.cursor.mode() == Mode::Delta
+    }
+
     fn advance(
         &mut self,
         slice: &mut Slice<'_>,
@@ -247,6 +250,8 @@ impl Job {
             match walk {
                 Walk::More => return Ok(false),
                 Walk::Done(sequence) => self.complete = Some(sequence),
+                // Without its end the client asks again, and begins anew.
+                Walk::Lost => return Err(SendFailure::Unreachable),
             }
         }
         let sequence = self.complete.unwrap_or_default();
@@ -294,7 +299,7 @@ impl Job {
     fn end_properties(&self, capabilities: &PropertiesBuf, scratch: &mut PropertiesBuf) {
         scratch.clear();
         scratch.copy_except(capabilities.as_properties(), &[]);
-        scratch.push("mode", if self.cursor.is_delta() { "delta" } else { "full" });
+        scratch.push("mode", if self.is_delta() { "delta" } else { "full" });
         scratch.push("count", self.sent);
     }
 }
