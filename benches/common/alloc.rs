@@ -8,7 +8,7 @@ use std::cell::Cell;
 /// libzmq allocates by the C library's own calls and is not counted: what is
 /// counted is what this library does.
 #[derive(Debug)]
-pub struct Counting;
+pub(crate) struct Counting;
 
 thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };
@@ -16,13 +16,13 @@ thread_local! {
 }
 
 /// Allocations and re-allocations that this thread has made.
-pub fn calls() -> u64 {
+pub(crate) fn calls() -> u64 {
     CALLS.get()
 }
 
 /// Bytes that this thread holds: allocated less freed, each block as large as
 /// the C library makes it.
-pub fn bytes() -> i64 {
+pub(crate) fn bytes() -> i64 {
     BYTES.get()
 }
 

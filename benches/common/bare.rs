@@ -14,7 +14,7 @@ const NOW: c_int = ZMQ_DONTWAIT as c_int;
 const MORE: c_int = ZMQ_SNDMORE as c_int;
 
 /// A message part of libzmq.
-pub struct Part(zmq_msg_t);
+pub(crate) struct Part(zmq_msg_t);
 
 // SAFETY: a zmq_msg_t belongs to no thread; its content is its own or counted
 // atomically.
@@ -23,7 +23,7 @@ unsafe impl Send for Part {}
 impl Part {
     /// An empty part.
     #[inline]
-    pub fn new() -> Part {
+    pub(crate) fn new() -> Part {
         let mut message = MaybeUninit::uninit();
         // SAFETY: zmq_msg_init initialises the message and cannot fail.
         unsafe {
@@ -34,7 +34,7 @@ impl Part {
 
     /// A part with a copy of `bytes`.
     #[inline]
-    pub fn of(bytes: &[u8]) -> Part {
+    pub(crate) fn of(bytes: &[u8]) -> Part {
         let mut message = MaybeUninit::uninit();
         // SAFETY: zmq_msg_init_size initialises the message, with fresh room for
         // `bytes.len()` bytes, or fails.
@@ -49,7 +49,7 @@ impl Part {
 
     /// The content.
     #[inline]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: the message is initialised; data and size are those of its content,
         // which nobody writes to while it is borrowed. zmq_msg_data only reads.
         unsafe {
@@ -61,7 +61,7 @@ impl Part {
 
     /// Whether more parts of the same message follow.
     #[inline]
-    pub fn more(&self) -> bool {
+    pub(crate) fn more(&self) -> bool {
         // SAFETY: the message is initialised.
         unsafe { zmq_sys::zmq_msg_more(&self.0) != 0 }
     }
@@ -76,7 +76,7 @@ impl Drop for Part {
 }
 
 /// A socket of libzmq, made by the `zmq` crate and used by bare calls.
-pub struct Bare {
+pub(crate) struct Bare {
     /// Open as long as `socket` is.
     raw: *mut c_void,
     socket: zmq::Socket,
@@ -89,7 +89,7 @@ unsafe impl Send for Bare {}
 impl Bare {
     /// A socket without limits to its queues that forgets what it has not sent
     /// when it is closed.
-    pub fn new(context: &zmq::Context, socket_type: zmq::SocketType) -> Bare {
+    pub(crate) fn new(context: &zmq::Context, socket_type: zmq::SocketType) -> Bare {
         let mut socket = context.socket(socket_type).expect("a socket");
         socket.set_linger(0).expect("LINGER");
         socket.set_sndhwm(0).expect("SNDHWM");
@@ -98,29 +98,29 @@ impl Bare {
     }
 
     /// The socket, to set it up.
-    pub fn zmq(&self) -> &zmq::Socket {
+    pub(crate) fn zmq(&self) -> &zmq::Socket {
         &self.socket
     }
 
     /// The same socket for somebody else's use.
-    pub fn into_zmq(self) -> zmq::Socket {
+    pub(crate) fn into_zmq(self) -> zmq::Socket {
         self.socket
     }
 
     /// Binds, and returns where: the port that a wildcard was given.
-    pub fn bind(&self, endpoint: &str) -> String {
+    pub(crate) fn bind(&self, endpoint: &str) -> String {
         self.socket.bind(endpoint).expect("bind");
         self.socket.get_last_endpoint().expect("LAST_ENDPOINT").expect("text")
     }
 
     /// Connects.
-    pub fn connect(&self, endpoint: &str) {
+    pub(crate) fn connect(&self, endpoint: &str) {
         self.socket.connect(endpoint).expect("connect");
     }
 
     /// Receives a part if one is there.
     #[inline]
-    pub fn try_receive(&self, part: &mut Part) -> bool {
+    pub(crate) fn try_receive(&self, part: &mut Part) -> bool {
         // SAFETY: the message is initialised; the socket is open and on this thread, for
         // it is not `Sync`.
         unsafe { zmq_sys::zmq_msg_recv(&mut part.0, self.raw, NOW) >= 0 }
@@ -129,14 +129,14 @@ impl Bare {
     /// Receives a part, waiting for it in libzmq. False: the wait was
     /// interrupted or the context has ended.
     #[inline]
-    pub fn receive(&self, part: &mut Part) -> bool {
+    pub(crate) fn receive(&self, part: &mut Part) -> bool {
         // SAFETY: as in `try_receive`.
         unsafe { zmq_sys::zmq_msg_recv(&mut part.0, self.raw, 0) >= 0 }
     }
 
     /// Sends a part, moving its content; waits for room.
     #[inline]
-    pub fn send(&self, part: &mut Part, more: bool) {
+    pub(crate) fn send(&self, part: &mut Part, more: bool) {
         let flags = if more { MORE } else { 0 };
         // SAFETY: as in `try_receive`.
         let rc = unsafe { zmq_sys::zmq_msg_send(&mut part.0, self.raw, flags) };
@@ -145,7 +145,7 @@ impl Bare {
 
     /// Sends copies of `parts` as one message; waits for room.
     #[inline]
-    pub fn send_all(&self, parts: &[&[u8]]) {
+    pub(crate) fn send_all(&self, parts: &[&[u8]]) {
         for (index, bytes) in parts.iter().enumerate() {
             self.send(&mut Part::of(bytes), index + 1 < parts.len());
         }

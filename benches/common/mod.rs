@@ -2,6 +2,6 @@
 
 #![allow(dead_code, reason = "each bench uses its own part of this")]
 
-pub mod alloc;
-pub mod bare;
-pub mod measure;
+pub(crate) mod alloc;
+pub(crate) mod bare;
+pub(crate) mod measure;

@@ -14,7 +14,7 @@ const WARM_UP: usize = 2_000;
 const EVENTS: usize = 20_000;
 
 /// What the loop's thread allocates, over the events that it handles meanwhile.
-pub fn per_event() -> Vec<Outcome> {
+pub(crate) fn per_event() -> Vec<Outcome> {
     let (mut calls, mut events) = (0, 0);
     for backend in [Backend::Epoll, Backend::ZmqPoll] {
         let mut steady = Steady::new(backend);

@@ -16,12 +16,12 @@ const ROUNDS: usize = 9;
 const PAYLOAD: [u8; 32] = [7; 32];
 
 /// One socket and nothing else.
-pub fn alone() -> Vec<Outcome> {
+pub(crate) fn alone() -> Vec<Outcome> {
     measure(0, 0, ["hot_1", "hot_1_zmq"])
 }
 
 /// One busy socket among idle ones and timers that are not due.
-pub fn crowded() -> Vec<Outcome> {
+pub(crate) fn crowded() -> Vec<Outcome> {
     measure(16, 1000, ["hot_16", "hot_16_zmq"])
 }
 

@@ -13,7 +13,7 @@ const VALUE: [u8; 100] = [0x5a; 100];
 
 /// Bytes of heap for each key, its uuid included, each block rounded up as
 /// malloc(3) does.
-pub fn store_bytes_per_key() -> Vec<Outcome> {
+pub(crate) fn store_bytes_per_key() -> Vec<Outcome> {
     let before = alloc::bytes();
     let mut limits = StoreLimits::default();
     (limits.max_keys, limits.max_bytes) = (KEYS as usize, usize::MAX);

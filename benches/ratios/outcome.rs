@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What a ratio should be.
 #[derive(Debug, Clone, Copy)]
-pub enum Target {
+pub(crate) enum Target {
     /// This much or more.
     AtLeast(f64),
     /// This much or less.
@@ -39,25 +39,25 @@ impl fmt::Display for Target {
 
 /// One ratio with the figures it comes from.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Its name in the table and in the file.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The ratio, or the figure where there is nothing to divide by.
-    pub ratio: f64,
+    pub(crate) ratio: f64,
     /// Whether the other half of [`Target::AtMostUnless`] holds.
-    pub excused: bool,
+    pub(crate) excused: bool,
     /// The two figures behind it, for the reader.
-    pub figures: String,
+    pub(crate) figures: String,
 }
 
 impl Outcome {
     /// A ratio with a single target.
-    pub fn new(name: &'static str, ratio: f64, figures: String) -> Outcome {
+    pub(crate) fn new(name: &'static str, ratio: f64, figures: String) -> Outcome {
         Outcome { name, ratio, excused: false, figures }
     }
 
     /// The line of the table.
-    pub fn line(&self, target: &Target) -> String {
+    pub(crate) fn line(&self, target: &Target) -> String {
         let verdict = if target.is_met(self) { "ok" } else { "MISSED" };
         let Outcome { name, ratio, figures, .. } = self;
         format!("{name:<26} {ratio:>8.3} ({target}) {verdict:<6} {figures}")

@@ -24,16 +24,16 @@ const UPDATES: u64 = 300_000;
 const KEYS: u64 = 10_000;
 const WINDOW: u64 = 4096;
 
-pub fn small_values() -> Vec<Outcome> {
+pub(crate) fn small_values() -> Vec<Outcome> {
     measure("broker_64", 64)
 }
 
-pub fn large_values() -> Vec<Outcome> {
+pub(crate) fn large_values() -> Vec<Outcome> {
     measure("broker_800", 800)
 }
 
 /// Allocations of ours per update, by the broker's thread.
-pub fn allocations() -> Vec<Outcome> {
+pub(crate) fn allocations() -> Vec<Outcome> {
     let mut brokered = Brokered::new(64);
     brokered.round();
     brokered.round();
@@ -191,7 +191,7 @@ impl Relay {
         // One that waits for ever would never see the flag.
         changes.zmq().set_rcvtimeo(10).expect("RCVTIMEO");
         traffic.round(|done| {
-            let mut parts = [const { Part::new() }; 5];
+            let mut parts: [Part; 5] = std::array::from_fn(|_| Part::new());
             while !done.load(Ordering::Acquire) {
                 if changes.receive(&mut parts[0]) {
                     relay(changes, updates, &mut parts, map, sequence);

@@ -25,19 +25,19 @@ enum Style {
     Spin,
 }
 
-pub fn block_tcp() -> Vec<Outcome> {
+pub(crate) fn block_tcp() -> Vec<Outcome> {
     measure(Style::Block, "tcp://127.0.0.1:*", ["rtt_block_tcp", "rtt_block_tcp_zmq"])
 }
 
-pub fn block_inproc() -> Vec<Outcome> {
+pub(crate) fn block_inproc() -> Vec<Outcome> {
     measure(Style::Block, "inproc://echo", ["rtt_block_inproc", "rtt_block_inproc_zmq"])
 }
 
-pub fn spin_tcp() -> Vec<Outcome> {
+pub(crate) fn spin_tcp() -> Vec<Outcome> {
     measure(Style::Spin, "tcp://127.0.0.1:*", ["rtt_spin_tcp", "rtt_spin_tcp_zmq"])
 }
 
-pub fn spin_inproc() -> Vec<Outcome> {
+pub(crate) fn spin_inproc() -> Vec<Outcome> {
     measure(Style::Spin, "inproc://echo", ["rtt_spin_inproc", "rtt_spin_inproc_zmq"])
 }
 

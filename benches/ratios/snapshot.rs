@@ -19,7 +19,7 @@ const HWM: i32 = 4096;
 /// Trips with and without a snapshot under way: enough for a p99 each.
 const TRIPS: usize = 3000;
 
-pub fn late_joiner() -> Vec<Outcome> {
+pub(crate) fn late_joiner() -> Vec<Outcome> {
     let (mut stream, mut broker) = (Stream::new(), Served::new());
     let [bare, ours] = interleave(
         ROUNDS,

@@ -15,7 +15,7 @@ const BATCHES: usize = 2000;
 /// All deadlines lie somewhere in this hour.
 const SPREAD: Duration = Duration::from_secs(3600);
 
-pub fn arm_and_cancel() -> Vec<Outcome> {
+pub(crate) fn arm_and_cancel() -> Vec<Outcome> {
     let (mut few, mut many) = (Crowd::of(1_000), Crowd::of(1_000_000));
     let [few, many] = interleave(ROUNDS, [&mut || few.time(), &mut || many.time()]);
     let figures =
