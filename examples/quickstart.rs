@@ -7,19 +7,19 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 use pollux::clone::client::{ClientConfig, Event};
 use pollux::node::{BrokerNode, BrokerOptions, ClientNode, ClientOptions};
-use pollux::{Context, Flow, Reactor, Time};
+use pollux::{Context, Flow, Reactor};
 
 struct App {
     broker: BrokerNode,
     clients: [ClientNode<App>; 2],
     /// When the changes under way were made, oldest first, for each client.
-    under_way: [VecDeque<Time>; 2],
+    under_way: [VecDeque<Instant>; 2],
     round_trips: Histogram<u64>,
     keys: u64,
     todo: u64,
@@ -38,7 +38,7 @@ fn fill(app: &mut App, cx: &mut Context<'_, App>, who: usize) -> io::Result<Flow
         let value = format!("change {} by client {who}", app.todo);
         let client = &mut app.clients[who];
         client.set(cx, key.as_bytes(), value.as_bytes(), None).map_err(io::Error::other)?;
-        app.under_way[who].push_back(cx.now());
+        app.under_way[who].push_back(Instant::now());
     }
     Ok(Flow::Continue)
 }
@@ -53,13 +53,13 @@ fn on_event(
         Event::Synced { .. } => return fill(app, cx, who),
         Event::Applied { .. } => {
             if let Some(made) = app.under_way[who].pop_front() {
-                app.round_trips.saturating_record(cx.now().since(made).as_nanos() as u64);
+                app.round_trips.saturating_record(made.elapsed().as_nanos() as u64);
             }
             app.done += 1;
             app.bar.inc(1);
             return fill(app, cx, who);
         }
-        Event::TimedOut { .. } | Event::Refused { .. } => {
+        Event::TimedOut { .. } | Event::Refused { .. } | Event::Superseded { .. } => {
             return Err(io::Error::other(format!("{event:?}")));
         }
         _ => {}
@@ -74,7 +74,7 @@ fn phase(reactor: &mut Reactor<App>, app: &mut App, name: &str, changes: u64) ->
     reactor.add_timer(Duration::ZERO, |app: &mut App, cx| {
         fill(app, cx, 0).and_then(|_| fill(app, cx, 1)).map(|_| Flow::Remove)
     });
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let everybody_knows = |app: &App| {
         let last = app.broker.machine().sequence();
         app.clients.iter().all(|client| client.machine().sequence() == last)
@@ -95,7 +95,7 @@ fn main() -> io::Result<()> {
         ClientNode::new(
             &context,
             "inproc://quickstart",
-            ClientOptions::new(ClientConfig::default()),
+            ClientOptions::new(ClientConfig::follow([""])),
         )
     };
     let mut app = App {
@@ -135,7 +135,7 @@ fn main() -> io::Result<()> {
         let map = client.machine();
         let equal = map
             .iter(b"")
-            .all(|(key, entry)| store.get(key).is_some_and(|own| own.value == entry.value()));
+            .all(|entry| store.get(entry.key).is_some_and(|own| own.value == entry.value));
         assert!(equal && map.len() == store.len(), "a client's map differs from the broker's");
     }
     println!("both clients' maps equal the broker's: {} keys", store.len());

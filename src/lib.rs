@@ -28,12 +28,18 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+pub mod blocking;
 pub mod clone;
 pub mod message;
 pub mod node;
 pub mod reactor;
 pub mod socket;
 pub mod time;
+
+/// The README's programs are compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 pub use message::{Frames, Message, Multipart};
 pub use reactor::{Context, Flow, Reactor, Sender};

@@ -46,8 +46,14 @@ pub enum Error {
     Invalid(SetError),
     /// The broker refused the change, with its reason.
     Refused(String),
-    /// No answer to a change in time. It may have been applied or not.
-    TimedOut,
+    /// The change was lost on the way, and a later one of the same key by this
+    /// client was applied since.
+    Superseded,
+    /// No answer to a change in time.
+    TimedOut {
+        /// Whether it was sent: then it may have been applied or not.
+        sent: bool,
+    },
     /// This reader of a watch fell behind by more than the queue holds; watch anew.
     Overrun,
     /// The state known is not current: the broker is silent, or a snapshot is under way.
@@ -67,9 +73,13 @@ impl fmt::Display for Error {
             ),
             Error::Invalid(error) => write!(f, "{error}"),
             Error::Refused(reason) => write!(f, "the broker refused the change: {reason}"),
-            Error::TimedOut => f.write_str(
+            Error::Superseded => f.write_str("a later change of the key was applied instead"),
+            Error::TimedOut { sent: true } => f.write_str(
                 "the broker did not confirm the change in time; it may have been applied or not",
             ),
+            Error::TimedOut { sent: false } => {
+                f.write_str("no broker took the change in time; it has no effect")
+            }
             Error::Overrun => f.write_str("the watch was read too slowly; watch anew"),
             Error::Stale => f.write_str("the state is not current: the broker is silent"),
             Error::Stopped => f.write_str("the client's thread has ended"),
@@ -180,7 +190,8 @@ impl Client {
     /// Sets a key; returns its sequence when the broker has applied the change.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::Refused`], [`Error::TimedOut`].
+    /// [`Error::Invalid`], [`Error::Refused`], [`Error::TimedOut`]; with several
+    /// threads changing the same key, [`Error::Superseded`].
     pub fn set(&self, key: &[u8], value: &[u8]) -> Result<Sequence, Error> {
         self.change(Change { key: key.to_vec(), value: Some(value.to_vec()), ttl: None })
     }

@@ -64,9 +64,8 @@ pub(super) fn run(
         Ok(made) => made,
         Err(error) => return drop(ready.send(Err(error))),
     };
-    let commands = reactor.channel(capacity, |state: &mut State, cx, command| {
-        Ok(state.obey(cx, command))
-    });
+    let commands =
+        reactor.channel(capacity, |state: &mut State, cx, command| Ok(state.obey(cx, command)));
     if ready.send(commands).is_err() {
         return;
     }
@@ -81,17 +80,21 @@ fn make(
     synced: SyncSender<()>,
 ) -> io::Result<(Reactor<State>, State)> {
     let context = zmq::Context::new();
-    let mut config = ClientConfig::default();
-    config.subtrees = options.subtrees.clone();
+    let mut config = ClientConfig::follow(&options.subtrees);
     config.give_up_after = options.timeout;
     let mut reactor = Reactor::new()?;
     let client = ClientNode::new(&context, endpoint, ClientOptions::new(config))?;
     let mut state =
         State { client, waiting: HashMap::new(), watchers: Vec::new(), synced: Some(synced) };
-    ClientNode::attach(&mut reactor, &mut state, |state| &mut state.client, |state, _, event| {
-        state.hear(event);
-        Ok(Flow::Continue)
-    })?;
+    ClientNode::attach(
+        &mut reactor,
+        &mut state,
+        |state| &mut state.client,
+        |state, _, event| {
+            state.hear(event);
+            Ok(Flow::Continue)
+        },
+    )?;
     Ok((reactor, state))
 }
 
@@ -101,7 +104,7 @@ impl State {
             Command::Get { key, reply } => {
                 let machine = self.client.machine();
                 let value = match machine.is_current() {
-                    true => Ok(machine.get(&key).map(|entry| Bytes::copy_from_slice(entry.value()))),
+                    true => Ok(machine.get(&key).map(|entry| Bytes::copy_from_slice(entry.value))),
                     false => Err(Error::Stale),
                 };
                 // A caller that has gone away needs no answer, here and below.
@@ -120,7 +123,11 @@ impl State {
             }
             Command::Watch { subtree, events, reply } => {
                 let overrun = Arc::new(AtomicBool::new(false));
-                let initial = self.client.machine().iter(&subtree).map(|(_, entry)| entry.to_event());
+                let initial = self.client.machine().iter(&subtree).map(|entry| Event::Updated {
+                    key: entry.key.into(),
+                    value: entry.value.into(),
+                    sequence: entry.sequence,
+                });
                 if reply.send((initial.collect(), Arc::clone(&overrun))).is_ok() {
                     self.watchers.push(Watcher { subtree, events, overrun });
                 }
@@ -131,7 +138,7 @@ impl State {
                 let entries = match machine.is_current() {
                     true => Ok(machine
                         .iter(&subtree)
-                        .map(|(key, entry)| (copy(key), copy(entry.value())))
+                        .map(|entry| (copy(entry.key), copy(entry.value)))
                         .collect()),
                     false => Err(Error::Stale),
                 };
@@ -145,8 +152,11 @@ impl State {
     fn hear(&mut self, event: Event) {
         let outcome = match &event {
             Event::Applied { uuid, sequence } => Some((uuid, Ok(*sequence))),
-            Event::Refused { uuid, reason } => Some((uuid, Err(Error::Refused(reason.to_string())))),
-            Event::TimedOut { uuid } => Some((uuid, Err(Error::TimedOut))),
+            Event::Refused { uuid, reason } => {
+                Some((uuid, Err(Error::Refused(reason.to_string()))))
+            }
+            Event::Superseded { uuid, .. } => Some((uuid, Err(Error::Superseded))),
+            Event::TimedOut { uuid, sent } => Some((uuid, Err(Error::TimedOut { sent: *sent }))),
             _ => None,
         };
         if let Some((uuid, result)) = outcome {
@@ -168,7 +178,9 @@ impl State {
 impl Watcher {
     /// False: this watcher is gone, or has fallen too far behind.
     fn hear(&self, event: &Event) -> bool {
-        if event.key().is_some_and(|key| !key.starts_with(&self.subtree)) {
+        if let Event::Updated { key, .. } | Event::Deleted { key, .. } = event
+            && !key.starts_with(&self.subtree)
+        {
             return true;
         }
         match self.events.try_send(event.clone()) {

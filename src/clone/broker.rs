@@ -4,6 +4,8 @@ mod config;
 mod recent;
 mod snapshots;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod watched;
 
 use std::time::Duration;

@@ -1,10 +1,13 @@
 //! [`Collector`]: which kind of socket takes changes.
 
+use std::fmt;
+use std::str::FromStr;
+
 /// The kind of socket on a broker's port for changes.
 ///
 /// PUSH and PUB peers cannot share one socket of libzmq, so a broker chooses
 /// and names its choice in the property `collector`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Collector {
     /// PULL, for clients with PUSH: a sender that outruns the broker is held back.
     #[default]
@@ -22,9 +25,32 @@ impl Collector {
             Collector::Sub => "sub",
         }
     }
+}
 
-    /// The collector of that name.
-    pub fn from_name(name: &[u8]) -> Option<Collector> {
-        [Collector::Pull, Collector::Sub].into_iter().find(|c| c.name().as_bytes() == name)
+impl fmt::Display for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
+
+impl FromStr for Collector {
+    type Err = ParseCollectorError;
+    fn from_str(text: &str) -> Result<Collector, ParseCollectorError> {
+        [Collector::Pull, Collector::Sub]
+            .into_iter()
+            .find(|collector| collector.name() == text)
+            .ok_or(ParseCollectorError)
+    }
+}
+
+/// A text is not a [`Collector`]: `pull` or `sub`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseCollectorError;
+
+impl fmt::Display for ParseCollectorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("collector: expected pull or sub")
+    }
+}
+
+impl std::error::Error for ParseCollectorError {}

@@ -5,6 +5,8 @@
 //! that the caller implements; so the same machines run in production, where
 //! the caller is a node on a reactor, and in a simulator on virtual time.
 //!
+//! * [`broker`]: keeps the map, gives each change its number, serves snapshots;
+//! * [`client`]: a live copy of a broker's map, and changes to it;
 //! * [`kvmsg`]: the five-frame message, decoded without a copy and without a panic;
 //! * [`properties`]: the `name=value` lines of its fourth frame;
 //! * [`sequence`]: the number of a change, epoch and counter in one;
@@ -12,6 +14,7 @@
 //! * [`protocol`]: what goes over the wire, and why.
 
 pub mod broker;
+pub mod client;
 pub mod collector;
 pub mod kvmsg;
 pub mod properties;

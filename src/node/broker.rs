@@ -133,8 +133,8 @@ impl BrokerNode {
             .sockets
             .take()
             .ok_or_else(|| io::Error::other("broker: it is attached to a loop already"))?;
-        let snapshots =
-            registry.on_message(sockets.snapshots, move |state: &mut S, cx, message| {
+        let snapshots = registry
+            .on_message(sockets.snapshots, move |state: &mut S, cx, message| {
                 project(state).on_request(cx, message)
             })?;
         let updates = registry.on_message(sockets.updates, move |state: &mut S, cx, message| {
@@ -197,11 +197,7 @@ impl BrokerNode {
         Ok(deleted.ok_or(io::ErrorKind::NotConnected)?)
     }
 
-    fn on_request<S>(
-        &mut self,
-        cx: &mut Context<'_, S>,
-        message: Message<'_>,
-    ) -> io::Result<Flow> {
+    fn on_request<S>(&mut self, cx: &mut Context<'_, S>, message: Message<'_>) -> io::Result<Flow> {
         if let Some(peer) = message.get(0) {
             self.with_outbox(cx, |machine, out| {
                 machine.handle_request(peer, message.skip(1), out);
@@ -263,12 +259,14 @@ struct Outbox<'a, S> {
 
 impl<S> BrokerOutbox for Outbox<'_, S> {
     fn reply(&mut self, peer: &[u8], frames: &[&[u8]]) -> Result<(), SendFailure> {
-        let port = self.registry.socket(self.ports.snapshots).map_err(|_| SendFailure::Unreachable)?;
+        let port =
+            self.registry.socket(self.ports.snapshots).map_err(|_| SendFailure::Unreachable)?;
         port.send_to(peer, frames)
     }
 
     fn publish(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
-        let port = self.registry.socket(self.ports.updates).map_err(|_| SendFailure::Unreachable)?;
+        let port =
+            self.registry.socket(self.ports.updates).map_err(|_| SendFailure::Unreachable)?;
         Port::send(port, frames)
     }
 }

@@ -309,9 +309,9 @@ impl<S: 'static> Outbox<'_, S> {
             .connect(&self.endpoints.changes)
             .build(self.context)?;
         let handlers = Rc::clone(&self.ports.handlers);
-        let key = self.registry.on_ready(socket, None, move |state: &mut S, cx, _| {
-            (handlers.writable)(state, cx)
-        })?;
+        let key = self
+            .registry
+            .on_ready(socket, None, move |state: &mut S, cx, _| (handlers.writable)(state, cx))?;
         self.ports.awaiting_room = false;
         self.ports.changes = Some(key);
         Ok(())

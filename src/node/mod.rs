@@ -6,12 +6,12 @@
 //! there, and the application reads and changes the field as any other.
 
 mod broker;
-//mod client;
+mod client;
 mod endpoint;
 mod port;
 
 pub use broker::{BrokerNode, BrokerOptions};
-//pub use client::{ClientNode, ClientOptions};
+pub use client::{ClientNode, ClientOptions};
 pub use endpoint::{EndpointError, Endpoints};
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

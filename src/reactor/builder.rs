@@ -12,8 +12,7 @@ use super::Reactor;
 pub enum Backend {
     /// zmq_poll(3) over the ZeroMQ sockets and, as one item more, the descriptor of
     /// mio's epoll, which carries everything else. It costs about a quarter of a
-    /// microsecond per socket and poll, so while there is work the sockets without
-    /// any are looked at only every [`idle_poll_interval`](Builder::idle_poll_interval).
+    /// microsecond per socket and poll.
     #[default]
     ZmqPoll,
     /// epoll over the sockets' own descriptors (`ZMQ_FD`), by mio: about a tenth of
@@ -62,7 +61,16 @@ pub(super) struct Settings {
     pub(super) backend: Backend,
     pub(super) wait: Wait,
     pub(super) budget: NonZeroU32,
-    pub(super) idle_poll_interval: Duration,
+    pub(super) idle_poll_interval: Option<Duration>,
+}
+
+impl Settings {
+    pub(super) fn idle_poll_interval(&self) -> Duration {
+        self.idle_poll_interval.unwrap_or(match self.backend {
+            Backend::ZmqPoll => Duration::from_micros(100),
+            Backend::Epoll => Duration::from_micros(10),
+        })
+    }
 }
 
 impl<S> Builder<S> {
@@ -71,7 +79,7 @@ impl<S> Builder<S> {
             backend: Backend::ZmqPoll,
             wait: Wait::Block,
             budget: NonZeroU32::new(64).expect("64 is not zero"),
-            idle_poll_interval: Duration::from_micros(100),
+            idle_poll_interval: None,
         };
         Builder { settings, state: PhantomData }
     }
@@ -96,12 +104,12 @@ impl<S> Builder<S> {
         self
     }
 
-    /// With [`Backend::ZmqPoll`], how long the sources without work may go
-    /// unnoticed while others have some; 100 microseconds unless set. The bound
-    /// holds between handlers: one that takes longer delays everything. Zero: look
-    /// every turn.
+    /// How long the sources without work may go unnoticed while others have some;
+    /// unless set, 100 microseconds with [`Backend::ZmqPoll`] and 10 with
+    /// [`Backend::Epoll`], according to what a look costs. It holds between turns:
+    /// handlers that take longer delay everything. Zero: look every turn.
     pub fn idle_poll_interval(mut self, interval: Duration) -> Builder<S> {
-        self.settings.idle_poll_interval = interval;
+        self.settings.idle_poll_interval = Some(interval);
         self
     }
 

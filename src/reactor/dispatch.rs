@@ -4,7 +4,7 @@ use std::io;
 use std::mem;
 
 use super::context::{Context, Flow, Ready};
-use super::frames::FrameList;
+use super::frames::{FrameList, Received};
 use super::key::{Key, SocketKey, SourceId, TimerKey};
 use super::registry::{Queued, Registry};
 use super::slots::SlotKey;
@@ -52,7 +52,8 @@ struct Batch<'a, S> {
 #[derive(Default)]
 struct Counted {
     messages: u64,
-    frames: u64,
+    /// Frames after the first of each message.
+    more_frames: u64,
     bytes: u64,
 }
 
@@ -64,8 +65,9 @@ enum End {
     Interrupted { exhausted: bool },
     /// The handler has removed or paused the socket.
     Withdrawn,
-    /// The handler returned something else than `Continue`.
-    Returned(io::Result<Flow>),
+    /// The handler returned something else than `Continue`: see
+    /// `Registry::returned`.
+    Returned,
     /// The socket cannot receive.
     Failed(Errno),
 }
@@ -73,25 +75,23 @@ enum End {
 impl<S> Batch<'_, S> {
     /// Receives and hands over up to `budget` messages.
     #[inline]
-    fn run(&mut self, state: &mut S, handler: &mut MessageHandler<S>, budget: u32) -> End {
-        let mut left = budget;
+    fn run(&mut self, state: &mut S, handler: &mut MessageHandler<S>, budget: u64) -> End {
         loop {
             let cx = &mut self.running.cx;
             // Also whether it is still there: the handler may have removed it.
-            let Some(slot) = cx.registry.sockets.get(self.key).filter(|slot| slot.wants_messages())
-            else {
+            let Some(slot) = cx.registry.sockets.get(self.key).filter(|slot| slot.receiving) else {
                 return End::Withdrawn;
             };
-            let result = match self.frames.receive(&slot.socket) {
-                Ok(1) => {
-                    let frame = self.frames.first();
-                    self.counted.add(1, frame.len());
+            let go_on = match self.frames.receive(&slot.socket) {
+                Ok(Received::Single(frame)) => {
+                    self.counted.bytes += frame.len() as u64;
                     handler(state, cx, Message::new(&[frame]))
                 }
-                Ok(count) => {
-                    let slices = self.frames.slices(count);
+                Ok(Received::Multipart { frames }) => {
+                    let slices = self.frames.slices(frames);
                     let message = Message::new(&slices);
-                    self.counted.add(count, message.bytes());
+                    self.counted.more_frames += frames as u64 - 1;
+                    self.counted.bytes += message.bytes() as u64;
                     handler(state, cx, message)
                 }
                 Err(Errno::EAGAIN) => return End::Drained,
@@ -102,11 +102,11 @@ impl<S> Batch<'_, S> {
                 },
                 Err(errno) => return End::Failed(errno),
             };
-            if !matches!(result, Ok(Flow::Continue)) {
-                return End::Returned(result);
+            self.counted.messages += 1;
+            if !go_on {
+                return End::Returned;
             }
-            left -= 1;
-            let exhausted = left == 0;
+            let exhausted = self.counted.messages == budget;
             if exhausted || self.running.cx.registry.stopping {
                 return End::Interrupted { exhausted };
             }
@@ -114,19 +114,12 @@ impl<S> Batch<'_, S> {
     }
 }
 
-impl Counted {
-    #[inline]
-    fn add(&mut self, frames: usize, bytes: usize) {
-        self.messages += 1;
-        self.frames += frames as u64;
-        self.bytes += bytes as u64;
-    }
-}
-
 impl<S> Drop for Batch<'_, S> {
     /// Also when the handler panics: its last message was handed over, too.
     fn drop(&mut self) {
-        let Counted { messages, frames, bytes } = self.counted;
+        let Counted { mut messages, more_frames, bytes } = self.counted;
+        messages += u64::from(!self.running.returned);
+        let frames = messages + more_frames;
         let registry = &mut *self.running.cx.registry;
         registry.stats.messages_received += messages;
         registry.stats.frames_received += frames;
@@ -164,7 +157,7 @@ impl<S> Registry<S> {
         let Some(slot) = self.sockets.get_mut(key) else { return 0 };
         slot.queued = false;
         let mut handled = 0;
-        if slot.wants_messages() {
+        if slot.receiving {
             handled += self.serve_messages(state, key);
         }
         if !self.stopping {
@@ -182,7 +175,7 @@ impl<S> Registry<S> {
     fn serve_messages(&mut self, state: &mut S, key: SlotKey) -> u64 {
         let Some(slot) = self.sockets.get_mut(key) else { return 0 };
         let Some(mut handler) = slot.on_message.take() else { return 0 };
-        let budget = slot.budget;
+        let budget = u64::from(slot.budget);
         let frames = mem::take(&mut self.frames);
         let running = Running::new(self, SocketKey(key));
         let mut batch = Batch { running, key, frames, counted: Counted::default() };
@@ -214,7 +207,8 @@ impl<S> Registry<S> {
                 }
             }
             End::Withdrawn => {}
-            End::Returned(result) => {
+            End::Returned => {
+                let result = mem::replace(&mut self.returned, Ok(Flow::Continue));
                 self.obey(state, SocketKey(key).into(), result);
                 self.queue_socket(key);
             }
@@ -238,7 +232,7 @@ impl<S> Registry<S> {
         };
         slot.touched.set(false);
         let wanted = slot.wanted(events);
-        if events.readable && slot.wants_messages() {
+        if events.readable && slot.receiving {
             // It came since the last receive, and its edge is gone.
             self.queue_socket(key);
         }
@@ -384,9 +378,7 @@ impl<S> Registry<S> {
             slot.stats.dirty_probes += 1;
             // What fails is served, too: then the error shows.
             let served = match slot.socket.events() {
-                Ok(events) => {
-                    (events.readable && slot.wants_messages()) || slot.wanted(events).is_some()
-                }
+                Ok(events) => (events.readable && slot.receiving) || slot.wanted(events).is_some(),
                 Err(_) => true,
             };
             if served {

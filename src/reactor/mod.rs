@@ -34,6 +34,7 @@ pub use stats::{SharedStats, SourceStats, Stats};
 pub use timers::Missed;
 pub use waker::Waker;
 
+use crate::time::Time;
 use builder::Settings;
 
 /// A loop over ZeroMQ sockets, file descriptors, timers, signals and wakes, which
@@ -68,8 +69,9 @@ impl<S> Reactor<S> {
     /// Those of polling, none of which is to be expected. (Errors of handlers go to
     /// the [error hook](Registry::on_error).)
     pub fn run(&mut self, state: &mut S) -> io::Result<()> {
+        let mut time = None;
         while self.registry.has_work() {
-            self.turn(state, Duration::MAX)?;
+            (_, time) = self.pass(state, Duration::MAX, time)?;
             if self.registry.stopping {
                 break;
             }
@@ -88,18 +90,30 @@ impl<S> Reactor<S> {
     /// # Errors
     /// Those of polling, none of which is to be expected.
     pub fn turn(&mut self, state: &mut S, max_wait: Duration) -> io::Result<usize> {
+        Ok(self.pass(state, max_wait, None)?.0 as usize)
+    }
+
+    /// One pass. `start` is a reading of the clock just made, if there is one; the
+    /// last one of this pass is returned.
+    fn pass(
+        &mut self,
+        state: &mut S,
+        max_wait: Duration,
+        start: Option<Time>,
+    ) -> io::Result<(u64, Option<Time>)> {
         let registry = &mut self.registry;
         registry.stopping = false;
-        registry.wakes.leave_sleep();
+        if registry.nested.get() {
+            registry.wakes.leave_sleep();
+        }
         registry.probe_touched();
-        registry.wait(max_wait)?;
+        registry.wait(max_wait, start)?;
         registry.take_wakes();
         let mut handled = registry.serve_queue(state);
         if !registry.stopping {
             handled += registry.fire_timers(state);
         }
-        registry.end_turn(handled);
-        Ok(handled as usize)
+        Ok((handled, registry.end_turn(handled)))
     }
 
     /// Whether a handler stopped the loop in the last turn.

@@ -32,6 +32,8 @@ pub struct Registry<S> {
     pub(super) settings: Settings,
     pub(super) poller: Poller,
     pub(super) clock: Clock,
+    /// How long it need not be asked while there is work.
+    pub(super) idle_poll_interval: Duration,
     /// When the poller was last asked.
     pub(super) polled_at: Time,
     pub(super) sockets: Slots<SocketSlot<S>>,
@@ -54,6 +56,8 @@ pub struct Registry<S> {
     pub(super) error_hook: Option<ErrorHook<S>>,
     /// A handler asked for the loop to stop.
     pub(super) stopping: bool,
+    /// What a message handler returned, if it was not `Continue`.
+    pub(super) returned: io::Result<Flow>,
     /// The handler that runs asked to be called again.
     pub(super) serve_again: bool,
     /// The poll descriptor was given away, so somebody else may sleep on it.
@@ -89,6 +93,7 @@ impl<S> Registry<S> {
         let poller = Poller::new(settings.backend)?;
         let wakes = Arc::new(WakeQueue::new(poller.waker()?));
         Ok(Registry {
+            idle_poll_interval: settings.idle_poll_interval(),
             settings,
             poller,
             clock: Clock { origin: Instant::now(), now: Time::ZERO },
@@ -105,6 +110,7 @@ impl<S> Registry<S> {
             frames: FrameList::new(),
             error_hook: None,
             stopping: false,
+            returned: Ok(Flow::Continue),
             serve_again: false,
             nested: Cell::new(false),
             stats: Stats::default(),

@@ -14,8 +14,11 @@ use super::stats::SourceStats;
 use crate::message::Message;
 use crate::socket::{self, Socket};
 
+/// Returns whether to go on; if not, what the application's handler returned is
+/// in `Registry::returned`. (That result itself would be passed through memory and
+/// taken apart for each message, which is a twentieth of its cost.)
 pub(super) type MessageHandler<S> =
-    Box<dyn FnMut(&mut S, &mut Context<'_, S>, Message<'_>) -> io::Result<Flow> + 'static>;
+    Box<dyn FnMut(&mut S, &mut Context<'_, S>, Message<'_>) -> bool + 'static>;
 pub(super) type ReadyHandler<S> =
     Box<dyn FnMut(&mut S, &mut Context<'_, S>, Ready) -> io::Result<Flow> + 'static>;
 
@@ -23,6 +26,9 @@ pub(super) struct SocketSlot<S> {
     pub(super) socket: Socket,
     /// What it is waited for.
     pub(super) interest: Option<Interest>,
+    /// Messages are to be received for `on_message`: it has that handler, and the
+    /// interest.
+    pub(super) receiving: bool,
     /// Gets its messages; `None` while it runs, or if there is none.
     pub(super) on_message: Option<MessageHandler<S>>,
     /// Told that it is ready for what `on_message` does not do; `None` while it
@@ -48,11 +54,6 @@ pub(super) struct Role {
 }
 
 impl<S> SocketSlot<S> {
-    #[inline]
-    pub(super) fn wants_messages(&self) -> bool {
-        self.role.messages && self.interest.is_some_and(Interest::is_readable)
-    }
-
     /// What zmq_poll(3) is to wait for.
     pub(super) fn polled_interest(&self) -> Option<Interest> {
         if self.queued { None } else { self.interest }
@@ -86,9 +87,17 @@ impl<S> Registry<S> {
     pub fn on_message(
         &mut self,
         socket: Socket,
-        handler: impl FnMut(&mut S, &mut Context<'_, S>, Message<'_>) -> io::Result<Flow> + 'static,
+        mut handler: impl FnMut(&mut S, &mut Context<'_, S>, Message<'_>) -> io::Result<Flow> + 'static,
     ) -> Result<SocketKey, Rejected<Socket>> {
-        self.insert_socket(socket, Some(Interest::READABLE), Some(Box::new(handler)), None)
+        let handler: MessageHandler<S> =
+            Box::new(move |state, cx, message| match handler(state, cx, message) {
+                Ok(Flow::Continue) => true,
+                result => {
+                    cx.registry.returned = result;
+                    false
+                }
+            });
+        self.insert_socket(socket, Some(Interest::READABLE), Some(handler), None)
     }
 
     /// Registers a socket whose handler does its own receiving and sending, through
@@ -155,6 +164,7 @@ impl<S> Registry<S> {
         let slot = SocketSlot {
             socket,
             interest: None,
+            receiving: false,
             on_message,
             on_ready,
             role,
@@ -228,6 +238,7 @@ impl<S> Registry<S> {
     fn change_interest(&mut self, key: SlotKey, interest: Option<Interest>) {
         let Some(slot) = self.sockets.get_mut(key) else { return };
         let before = std::mem::replace(&mut slot.interest, interest);
+        slot.receiving = slot.role.messages && interest.is_some_and(Interest::is_readable);
         self.waited_for += usize::from(interest.is_some());
         self.waited_for -= usize::from(before.is_some());
         if interest.is_some() {

@@ -13,15 +13,12 @@ const TOO_SHORT_TO_SLEEP: Duration = Duration::from_micros(1);
 
 impl<S> Registry<S> {
     /// Waits until something is ready, a timer is due, or `max_wait` is over, and
-    /// reads the clock.
-    pub(super) fn wait(&mut self, max_wait: Duration) -> io::Result<()> {
+    /// reads the clock. `start` is a reading just made, if there is one.
+    pub(super) fn wait(&mut self, max_wait: Duration, start: Option<Time>) -> io::Result<()> {
+        let start = start.unwrap_or_else(|| self.clock.read());
         if !self.queue.is_empty() || self.wakes.any() {
-            return self.poll_while_busy();
+            return self.poll_while_busy(start);
         }
-        if max_wait.is_zero() {
-            return self.poll_now();
-        }
-        let start = self.clock.read();
         let until = self.next_deadline().unwrap_or(Time::NEVER).min(start + max_wait);
         if until <= start {
             return self.poll_now();
@@ -52,16 +49,12 @@ impl<S> Registry<S> {
         }
     }
 
-    /// There is work already: look for more, unless looking is dear and the last look
-    /// was just now.
+    /// There is work already: look for more, unless the last look was just now.
     #[inline]
-    fn poll_while_busy(&mut self) -> io::Result<()> {
-        if self.poller.is_dear() {
-            let now = self.clock.read();
-            if now.since(self.polled_at) < self.settings.idle_poll_interval {
-                self.clock.now = now;
-                return Ok(());
-            }
+    fn poll_while_busy(&mut self, start: Time) -> io::Result<()> {
+        if start.since(self.polled_at) < self.idle_poll_interval {
+            self.clock.now = start;
+            return Ok(());
         }
         self.poll_now()
     }
@@ -105,12 +98,14 @@ impl<S> Registry<S> {
         }
     }
 
-    /// Counts the turn and lets others see it.
-    pub(super) fn end_turn(&mut self, handled: u64) {
+    /// Counts the turn, lets others see it, and returns the time if it was worth
+    /// reading the clock.
+    pub(super) fn end_turn(&mut self, handled: u64) -> Option<Time> {
         self.stats.turns += 1;
         self.stats.events += handled;
-        if handled > 0 {
-            let turn_ns = self.clock.read().since(self.now()).as_nanos() as u64;
+        let end = (handled > 0).then(|| self.clock.read());
+        if let Some(end) = end {
+            let turn_ns = end.since(self.now()).as_nanos() as u64;
             self.stats.turn_max_ns = self.stats.turn_max_ns.max(turn_ns);
         }
         if let Some(shared) = &self.shared_stats {
@@ -119,6 +114,7 @@ impl<S> Registry<S> {
         if self.nested.get() {
             self.allow_outer_sleep();
         }
+        end
     }
 
     /// Between turns somebody else may sleep on the poll descriptor.

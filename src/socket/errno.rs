@@ -22,14 +22,14 @@ use zmq_sys::errno as sys;
 pub struct Errno(i32);
 
 macro_rules! errnos {
-    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $number:expr,)*) => {
         impl Errno {
-            $($(#[doc = $doc])* pub const $name: Errno = Errno(sys::$name);)*
+            $($(#[doc = $doc])* pub const $name: Errno = Errno($number);)*
 
             /// The symbolic name, if the number is one of the constants here.
             pub const fn name(self) -> Option<&'static str> {
-                match self.0 {
-                    $(sys::$name => Some(stringify!($name)),)*
+                match self {
+                    $(Errno::$name => Some(stringify!($name)),)*
                     _ => None,
                 }
             }
@@ -39,53 +39,52 @@ macro_rules! errnos {
 
 errnos! {
     /// Nothing there to receive, or no room to send.
-    EAGAIN,
+    EAGAIN = sys::EAGAIN,
     /// A signal arrived. Sending and receiving retry and never answer it.
-    EINTR,
+    EINTR = sys::EINTR,
     /// The context was terminated; the socket can only be closed.
-    ETERM,
+    ETERM = sys::ETERM,
     /// No such peer: ROUTER with `mandatory`, or STREAM.
-    EHOSTUNREACH,
+    EHOSTUNREACH = sys::EHOSTUNREACH,
     /// The port or name is taken.
-    EADDRINUSE,
+    EADDRINUSE = sys::EADDRINUSE,
     /// The address belongs to no interface of this machine.
-    EADDRNOTAVAIL,
+    EADDRNOTAVAIL = sys::EADDRNOTAVAIL,
     /// Sending or receiving out of turn: REQ and REP.
-    EFSM,
+    EFSM = sys::EFSM,
     /// Not possible with this type of socket.
-    ENOTSUP,
+    ENOTSUP = sys::ENOTSUP,
     /// A wrong argument, option or endpoint.
-    EINVAL,
+    EINVAL = sys::EINVAL,
     /// No permission, as for ports below 1024.
-    EACCES,
+    EACCES = sys::EACCES,
     /// Too many open file descriptors or sockets.
-    EMFILE,
+    EMFILE = sys::EMFILE,
+    /// The open file descriptors of the whole system are used up.
+    ENFILE = 23, // on every Unix; zmq-sys does not have it
     /// Out of memory.
-    ENOMEM,
+    ENOMEM = sys::ENOMEM,
     /// No such endpoint to unbind or disconnect from.
-    ENOENT,
+    ENOENT = sys::ENOENT,
     /// No such network interface.
-    ENODEV,
+    ENODEV = sys::ENODEV,
     /// An unknown transport.
-    EPROTONOSUPPORT,
+    EPROTONOSUPPORT = sys::EPROTONOSUPPORT,
     /// The transport does not carry this type of socket.
-    ENOCOMPATPROTO,
+    ENOCOMPATPROTO = sys::ENOCOMPATPROTO,
     /// An `ipc` path that is too long.
-    ENAMETOOLONG,
+    ENAMETOOLONG = sys::ENAMETOOLONG,
     /// Nobody listens there.
-    ECONNREFUSED,
+    ECONNREFUSED = sys::ECONNREFUSED,
     /// The socket has been closed already.
-    ENOTSOCK,
+    ENOTSOCK = sys::ENOTSOCK,
     /// No I/O thread is left.
-    EMTHREAD,
+    EMTHREAD = sys::EMTHREAD,
     /// An invalid message or pointer.
-    EFAULT,
+    EFAULT = sys::EFAULT,
 }
 
 impl Errno {
-    /// The open file descriptors of the whole system are used up.
-    pub const ENFILE: Errno = Errno(23); // on every Unix; zmq-sys does not have it
-
     /// The error of this number.
     pub const fn from_raw(number: i32) -> Errno {
         Errno(number)
@@ -106,11 +105,8 @@ impl Errno {
     /// The closest kind of [`io::Error`].
     pub fn kind(self) -> ErrorKind {
         match self {
-            Errno::EINVAL | Errno::EFAULT | Errno::EPROTONOSUPPORT | Errno::ENOCOMPATPROTO => {
-                ErrorKind::InvalidInput
-            }
-            Errno::ETERM | Errno::ENOTSOCK => ErrorKind::BrokenPipe,
-            Errno::ENOTSUP => ErrorKind::Unsupported,
+            Errno::ETERM => ErrorKind::BrokenPipe,
+            Errno::ENOCOMPATPROTO => ErrorKind::InvalidInput,
             Errno::EFSM | Errno::EMTHREAD => ErrorKind::Other,
             Errno(number) => io::Error::from_raw_os_error(number).kind(),
         }

@@ -1,6 +1,7 @@
 //! [`Frame`]: the bytes of one frame where libzmq keeps them.
 
 use std::alloc::{Layout, handle_alloc_error};
+use std::ffi::c_int;
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::ops::Deref;
@@ -95,6 +96,22 @@ impl Frame {
     pub fn more(&self) -> bool {
         // SAFETY: the message is initialised.
         unsafe { zmq_sys::zmq_msg_more(&self.message) != 0 }
+    }
+
+    /// The content, given what zmq_msg_recv(3) returned when it was received: its
+    /// length, unless that is more than a `c_int` holds.
+    #[inline]
+    pub(super) fn bytes_of(&mut self, received: c_int) -> &[u8] {
+        if received == c_int::MAX {
+            return self;
+        }
+        debug_assert_eq!(received as usize, self.len());
+        // SAFETY: the message is initialised, and its content is as long as libzmq has
+        // just said; for the rest see `deref`.
+        unsafe {
+            let data = zmq_sys::zmq_msg_data(self.as_mut_ptr()).cast::<u8>();
+            slice::from_raw_parts(data, received as usize)
+        }
     }
 
     #[inline]

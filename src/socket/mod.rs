@@ -13,6 +13,7 @@ mod runtime_options;
 mod send;
 mod socket_type;
 
+use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -46,6 +47,8 @@ pub struct Socket {
     /// How many frames a message may have that is sent.
     frames: RangeInclusive<usize>,
     peers: PeerNames,
+    /// REQ: a request was cut off before its last frame.
+    unfinished: Cell<bool>,
 }
 
 // SAFETY: libzmq lets a socket move to another thread with a full fence between
@@ -106,6 +109,7 @@ impl Socket {
             fd,
             frames: 1..=usize::MAX,
             peers: PeerNames::default(),
+            unfinished: Cell::new(false),
         };
         if !socket.last_endpoint()?.is_empty() {
             socket.peers.let_in_unnamed();

@@ -38,6 +38,29 @@ impl Socket {
         }
     }
 
+    /// [`receive`](Socket::receive) that also gives the bytes, for a loop that counts
+    /// its calls: libzmq has just said how many there are.
+    #[inline]
+    pub(crate) fn receive_bytes<'f>(
+        &self,
+        frame: &'f mut Frame,
+    ) -> Result<(&'f [u8], bool), Errno> {
+        loop {
+            // SAFETY: as in `receive`.
+            let rc = unsafe {
+                zmq_sys::zmq_msg_recv(frame.as_mut_ptr(), self.as_ptr(), ZMQ_DONTWAIT as c_int)
+            };
+            if rc >= 0 {
+                let more = frame.more();
+                return Ok((frame.bytes_of(rc), more));
+            }
+            match Errno::last() {
+                Errno::EINTR => {}
+                errno => return Err(errno),
+            }
+        }
+    }
+
     /// Receives a whole message and copies it; `None` if there is none.
     ///
     /// How long a message may get is up to the peer, unless a limit for its frames

@@ -87,71 +87,74 @@ impl Socket {
         SendError::Failed(SocketError::misuse(Operation::Send, self.socket_type(), problem))
     }
 
+    #[inline]
     fn transmit(&self, heads: &mut [Frame], last: &mut Frame) -> Result<(), SendError> {
-        let first = if heads.is_empty() {
-            self.send_part(last, LAST)
-        } else {
-            self.send_part(&mut heads[0], MORE)
-        };
-        if let Err(errno) = first {
-            self.retry_first(heads, last, errno)?;
+        if self.unfinished.get() {
+            self.finish_request()?;
         }
-        if heads.is_empty() {
-            return Ok(());
-        }
-        for index in 1..heads.len() {
-            if let Err(errno) = self.send_part(&mut heads[index], MORE) {
-                self.finish_broken(&mut heads[index + 1..], Some(last), errno);
-                return Err(SendError::new(self.socket_type(), errno));
+        match heads.split_first_mut() {
+            None => self.send_first(last, LAST),
+            Some((first, heads)) => {
+                self.send_first(first, MORE)?;
+                self.send_rest(heads, last)
             }
         }
-        self.send_part(last, LAST).map_err(|errno| {
-            self.finish_broken(&mut [], None, errno);
-            SendError::new(self.socket_type(), errno)
-        })
+    }
+
+    #[inline]
+    fn send_first(&self, part: &mut Frame, flags: c_int) -> Result<(), SendError> {
+        self.send_part(part, flags).or_else(|errno| self.send_first_again(part, flags, errno))
     }
 
     /// libzmq looks for news of peers (room made, connected) at most about every
     /// millisecond while sending, so a first "no" may be out of date: look, and ask
     /// once more.
     #[cold]
-    fn retry_first(
+    fn send_first_again(
         &self,
-        heads: &mut [Frame],
-        last: &mut Frame,
+        part: &mut Frame,
+        flags: c_int,
         errno: Errno,
     ) -> Result<(), SendError> {
         let outdated = matches!(errno, Errno::EAGAIN | Errno::EHOSTUNREACH);
-        if !outdated || self.events().is_err() {
-            return Err(SendError::new(self.socket_type(), errno));
-        }
-        match heads.first_mut() {
-            Some(head) => self.send_part(head, MORE),
-            None => self.send_part(last, LAST),
-        }
-        .map_err(|errno| SendError::new(self.socket_type(), errno))
+        let again = match outdated && self.events().is_ok() {
+            true => self.send_part(part, flags),
+            false => Err(errno),
+        };
+        again.map_err(|errno| SendError::new(self.socket_type(), errno))
     }
 
-    /// After a frame that is not the first was refused, the peer being gone:
-    /// sockets that balance load swallow the rest of that message, up to the frame
-    /// without MORE (lb.cpp), and would take the next message for it. Others start
-    /// afresh by themselves.
-    #[cold]
-    fn finish_broken(&self, heads: &mut [Frame], last: Option<&mut Frame>, errno: Errno) {
-        use SocketType::{Dealer, Push, Req};
-        if errno != Errno::EAGAIN || !matches!(self.socket_type(), Push | Dealer | Req) {
-            return;
-        }
+    fn send_rest(&self, heads: &mut [Frame], last: &mut Frame) -> Result<(), SendError> {
         for head in heads {
-            let _swallowed = self.send_part(head, MORE);
+            self.send_part(head, MORE).map_err(|errno| self.broken_off(MORE, errno))?;
         }
-        match last {
-            Some(last) => drop(self.send_part(last, LAST)),
-            // Without an end, REQ would leave the delimiter out of the next request. REP
-            // ignores an empty frame alone.
-            None if self.socket_type() == Req => drop(self.send_part(&mut Frame::new(), LAST)),
-            None => {}
+        self.send_part(last, LAST).map_err(|errno| self.broken_off(LAST, errno))
+    }
+
+    /// After a frame that is not the first was refused, the peer being gone: sockets
+    /// that balance load swallow what follows up to a frame without MORE (lb.cpp), and
+    /// would take the next message for it. Others start afresh by themselves.
+    #[cold]
+    fn broken_off(&self, flags: c_int, errno: Errno) -> SendError {
+        use SocketType::{Dealer, Push, Req};
+        if errno == Errno::EAGAIN && matches!(self.socket_type(), Push | Dealer | Req) {
+            if flags == MORE {
+                let _swallowed = self.send_part(&mut Frame::new(), LAST);
+            } else {
+                self.unfinished.set(self.socket_type() == Req);
+            }
         }
+        SendError::new(self.socket_type(), errno)
+    }
+
+    /// A request that was refused with its very last frame: lb.cpp is through with it,
+    /// but REQ is not and would leave the delimiter out of the next one (req.cpp). So
+    /// it gets an end, an empty frame, which REP ignores for want of a delimiter.
+    #[cold]
+    fn finish_request(&self) -> Result<(), SendError> {
+        self.send_first(&mut Frame::new(), LAST)?;
+        self.unfinished.set(false);
+        Ok(())
     }
 
     /// One frame; it is empty afterwards, or untouched after an error.
@@ -168,6 +171,89 @@ impl Socket {
                 Errno::EINTR => {}
                 errno => return Err(errno),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::message::Multipart;
+    use crate::socket::Interest;
+
+    const ENDPOINT: &str = "inproc://broken";
+
+    /// A socket that has sent the first frame of a message to a peer which then went
+    /// away, with the pipe between them not yet taken down: the peer has its part to
+    /// do for that, and is not called before it is dropped.
+    fn in_the_middle(socket_type: SocketType, peer: SocketType) -> (zmq::Context, Socket, Socket) {
+        let context = zmq::Context::new();
+        let socket = Socket::builder(socket_type).bind(ENDPOINT).build(&context).unwrap();
+        let leaving = Socket::builder(peer).connect(ENDPOINT).build(&context).unwrap();
+        assert!(socket.events().unwrap().writable);
+        assert_eq!(socket.send_part(&mut Frame::copy_from(b"first"), MORE), Ok(()));
+        leaving.disconnect(ENDPOINT).unwrap();
+        // Lets the socket know.
+        socket.events().unwrap();
+        (context, socket, leaving)
+    }
+
+    fn send_rest(socket: &Socket, frames: &[&str]) -> Result<(), SendError> {
+        let (last, heads) = frames.split_last().unwrap();
+        let mut heads: Heads = heads.iter().map(|text| Frame::copy_from(text.as_bytes())).collect();
+        socket.send_rest(&mut heads, &mut Frame::copy_from(last.as_bytes()))
+    }
+
+    fn receive(socket: &Socket) -> Multipart {
+        socket.wait(Interest::READABLE, Some(Duration::from_secs(10))).unwrap();
+        socket.receive_message().unwrap().expect("a message within the deadline")
+    }
+
+    #[test]
+    fn a_broken_message_is_given_back_and_the_next_one_is_whole() {
+        for (socket_type, peer) in [
+            (SocketType::Push, SocketType::Pull),
+            (SocketType::Dealer, SocketType::Dealer),
+            (SocketType::Pair, SocketType::Pair),
+        ] {
+            // The frame that is refused is the last one, or one before.
+            for rest in [&["last"][..], &["second", "last"], &["second", "third", "last"]] {
+                let (context, socket, leaving) = in_the_middle(socket_type, peer);
+                assert_eq!(send_rest(&socket, rest), Err(SendError::WouldBlock), "{socket_type}");
+                drop(leaving);
+                while socket.events().unwrap().writable {}
+                let again = [&["first"], rest].concat();
+                let next = Socket::builder(peer).connect(ENDPOINT);
+                // A PAIR turns the next peer away until it is done with the one before.
+                let next = std::iter::from_fn(|| Some(next.clone().build(&context).unwrap()))
+                    .find(|_| socket.send(&again[..]) == Ok(()))
+                    .unwrap();
+                assert_eq!(receive(&next), again.into_iter().map(str::to_owned).collect());
+                assert_eq!(next.receive_message(), Ok(None), "nothing of the broken message");
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_request_counts_as_one_without_a_reply() {
+        for rest in [&["last"][..], &["second", "last"]] {
+            let (context, req, leaving) = in_the_middle(SocketType::Req, SocketType::Rep);
+            assert_eq!(send_rest(&req, rest), Err(SendError::WouldBlock));
+            drop(leaving);
+            while req.events().unwrap().writable {}
+            let rep = Socket::builder(SocketType::Rep).connect(ENDPOINT).build(&context).unwrap();
+            // It is relaxed only after that, so that the same socket shows both.
+            match req.send("again") {
+                Err(SendError::Failed(error)) => assert_eq!(error.errno(), Errno::EFSM),
+                other => panic!("{other:?}"),
+            }
+            req.as_zmq().set_req_relaxed(true).unwrap();
+            while req.send("again") == Err(SendError::WouldBlock) {}
+            assert_eq!(receive(&rep), Multipart::from(["again"]));
+            rep.send("reply").unwrap();
+            assert_eq!(receive(&req), Multipart::from(["reply"]));
         }
     }
 }

@@ -79,11 +79,6 @@ impl Poller {
         self.zmq.is_none()
     }
 
-    /// Whether asking costs more than a handful of messages.
-    pub(super) fn is_dear(&self) -> bool {
-        self.zmq.is_some()
-    }
-
     /// The descriptor that is readable when a poll would find something; not with
     /// zmq_poll, which asks the sockets themselves.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
