@@ -85,12 +85,20 @@ pub struct Broker {
 /// that a thousand joins do not send a million heartbeats.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(1);
 
+/// Properties that tell the broker what to do and are not part of the entry.
+/// What remains of a time to live goes out anew with each message.
+const OF_THE_REQUEST: [&str; 3] = ["ttl", "ttlms", "retry"];
+
+/// A shorter interval would take the loop for itself.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(1);
+
 /// Expired keys deleted in one call, between which everything else is served.
 const EXPIRY_BATCH: usize = 256;
 
 impl Broker {
     /// A broker that is active at once, with an empty store.
-    pub fn new(config: BrokerConfig, now: Time) -> Broker {
+    pub fn new(mut config: BrokerConfig, now: Time) -> Broker {
+        config.heartbeat = config.heartbeat.max(MIN_HEARTBEAT);
         let start = config.start;
         Broker {
             store: Store::new(config.store, start),
@@ -240,9 +248,9 @@ impl Broker {
     ) -> Result<(), &'static str> {
         let sequence = self.sequence.next();
         let mut properties = change.properties;
-        if properties.get("ttl").is_some() || properties.get("ttlms").is_some() {
+        if OF_THE_REQUEST.iter().any(|name| properties.get(name).is_some()) {
             self.scratch.clear();
-            self.scratch.copy_except(change.properties, &["ttl", "ttlms"]);
+            self.scratch.copy_except(change.properties, &OF_THE_REQUEST);
             properties = self.scratch.as_properties();
         }
         if change.body.is_empty() {
@@ -304,7 +312,7 @@ impl Broker {
     /// A change that says it was sent before, by a client whose first sending
     /// may lie before everything the window of uuids remembers.
     fn may_be_a_forgotten_repeat(&self, now: Time, change: &KvMsg<'_>) -> bool {
-        !change.properties.is_empty()
+        change.uuid.is_some()
             && change.properties.parse::<u64>("retry").is_some_and(|age_ms| {
                 self.recent.may_have_forgotten(now - Duration::from_millis(age_ms))
             })
@@ -388,10 +396,10 @@ impl Broker {
         self.refresh_capabilities();
         self.answer_at = now + ANSWER_INTERVAL;
         let whole = self.whole_tree();
-        let watched = self.watched.iter().filter(|(_, watch)| due(watch));
+        let watched = self.watched.due(&due);
         // The heartbeat of RFC 12 goes out whether or not somebody was seen to subscribe.
         let plain = (!self.watched.contains(b"") && due(&whole)).then_some((&b""[..], whole));
-        for (prefix, watch) in watched.chain(plain) {
+        for (prefix, watch) in plain.into_iter().chain(watched) {
             let watch = if prefix.is_empty() { whole } else { watch };
             let beat = Heartbeat { prefix, watch, answer: None };
             beat.publish(&self.capabilities, &mut self.scratch, &mut self.stats, out);
@@ -463,12 +471,7 @@ impl Broker {
         let outcome = if subtree.len() > self.config.limits.max_key {
             Err("the subtree is longer than any key")
         } else {
-            self.snapshots.push(Request {
-                peer: peer.into(),
-                delimited,
-                subtree: subtree.into(),
-                since,
-            })
+            self.snapshots.push(peer, Request { delimited, subtree: subtree.into(), since })
         };
         match outcome {
             Ok(()) => self.stats.snapshots_requested += 1,

@@ -45,7 +45,8 @@ impl Watched {
     }
 
     /// Somebody subscribed to the heartbeat of `prefix`. False: the limit is
-    /// reached, there will be none.
+    /// reached, there will be none. The whole tree's is always there, since
+    /// clients join by it.
     pub(super) fn subscribe(&mut self, prefix: &[u8], sequence: Sequence, published: u64) -> bool {
         if let Some(watch) = self.by_prefix.get_mut(prefix) {
             if !watch.asked {
@@ -54,7 +55,8 @@ impl Watched {
             }
             return true;
         }
-        if self.by_prefix.len() >= self.limit {
+        let subtrees = self.by_prefix.len() - usize::from(self.contains(b""));
+        if subtrees >= self.limit && !prefix.is_empty() {
             return false;
         }
         self.by_prefix.insert(prefix.into(), Watch { sequence, published, asked: true });
@@ -102,9 +104,13 @@ impl Watched {
         })
     }
 
-    /// All watched prefixes.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], Watch)> {
-        self.by_prefix.iter().map(|(prefix, watch)| (&**prefix, *watch))
+    /// The watched prefixes whose watch is `due`, in their own order: that of
+    /// the map is another in each run, and a simulation must replay exactly.
+    pub(super) fn due(&self, due: impl Fn(&Watch) -> bool) -> Vec<(&[u8], Watch)> {
+        let watched = self.by_prefix.iter().map(|(prefix, watch)| (&**prefix, *watch));
+        let mut due: Vec<_> = watched.filter(|(_, watch)| due(watch)).collect();
+        due.sort_unstable_by_key(|&(prefix, _)| prefix);
+        due
     }
 
     /// Whether somebody waits for an answer to its subscription.
@@ -138,7 +144,7 @@ mod tests {
         watched.published(b"/a/b/x", sequence(1));
         watched.published(b"/a/y", sequence(2));
         let count = |prefix: &[u8]| {
-            watched.iter().find(|(p, _)| *p == prefix).map(|(_, w)| (w.published, w.sequence))
+            watched.by_prefix.get(prefix).map(|watch| (watch.published, watch.sequence))
         };
         assert_eq!(count(b"/a/"), Some((2, sequence(2))));
         assert_eq!(count(b"/a/b/"), Some((1, sequence(1))));

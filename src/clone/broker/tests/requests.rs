@@ -75,7 +75,7 @@ fn entries_come_with_uuid_and_properties() {
     bench.settle();
     let (entries, _) = bench.snapshot("peer");
     assert_eq!(entries[0].uuid, [7; 16]);
-    assert_eq!(entries[0].property("owner").as_deref(), Some("eva"));
+    assert_eq!(entries[0].pairs(), [("owner", "eva")], "without what was for the broker alone");
 }
 
 #[test]
