@@ -48,8 +48,15 @@ impl Frame {
 
     /// A frame with a copy of `bytes`: up to 33 bytes lie inside, more cost one
     /// allocation. Like `Vec`, it aborts the process if memory runs out.
+    #[inline]
     pub fn copy_from(bytes: &[u8]) -> Frame {
         Frame::try_copy_from(bytes).unwrap_or_else(|_| handle_alloc_error(Layout::for_value(bytes)))
+    }
+
+    /// Whether a frame with these bytes costs no allocation.
+    #[inline]
+    pub(super) const fn is_inline(bytes: &[u8]) -> bool {
+        bytes.len() <= 33
     }
 
     /// [`copy_from`](Frame::copy_from) that answers `ENOMEM` instead.

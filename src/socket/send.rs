@@ -1,6 +1,7 @@
 //! Sending: whole messages, never blocking, never losing one.
 
 use std::ffi::c_int;
+use std::mem;
 
 use smallvec::SmallVec;
 use zmq_sys::{ZMQ_DONTWAIT, ZMQ_SNDMORE};
@@ -44,12 +45,17 @@ impl Socket {
             Frame::try_copy_from(frames.frame(index))
                 .map_err(|errno| SendError::new(self.socket_type(), errno))
         };
-        // Memory must not run out after the first frame has gone.
+        // Memory must not run out after the first frame has gone. Most messages have
+        // only small frames before the last one, and those need none.
+        let mut last = copy(count - 1)?;
+        if (0..count - 1).all(|index| Frame::is_inline(frames.frame(index))) {
+            return self.transmit_small(frames, count - 1, last);
+        }
         let mut heads = Heads::new();
         for index in 0..count - 1 {
             heads.push(copy(index)?);
         }
-        self.transmit(&mut heads, &mut copy(count - 1)?)
+        self.transmit(&mut heads, &mut last)
     }
 
     /// Sends `frames` as one message without copying what is large, and leaves the
@@ -99,6 +105,30 @@ impl Socket {
                 self.send_rest(heads, last)
             }
         }
+    }
+
+    /// [`transmit`](Socket::transmit) for a message whose `heads` first frames need no
+    /// memory of their own: each is made where it is sent from.
+    #[inline]
+    fn transmit_small(
+        &self,
+        frames: &(impl Frames + ?Sized),
+        heads: usize,
+        last: Frame,
+    ) -> Result<(), SendError> {
+        if self.unfinished.get() {
+            self.finish_request()?;
+        }
+        if heads == 0 {
+            return used_up(last, |last| self.send_first(last, LAST));
+        }
+        used_up(Frame::copy_from(frames.frame(0)), |first| self.send_first(first, MORE))?;
+        for index in 1..heads {
+            used_up(Frame::copy_from(frames.frame(index)), |head| self.send_part(head, MORE))
+                .map_err(|errno| self.broken_off(MORE, errno))?;
+        }
+        used_up(last, |last| self.send_part(last, LAST))
+            .map_err(|errno| self.broken_off(LAST, errno))
     }
 
     #[inline]
@@ -173,6 +203,17 @@ impl Socket {
             }
         }
     }
+}
+
+/// Sends a frame that is of no more use then: once sent, nothing is left in it that
+/// had to be closed (zmq_msg_send(3)).
+#[inline]
+fn used_up<E>(mut part: Frame, send: impl FnOnce(&mut Frame) -> Result<(), E>) -> Result<(), E> {
+    let sent = send(&mut part);
+    if sent.is_ok() {
+        mem::forget(part);
+    }
+    sent
 }
 
 #[cfg(test)]
