@@ -85,9 +85,9 @@ pub struct Broker {
 /// that a thousand joins do not send a million heartbeats.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Properties that tell the broker what to do and are not part of the entry.
-/// What remains of a time to live goes out anew with each message.
-const OF_THE_REQUEST: [&str; 3] = ["ttl", "ttlms", "retry"];
+/// Properties that are between a client and the broker; what remains of a time
+/// to live is told anew in each message.
+const HOP_BY_HOP: [&str; 3] = ["ttl", "ttlms", "retry"];
 
 /// A shorter interval would take the loop for itself.
 const MIN_HEARTBEAT: Duration = Duration::from_millis(1);
@@ -248,9 +248,9 @@ impl Broker {
     ) -> Result<(), &'static str> {
         let sequence = self.sequence.next();
         let mut properties = change.properties;
-        if OF_THE_REQUEST.iter().any(|name| properties.get(name).is_some()) {
+        if HOP_BY_HOP.iter().any(|name| properties.get(name).is_some()) {
             self.scratch.clear();
-            self.scratch.copy_except(change.properties, &OF_THE_REQUEST);
+            self.scratch.copy_except(change.properties, &HOP_BY_HOP);
             properties = self.scratch.as_properties();
         }
         if change.body.is_empty() {

@@ -207,7 +207,8 @@ impl<S> Registry<S> {
     /// });
     /// let mut fired = 0;
     /// for _ in 0..3 {
-    ///     reactor.rearm(timer, reactor.now())?;
+    ///     let now = reactor.now();
+    ///     reactor.rearm(timer, now)?;
     ///     reactor.run(&mut fired)?; // until there is nothing left to wait for
     /// }
     /// assert_eq!(fired, 3);
