@@ -161,6 +161,7 @@ impl Broker {
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + self.config.heartbeat;
             self.send_heartbeats(now, |_| true, out);
+            self.watched.drop_left();
         } else if self.watched.any_asked() && now >= self.answer_at {
             self.send_heartbeats(now, |watch| watch.asked, out);
         }
@@ -398,7 +399,8 @@ impl Broker {
         let whole = self.whole_tree();
         let watched = self.watched.due(&due);
         // The heartbeat of RFC 12 goes out whether or not somebody was seen to subscribe.
-        let plain = (!self.watched.contains(b"") && due(&whole)).then_some((&b""[..], whole));
+        let has_plain = watched.first().is_some_and(|(prefix, _)| prefix.is_empty());
+        let plain = (!has_plain && due(&whole)).then_some((&b""[..], whole));
         for (prefix, watch) in plain.into_iter().chain(watched) {
             let watch = if prefix.is_empty() { whole } else { watch };
             let beat = Heartbeat { prefix, watch, answer: None };
@@ -408,7 +410,7 @@ impl Broker {
     }
 
     fn whole_tree(&self) -> Watch {
-        Watch { sequence: self.sequence, published: self.published, asked: false }
+        Watch::new(self.sequence, self.published)
     }
 
     fn refresh_capabilities(&mut self) {
