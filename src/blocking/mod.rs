@@ -1,7 +1,7 @@
 //! A client for programs that do not want to see a loop.
 //!
 //! [`Client`] runs a reactor with a [`ClientNode`](crate::node::ClientNode) on a thread of its own
-//! and talks to it by a [`Sender`](crate::Sender). It can be shared between threads.
+//! and talks to it by a [`Sender`]. It can be shared between threads.
 //!
 //! ```no_run
 //! use pollux::blocking::Client;

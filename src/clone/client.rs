@@ -103,6 +103,8 @@ pub struct Client {
     is_online: bool,
     /// Whether this server sends heartbeats.
     has_heartbeats: bool,
+    /// Whether they have a sequence (RFC 12 servers).
+    tells_sequence: bool,
     /// When to ask a server that sends none.
     ask_unproven_at: Time,
     /// The sequence of the last change on the SUB.
@@ -148,6 +150,7 @@ impl Client {
             heard: Time::ZERO,
             is_online: false,
             has_heartbeats: false,
+            tells_sequence: false,
             ask_unproven_at: Time::NEVER,
             last: None,
             attempt: None,

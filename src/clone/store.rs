@@ -55,7 +55,8 @@ pub struct StoreLimits {
     /// Keys that live, at most 2^30: 10,000,000. One more is refused.
     pub max_keys: usize,
     /// Bytes of keys, values and properties together: 4 GiB. What would exceed
-    /// it pushes tombstones out, then is refused.
+    /// it pushes tombstones out, then is refused. The memory taken is about 100
+    /// bytes a key more, and where values have become shorter up to twice as much.
     pub max_bytes: usize,
     /// Deleted keys that are remembered for deltas, at most 2^30: 100,000. The
     /// oldest are forgotten first. Those that a snapshot under way still needs

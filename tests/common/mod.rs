@@ -66,6 +66,11 @@ impl Process {
         self.stdin = None;
     }
 
+    /// Reads its stdout no more; the pipe is closed once a line more has come.
+    pub fn close_stdout(&mut self) {
+        self.stdout = Lines::of(std::io::empty());
+    }
+
     /// The next line of its stdout, without the end of it.
     pub fn line(&mut self) -> String {
         match self.stdout.next(DEADLINE) {
@@ -263,7 +268,7 @@ impl Lines {
     }
 
     /// All bytes up to the end of the stream that were not handed out yet.
-    pub fn rest(self) -> Vec<u8> {
+    pub fn rest(&self) -> Vec<u8> {
         let deadline = Instant::now() + DEADLINE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {

@@ -40,8 +40,7 @@ fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
     BrokerNode::attach(&mut reactor, &mut app, |app| &mut app.broker)?;
     if let Some(interval) = args.stats {
         reactor.add_periodic(interval, Missed::Skip, move |app: &mut App, _| {
-            print(&app.figures(interval, json));
-            Ok(Flow::Continue)
+            Ok(print(&app.figures(interval, json)))
         });
     }
     print(&app.greeting(json));
@@ -70,11 +69,15 @@ fn options(args: &BrokerArgs) -> BrokerOptions {
     options
 }
 
-/// A broker whose stdout is closed or full goes on serving.
-fn print(line: &str) {
+/// A broker whose stdout is closed or full goes on serving, without a word.
+fn print(line: &str) -> Flow {
     let mut out = io::stdout().lock();
-    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
-        log::warn!("a line could not be printed: {error}");
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Ok(()) => Flow::Continue,
+        Err(error) => {
+            log::warn!("nothing more is printed: {error}");
+            Flow::Remove
+        }
     }
 }
 

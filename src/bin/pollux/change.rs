@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use pollux::clone::client::{Client, ClientConfig, Event};
+use pollux::clone::client::{Client, ClientConfig, Event, SetError};
 use pollux::clone::{Sequence, Uuid};
 use pollux::reactor::Registry;
 use pollux::time::Time;
@@ -108,11 +108,11 @@ impl Task for Change {
             _ if !app.client.machine().is_current() => return Ok(Step::Wait),
             Action::Set { value, ttl } => app.client.set(registry, key, value, *ttl),
             Action::Delete if app.client.machine().get(key).is_none() => {
-                return Err(Failure::NotFound(format!("key \"{}\" is not there", Shown(key))));
+                return Err(Failure::NotFound(format!("\"{}\" is not there", Shown(key))));
             }
             Action::Delete => app.client.delete(registry, key),
         };
-        let uuid = made.map_err(|error| Failure::Refused(error.to_string()))?;
+        let uuid = made.map_err(|error| session::refused(key, &error))?;
         *stage = Stage::UnderWay(uuid);
         Ok(Step::Wait)
     }
@@ -135,15 +135,12 @@ impl Task for Change {
     }
 }
 
-/// What a refusal means, and what can be done.
+/// What a refusal by the broker means.
 pub(crate) fn refused(client: &Client, key: &[u8], value_size: usize, reason: &str) -> Failure {
-    let key = Shown(key);
-    let limit = client.broker().map(|broker| broker.limits.max_value);
-    Failure::Refused(match (limit, reason) {
-        (Some(limit), _) if value_size > limit => format!(
-            "key \"{key}\": the broker takes values of up to {limit} bytes (its --max-value), \
-             got {value_size}"
-        ),
-        _ => format!("key \"{key}\": the broker refused the change: {reason}"),
-    })
+    match client.broker().map(|broker| broker.limits.max_value) {
+        Some(max) if value_size > max => {
+            session::refused(key, &SetError::ValueSize { got: value_size, max })
+        }
+        _ => session::refused(key, &format_args!("refused by the broker: {reason}")),
+    }
 }

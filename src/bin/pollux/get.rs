@@ -24,7 +24,7 @@ pub(crate) fn run(common: &Common, args: GetArgs) -> Result<(), Failure> {
         .client
         .machine()
         .get(&key)
-        .ok_or_else(|| Failure::NotFound(format!("key \"{}\" is not there", Shown(&key))))?;
+        .ok_or_else(|| Failure::NotFound(format!("\"{}\" is not there", Shown(&key))))?;
     print(&entry, session.reactor.now(), common.json).map_err(|error| Failure::output(&error))
 }
 

@@ -20,27 +20,27 @@ use serde::{Deserialize, Serialize};
 
 /// The most bytes a line may have, its end not counted: what the largest value
 /// that brokers are made for may become in JSON, and then some.
-pub const MAX_LINE_BYTES: usize = 64 << 20;
+pub(crate) const MAX_LINE_BYTES: usize = 64 << 20;
 
 /// The longest `ttl`, in milliseconds: up to here each is exact in a JSON number.
 const MAX_TTL_MS: f64 = (1_u64 << 50) as f64;
 
 /// One key with its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record<'a> {
+pub(crate) struct Record<'a> {
     /// The key, any bytes.
-    pub key: Cow<'a, [u8]>,
+    pub(crate) key: Cow<'a, [u8]>,
     /// The value, any bytes.
-    pub value: Cow<'a, [u8]>,
+    pub(crate) value: Cow<'a, [u8]>,
     /// The value's place in the broker's order, if known.
-    pub sequence: Option<u64>,
+    pub(crate) sequence: Option<u64>,
     /// What remains to live, in whole milliseconds; `None`: it does not expire.
-    pub ttl: Option<Duration>,
+    pub(crate) ttl: Option<Duration>,
 }
 
 /// Why a line is no [`Record`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LineError {
+pub(crate) struct LineError {
     reason: String,
 }
 
@@ -79,7 +79,7 @@ struct Line<'a> {
 ///
 /// # Errors
 /// A line that is no such object: what was expected, and where it stands.
-pub fn parse_line(line: &[u8]) -> Result<Record<'static>, LineError> {
+pub(crate) fn parse_line(line: &[u8]) -> Result<Record<'static>, LineError> {
     if line.len() > MAX_LINE_BYTES {
         return Err(error(format!("expected at most {MAX_LINE_BYTES} bytes, got {}", line.len())));
     }
@@ -133,7 +133,7 @@ fn ttl(seconds: f64) -> Result<Duration, LineError> {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_line(out: &mut impl io::Write, record: &Record<'_>) -> io::Result<()> {
+pub(crate) fn write_line(out: &mut impl io::Write, record: &Record<'_>) -> io::Result<()> {
     let (key, key64) = text_or_base64(&record.key);
     let (value, value64) = text_or_base64(&record.value);
     let ttl = record.ttl.map(seconds);
@@ -143,13 +143,13 @@ pub fn write_line(out: &mut impl io::Write, record: &Record<'_>) -> io::Result<(
 }
 
 /// Whole milliseconds, rounded up: nothing that still lives is printed as dead.
-pub fn seconds(ttl: Duration) -> f64 {
+pub(crate) fn seconds(ttl: Duration) -> f64 {
     let ms = ttl.as_nanos().div_ceil(1_000_000).max(1) as f64;
     ms.min(MAX_TTL_MS) / 1000.0
 }
 
 /// The text, if it is UTF-8; else its base64: one of the two.
-pub fn text_or_base64(bytes: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
+pub(crate) fn text_or_base64(bytes: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Some(Cow::Borrowed(text)), None),
         Err(_) => (None, Some(Cow::Owned(BASE64.encode(bytes)))),

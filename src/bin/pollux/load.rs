@@ -25,8 +25,8 @@ use crate::args::{Common, LoadArgs};
 use crate::change::refused;
 use crate::exit::Failure;
 use crate::output;
-use crate::session::{App, Session, Step, Task};
-use crate::text::{Shown, thousands};
+use crate::session::{self, App, Session, Step, Task};
+use crate::text::thousands;
 
 /// Batches between the thread that reads and the loop.
 const BATCHES_AHEAD: usize = 4;
@@ -183,9 +183,9 @@ impl Load {
         self.bar.suspend(|| eprintln!("pollux: {name}: {what}"));
     }
 
-    fn refuse(&mut self, name: &Name, what: &str) {
+    fn refuse(&mut self, name: &Name, failure: &Failure) {
         self.counts.refused += 1;
-        self.tell(name, what);
+        self.tell(name, &failure.to_string());
     }
 
     fn answered(&mut self, client: &Client, uuid: Uuid, refusal: Option<&str>) {
@@ -196,8 +196,7 @@ impl Load {
                 self.bar.set_message(format!("{} keys", thousands(self.counts.applied)));
             }
             Some(reason) => {
-                let failure = refused(client, &key, value_size, reason);
-                self.refuse(&name, &failure.to_string());
+                self.refuse(&name, &refused(client, &key, value_size, reason));
             }
         }
         match &self.batches {
@@ -259,6 +258,10 @@ impl Task for Load {
         while let Some(item) = task.next() {
             match item {
                 Item::Pair(pair) => {
+                    if let Err(failure) = session::check(&pair.key) {
+                        task.refuse(&pair.name, &failure);
+                        continue;
+                    }
                     let made = client.set(registry, &pair.key, &pair.value, pair.ttl);
                     match made {
                         Ok(uuid) => drop(task.under_way.insert(uuid, pair.into())),
@@ -266,7 +269,9 @@ impl Task for Load {
                             task.held = Some(pair);
                             return Ok(Step::Wait);
                         }
-                        Err(error) => task.refuse(&pair.name, &refusal(&pair.key, &error)),
+                        Err(error) => {
+                            task.refuse(&pair.name, &session::refused(&pair.key, &error));
+                        }
                     }
                 }
                 Item::Skipped(name, reason) => {
@@ -308,11 +313,7 @@ impl From<Pair> for UnderWay {
     }
 }
 
-fn refusal(key: &[u8], error: &SetError) -> String {
-    format!("key \"{}\": {error}", Shown(key))
-}
-
 /// Whether there is room again once changes are answered.
 fn is_full(error: &SetError) -> bool {
-    matches!(error, SetError::Full { .. })
+    matches!(error, SetError::TooManyPending { .. })
 }

@@ -1,10 +1,11 @@
 //! [`Session`]: a client on a loop of its own, and the command that waits for it.
 
+use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
 use pollux::clone::client::{Client, ClientConfig, Event};
-use pollux::clone::{Limits, check_key, is_reserved};
+use pollux::clone::{Limits, check_key};
 use pollux::node::{ClientNode, ClientOptions};
 use pollux::reactor::{Flow, Reactor, Registry};
 use pollux::time::Time;
@@ -51,6 +52,8 @@ pub(crate) struct Session<'a, T> {
     common: &'a Common,
     pub(crate) reactor: Reactor<App<T>>,
     pub(crate) app: App<T>,
+    /// Whether the broker was ever heard.
+    is_found: bool,
 }
 
 /// A change is never given up before the command's own patience ends.
@@ -150,15 +153,11 @@ pub(crate) fn no_broker(endpoint: &str, timeout: Duration) -> Failure {
 pub(crate) fn check(key: &[u8]) -> Result<(), Failure> {
     let mut limits = Limits::default();
     // How long a key may be is the broker's to say.
-    limits.max_key = usize::MAX;
-    check_key(key, &limits)
-        .map_err(|error| Failure::Refused(format!("key \"{}\": {error}", Shown(key))))?;
-    match is_reserved(key) {
-        false => Ok(()),
-        true => Err(Failure::Refused(format!(
-            "key \"{}\": the protocol reserves it; choose another, as /{}",
-            Shown(key),
-            Shown(key)
-        ))),
-    }
+    limits.max_key = limits.max_key.max(key.len());
+    check_key(key, &limits).map_err(|error| refused(key, &error))
+}
+
+/// A key, or what is set under it, is refused for this reason.
+pub(crate) fn refused(key: &[u8], reason: &dyn fmt::Display) -> Failure {
+    Failure::Refused(format!("\"{}\": {reason}", Shown(key)))
 }

@@ -1,9 +1,10 @@
 //! `pollux watch`: the state, then each change as it happens.
 
 use std::io::{self, BufWriter, Stdout, Write};
+use std::os::fd::AsFd;
 
 use pollux::clone::client::{Client, ClientConfig, Event, Why};
-use pollux::reactor::Registry;
+use pollux::reactor::{Flow, Interest, Registry};
 use pollux::time::Time;
 use serde::Serialize;
 
@@ -25,12 +26,29 @@ pub(crate) fn run(common: &Common, args: &WatchArgs) -> Result<(), Failure> {
         silent: args.no_initial,
         is_synced: false,
         was_lost: false,
-        interrupted: false,
+        is_ended: false,
     };
     let mut session = Session::open(common, ClientConfig::follow([&args.subtree.0]), watch)?;
-    on_interrupt(&mut session.reactor, |app: &mut App<Watch>| app.task.interrupted = true)
-        .map_err(|error| Failure::system(&error))?;
+    let end = |app: &mut App<Watch>| app.task.is_ended = true;
+    on_interrupt(&mut session.reactor, end).map_err(|error| Failure::system(&error))?;
+    on_output_closed(&mut session.reactor, end);
     session.run()
+}
+
+/// Notices a reader that goes away while there is nothing to write.
+fn on_output_closed<S>(registry: &mut Registry<S>, handler: impl Fn(&mut S) + 'static) {
+    let Ok(stdout) = io::stdout().as_fd().try_clone_to_owned() else { return };
+    let added = registry.add_fd(stdout, Interest::WRITABLE, move |state: &mut S, _, _, ready| {
+        if !ready.error && !ready.write_closed {
+            return Ok(Flow::Continue);
+        }
+        handler(state);
+        Ok(Flow::Stop)
+    });
+    // A regular file has no reader to go away.
+    if let Err(rejected) = added {
+        log::debug!("the output is not watched: {}", rejected.error);
+    }
 }
 
 #[derive(Debug)]
@@ -46,7 +64,8 @@ struct Watch {
     is_synced: bool,
     /// Whether the state is behind, as the user was told.
     was_lost: bool,
-    interrupted: bool,
+    /// By a signal, or by the reader of the output.
+    is_ended: bool,
 }
 
 impl Task for Watch {
@@ -58,7 +77,8 @@ impl Task for Watch {
                 watch.print_set(&key, &value, sequence.get(), ttl.map(seconds))
             }),
             Event::Deleted { key, why } => self.print(|watch| watch.print_deleted(&key, why)),
-            Event::Synced { .. } => {
+            Event::Synced { keys, .. } => {
+                log::info!("the state is there: {keys} keys");
                 self.is_synced = true;
                 self.silent = false;
                 if std::mem::take(&mut self.was_lost) {
@@ -80,7 +100,7 @@ impl Task for Watch {
     fn step(app: &mut App<Watch>, _: &mut Registry<App<Watch>>) -> Result<Step, Failure> {
         let watch = &mut app.task;
         watch.out.flush().map_err(|error| Failure::output(&error))?;
-        match watch.interrupted || watch.left == Some(0) {
+        match watch.is_ended || watch.left == Some(0) {
             true => Ok(Step::Done),
             false => Ok(Step::Wait),
         }

@@ -210,6 +210,10 @@ impl Client {
             }
             None => {}
         }
+        if is_extended && change.sends > 0 {
+            // A broker that may have forgotten a change so old refuses it.
+            self.properties.push("retry", now.since(change.first_sent).as_millis());
+        }
         let kvmsg = KvMsg {
             key: &change.key,
             sequence: Sequence::ZERO,
@@ -366,7 +370,10 @@ impl Client {
 
     /// When something is due for our changes.
     pub(super) fn changes_deadline(&self, now: Time) -> Time {
-        let mut deadline = self.echo.next_deadline(self.echo_patience());
+        // While the broker is not heard, nothing is taken for live.
+        let is_heard = self.is_online && self.broker.is_some();
+        let patience = if is_heard { self.echo_patience() } else { Duration::MAX };
+        let mut deadline = self.echo.next_deadline(patience);
         if let Some(oldest) = self.pending.oldest() {
             deadline = deadline.min(self.pending.get(oldest).submitted + self.config.give_up_after);
         }

@@ -229,9 +229,8 @@ impl Pending {
         };
         // The configuration allows fewer than `u32::MAX` changes.
         let slot = self.changes.insert(change) as Slot;
-        match some(older) {
-            Some(older) => self.get_mut(older).chain.next = slot,
-            None => {}
+        if let Some(older) = some(older) {
+            self.get_mut(older).chain.next = slot;
         }
         match some(self.order.last) {
             Some(last) => self.get_mut(last).order.next = slot,

@@ -169,9 +169,11 @@ impl Client {
         } else {
             let size = kvmsg.key.len() + kvmsg.body.len();
             if self.keys >= self.config.max_keys || self.bytes + size > self.config.max_bytes {
-                // Only a smaller value for a key that is there still fits.
                 let old = subtree.tree.get(kvmsg.key);
-                if old.is_none_or(|old| old.value.len() < kvmsg.body.len()) {
+                let freed = old.map_or(0, |old| kvmsg.key.len() + old.value.len());
+                if self.keys + usize::from(old.is_none()) > self.config.max_keys
+                    || self.bytes + size - freed > self.config.max_bytes
+                {
                     self.limit_reached(now, index, kvmsg.sequence, out);
                     return;
                 }
@@ -289,10 +291,14 @@ impl Client {
 
     /// An RFC 12 server's heartbeat: its current sequence, nothing more.
     fn rfc12_heartbeat(&mut self, now: Time, sequence: Sequence, out: &mut impl ClientOutbox) {
-        if self.last.is_some_and(|last| sequence != Sequence::ZERO && sequence < last) {
+        // By the letter of RFC 12 it is always zero; the Guide's servers send
+        // the current one, which is zero only after a restart.
+        let is_told = sequence != Sequence::ZERO || self.tells_sequence;
+        if is_told && self.last.is_some_and(|last| sequence < last) {
             self.restart(now, ResyncReason::SequenceDown, out);
         }
-        if sequence != Sequence::ZERO {
+        if is_told {
+            self.tells_sequence = true;
             self.last = Some(sequence);
         }
         self.prove_all(now, out);

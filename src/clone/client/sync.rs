@@ -480,6 +480,7 @@ impl Client {
         let patience = if self.is_extended() { REPLACED } else { HEARTBEATLESS };
         self.is_online = false;
         self.has_heartbeats = false;
+        self.tells_sequence = false;
         self.broker = None;
         self.attempt = None;
         self.last = None;

@@ -21,7 +21,6 @@ impl Client {
         if self.wake > now {
             return;
         }
-        self.wake = Time::NEVER;
         self.check_silence(now, out);
         for index in 0..self.subtrees.len() {
             self.check_subtree(now, index, out);
@@ -35,7 +34,7 @@ impl Client {
         }
         self.ask_next(now, out);
         self.check_changes(now, out);
-        self.wake_at(self.next_wake(now));
+        self.wake = self.next_wake(now);
     }
 
     fn check_silence(&mut self, now: Time, out: &mut impl ClientOutbox) {

@@ -29,6 +29,13 @@ pub(super) struct Stored {
     pub(super) value: Vec<u8>,
 }
 
+/// What a subtree's heartbeat says.
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    published: u64,
+    sequence: Sequence,
+}
+
 /// What the broker wants sent.
 #[derive(Debug)]
 pub(super) enum Send {
@@ -71,7 +78,7 @@ pub(super) struct Broker {
     pub(super) is_wedged: bool,
     pub(super) topics: BTreeSet<Vec<u8>>,
     pub(super) requests: Vec<Vec<Vec<u8>>>,
-    watches: BTreeMap<Vec<u8>, u64>,
+    watches: BTreeMap<Vec<u8>, Watch>,
     published: u64,
     applied: BTreeMap<[u8; 16], Sequence>,
     /// Uuids of changes that took effect, in order, with their values.
@@ -149,8 +156,9 @@ impl Broker {
         let frames = message(key, self.sequence, uuid, extra, value);
         self.entries.insert(key.to_vec(), stored);
         self.published += 1;
-        for (prefix, published) in &mut self.watches {
-            *published += u64::from(key.starts_with(prefix));
+        for (_, watch) in self.watches.iter_mut().filter(|(prefix, _)| key.starts_with(prefix)) {
+            watch.published += 1;
+            watch.sequence = self.sequence;
         }
         self.publish(frames);
     }
@@ -209,11 +217,10 @@ impl Broker {
         }
         self.properties(&mut buffer);
         let mut sequence = self.sequence;
-        if let Some(published) = self.watches.get(prefix) {
-            buffer.push("published", published);
+        if let Some(watch) = self.watches.get(prefix) {
+            buffer.push("published", watch.published);
             if !prefix.is_empty() {
-                let under = self.entries.iter().filter(|(key, _)| key.starts_with(prefix));
-                sequence = under.map(|(_, stored)| stored.sequence).max().unwrap_or_default();
+                sequence = watch.sequence;
             }
         }
         if let Some((name, value)) = extra {
@@ -241,7 +248,9 @@ impl Broker {
         if !self.watches.contains_key(prefix)
             && (prefix.is_empty() || self.watches.len() < self.max_watches)
         {
-            self.watches.insert(prefix.to_vec(), self.published);
+            let under = self.entries.iter().filter(|(key, _)| key.starts_with(prefix));
+            let sequence = under.map(|(_, stored)| stored.sequence).max().unwrap_or_default();
+            self.watches.insert(prefix.to_vec(), Watch { published: self.published, sequence });
         }
         if self.watches.contains_key(prefix) {
             let frames = self.heartbeat_of(prefix, None, None);
