@@ -1,23 +1,27 @@
 //! Sending: whole messages, never blocking, never losing one.
 
 use std::ffi::c_int;
+use std::mem::MaybeUninit;
 
 use smallvec::SmallVec;
 use zmq_sys::{ZMQ_DONTWAIT, ZMQ_SNDMORE};
 
 use super::error::Operation;
+use super::parts::Parts;
 use super::{Errno, Frame, SendError, Socket, SocketError, SocketType};
 use crate::message::Frames;
 
 const LAST: c_int = ZMQ_DONTWAIT as c_int;
 const MORE: c_int = (ZMQ_DONTWAIT | ZMQ_SNDMORE) as c_int;
 
-/// All frames of a message but the last. Longer messages cost an allocation.
+/// Second handles on all frames of a message but the last. Longer messages cost an
+/// allocation.
 type Heads = SmallVec<[Frame; 7]>;
 
 impl Socket {
     /// Sends a copy of `frames` as one message, all or nothing, without ever
-    /// blocking. Up to 33 bytes a frame cost no allocation.
+    /// blocking. Frames of up to 33 bytes cost no allocation, nor do lists of up to
+    /// eight frames.
     ///
     /// A message that is not sent has never left the caller: send it again when
     /// the socket is writable, and the order is kept. Once it is accepted, libzmq
@@ -40,16 +44,36 @@ impl Socket {
     pub fn send(&self, frames: &(impl Frames + ?Sized)) -> Result<(), SendError> {
         let count = frames.frame_count();
         self.check_count(count)?;
-        let copy = |index| {
-            Frame::try_copy_from(frames.frame(index))
-                .map_err(|errno| SendError::new(self.socket_type(), errno))
-        };
-        // Memory must not run out after the first frame has gone.
-        let mut heads = Heads::new();
-        for index in 0..count - 1 {
-            heads.push(copy(index)?);
+        if count == 1 {
+            return self.send_single(frames.frame(0));
         }
-        self.transmit(&mut heads, &mut copy(count - 1)?)
+        // All are copied before the first one goes: then memory must not run out.
+        let mut parts = Parts::new();
+        for index in 0..count {
+            let copied = parts.push_copy(frames.frame(index));
+            copied.map_err(|errno| SendError::new(self.socket_type(), errno))?;
+        }
+        if let Some((last, heads)) = parts.as_mut_slice().split_last_mut() {
+            self.transmit(heads, last)?;
+        }
+        parts.sent();
+        Ok(())
+    }
+
+    #[inline]
+    fn send_single(&self, bytes: &[u8]) -> Result<(), SendError> {
+        let mut slot = MaybeUninit::uninit();
+        Frame::write_copy(&mut slot, bytes)
+            .map_err(|errno| SendError::new(self.socket_type(), errno))?;
+        // SAFETY: that was no error, so it is initialised.
+        let part = unsafe { slot.assume_init_mut() };
+        let result = self.transmit(&mut [], part);
+        if result.is_err() {
+            // After sending it is empty and need not be closed (zmq_msg_send(3)).
+            // SAFETY: it is still initialised, and not used afterwards.
+            unsafe { slot.assume_init_drop() };
+        }
+        result
     }
 
     /// Sends `frames` as one message without copying what is large, and leaves the
