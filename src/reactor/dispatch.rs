@@ -4,7 +4,7 @@ use std::io;
 use std::mem;
 
 use super::context::{Context, Flow, Ready};
-use super::frames::{FrameList, Received};
+use super::frames::{FrameList, Slices};
 use super::key::{Key, SocketKey, SourceId, TimerKey};
 use super::registry::{Queued, Registry};
 use super::slots::SlotKey;
@@ -82,15 +82,15 @@ impl<S> Batch<'_, S> {
             let Some(slot) = cx.registry.sockets.get(self.key).filter(|slot| slot.receiving) else {
                 return End::Withdrawn;
             };
-            let go_on = match self.frames.receive(&slot.socket) {
-                Ok(Received::Single(frame)) => {
+            let mut slices = Slices::new();
+            let go_on = match self.frames.receive(&slot.socket, &mut slices) {
+                Ok(Some(frame)) => {
                     self.counted.bytes += frame.len() as u64;
                     handler(state, cx, Message::new(&[frame]))
                 }
-                Ok(Received::Multipart { frames }) => {
-                    let slices = self.frames.slices(frames);
+                Ok(None) => {
                     let message = Message::new(&slices);
-                    self.counted.more_frames += frames as u64 - 1;
+                    self.counted.more_frames += message.len() as u64 - 1;
                     self.counted.bytes += message.bytes() as u64;
                     handler(state, cx, message)
                 }

@@ -49,6 +49,7 @@ impl Frame {
 
     /// A frame with a copy of `bytes`: up to 33 bytes lie inside, more cost one
     /// allocation. Like `Vec`, it aborts the process if memory runs out.
+    #[inline]
     pub fn copy_from(bytes: &[u8]) -> Frame {
         Frame::try_copy_from(bytes).unwrap_or_else(|_| handle_alloc_error(Layout::for_value(bytes)))
     }
