@@ -1,4 +1,77 @@
 //! The loop: one thread, one [`Reactor`], handlers for whatever happens.
+//!
+//! ```
+//! use std::time::Duration;
+//! use pollux::reactor::{Flow, Missed, Reactor};
+//! use pollux::socket::{Socket, SocketType};
+//!
+//! struct Echo {
+//!     requests: u32,
+//! }
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let context = zmq::Context::new();
+//! let router = Socket::builder(SocketType::Router).bind("inproc://echo").build(&context)?;
+//! let client = Socket::builder(SocketType::Dealer).connect("inproc://echo").build(&context)?;
+//!
+//! let mut reactor = Reactor::new()?;
+//! reactor.on_message(router, |echo: &mut Echo, cx, message| {
+//!     echo.requests += 1;
+//!     cx.own_socket()?.send(&message)?;
+//!     Ok(Flow::Continue)
+//! })?;
+//! client.send("hello")?;
+//! reactor.on_message(client, |_, _, message| {
+//!     assert_eq!(&message[0], b"hello");
+//!     Ok(Flow::Stop)
+//! })?;
+//! reactor.add_periodic(Duration::from_secs(5), Missed::Skip, |echo, _| {
+//!     println!("{} requests", echo.requests);
+//!     Ok(Flow::Continue)
+//! });
+//!
+//! let mut echo = Echo { requests: 0 };
+//! reactor.run(&mut echo)?;
+//! assert_eq!(echo.requests, 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # State
+//! Every handler gets the application's state by `&mut S`, and the whole reactor by
+//! [`Context`]. While a handler runs it is out of its slot, so what it does to the
+//! reactor, to itself too, takes effect at once: what it removes is not served any
+//! more, what it cancels does not fire, although it was found ready before.
+//!
+//! # The turn
+//! Each turn
+//! 1. asks the sockets that handlers have touched whether a message was overlooked,
+//! 2. waits: not at all if there is work, else until something is ready or the next
+//!    timer is due,
+//! 3. reads the clock, once,
+//! 4. serves what is ready in the order in which it was found, each source up to its
+//!    budget; what has more goes to the end of the queue,
+//! 5. fires the timers that are due, one by one, at most 1,024. A timer armed by another one
+//!    waits for the next turn.
+//!
+//! [`Reactor::run`] makes turns until it is stopped or nothing is left to wait for;
+//! [`Reactor::turn`] makes one, for a program that has a loop of its own.
+//!
+//! # Draining
+//! Sockets are level-triggered: what a handler leaves is there in the next turn. File
+//! descriptors and mio sources are edge-triggered, as in mio: a handler reads until
+//! `WouldBlock`, or asks to be [called again](Context::serve_again).
+//!
+//! # Errors and panics
+//! A handler's error goes to the [error hook](Registry::on_error), by default to the
+//! log, and its source is removed; the loop goes on. A handler that panics is removed
+//! with its source while the panic unwinds through `run` or `turn`; all else stays as it
+//! is, and whoever catches the panic can go on with the next turn.
+//!
+//! # Threads and signals
+//! A reactor stays in the thread that made it. Others reach it by a [`Waker`], by a
+//! [`Sender`], or by a [pipe](Registry::add_pipe) of ZeroMQ. It starts no thread, and handles
+//! no signal unless [told to](Registry::add_signals).
 
 mod builder;
 mod channel;
@@ -39,6 +112,10 @@ use builder::Settings;
 
 /// A loop over ZeroMQ sockets, file descriptors, timers, signals and wakes, which
 /// passes the application's state `S` to every handler.
+///
+/// Sources are registered by the methods of [`Registry`], to which it derefs. The
+/// [module](self) says how it works. It is not `Send`, since handlers need not be: make
+/// it in the thread that runs it.
 pub struct Reactor<S> {
     registry: Registry<S>,
 }
