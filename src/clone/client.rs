@@ -26,7 +26,7 @@ pub use broker_info::BrokerInfo;
 pub use changes::SetError;
 pub use config::{ClientConfig, ConfigError};
 pub use event::{Event, ResyncReason, Why};
-pub use outbox::{ClientOutbox, Collector, ParseCollectorError};
+pub use outbox::ClientOutbox;
 pub use stats::ClientStats;
 pub use subtree::{SubtreeState, SubtreeStatus};
 pub use tree::Entry;
@@ -44,6 +44,7 @@ use topics::Topics;
 use super::kvmsg::{HUGZ, Limits, Uuid};
 use super::properties::PropertiesBuf;
 use super::sequence::Sequence;
+use crate::clone::collector::Collector;
 use crate::time::Time;
 
 /// Servers that send no heartbeat (the Guide's Model Five) are asked all the

@@ -55,7 +55,8 @@ pub struct StoreLimits {
     /// Keys that live, at most 2^30: 10,000,000. One more is refused.
     pub max_keys: usize,
     /// Bytes of keys, values and properties together: 4 GiB. What would exceed
-    /// it pushes tombstones out, then is refused.
+    /// it pushes tombstones out, then is refused. The memory taken is about 100
+    /// bytes a key more, and where values have become shorter up to twice as much.
     pub max_bytes: usize,
     /// Deleted keys that are remembered for deltas, at most 2^30: 100,000. The
     /// oldest are forgotten first. Those that a snapshot under way still needs
@@ -139,6 +140,17 @@ impl fmt::Display for StoreFull {
 }
 
 impl std::error::Error for StoreFull {}
+
+impl StoreFull {
+    /// The limit in one word, as the refusal of a change names it on the wire.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            StoreFull::Keys { .. } => "store-full-keys",
+            StoreFull::Bytes { .. } => "store-full-bytes",
+            StoreFull::Entry => "entry-too-large",
+        }
+    }
+}
 
 /// The map: keys with values, each with the number of its last change, when it
 /// expires, and a bounded memory of what was deleted.
@@ -268,6 +280,13 @@ impl Store {
         self.sequence = sequence;
         self.forget();
         true
+    }
+
+    /// Notes a change that changed nothing here, such as the deletion of a key
+    /// that is not there: its number counts as included from now on.
+    pub fn advance(&mut self, sequence: Sequence) {
+        debug_assert!(sequence > self.sequence, "sequences rise");
+        self.sequence = sequence;
     }
 
     /// How many keys live.

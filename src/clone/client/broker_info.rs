@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::config::ClientConfig;
-use super::outbox::Collector;
+use crate::clone::collector::Collector;
 use crate::clone::kvmsg::{KvMsg, Limits};
 use crate::clone::sequence::Sequence;
 

@@ -30,6 +30,8 @@ const RFC12_ECHO_PATIENCE: Duration = Duration::from_millis(250);
 pub(super) enum Answer<'a> {
     Applied(Sequence),
     Refused(&'a [u8]),
+    /// The broker does not know any more whether it was applied.
+    Forgotten,
 }
 
 impl Client {
@@ -210,6 +212,10 @@ impl Client {
             }
             None => {}
         }
+        if is_extended && change.sends > 0 {
+            // A broker that may have forgotten a change so old refuses it.
+            self.properties.push("retry", now.since(change.first_sent).as_millis());
+        }
         let kvmsg = KvMsg {
             key: &change.key,
             sequence: Sequence::ZERO,
@@ -259,17 +265,21 @@ impl Client {
                 let reason = Arc::from(String::from_utf8_lossy(reason));
                 self.events.push(Event::Refused { uuid, reason });
             }
+            Answer::Forgotten => {
+                self.stats.timed_out += 1;
+                self.events.push(Event::TimedOut { uuid, sent: true });
+            }
         }
         let (older, newer) = (self.pending.older(slot), self.pending.newer(slot));
         self.take(now, slot, out);
         if let Some(older) = older
+            && matches!(answer, Answer::Refused(_))
             && newer.is_none_or(|newer| self.pending.get(newer).sends == 0)
+            && self.pending.is_parked(older)
         {
-            // The newest that was sent is now this one.
-            if self.pending.is_parked(older) {
-                self.pending.due_again(now, older);
-                self.wake_at(now);
-            }
+            // The refused one had no effect, so this is the newest that was sent.
+            self.pending.due_again(now, older);
+            self.wake_at(now);
         }
         if let Some(newer) = newer {
             self.admit_parked(now, newer, out);
@@ -400,6 +410,8 @@ pub enum SetError {
     },
     /// A time to live of zero.
     ZeroTtl,
+    /// The client is not on a loop yet: attach its node first.
+    NotStarted,
     /// Too many changes have no answer yet, or too large ones: wait for events.
     TooManyPending {
         /// How many.
@@ -416,6 +428,7 @@ impl fmt::Display for SetError {
                 write!(f, "value: expected at most {max} bytes, got {got}")
             }
             SetError::ZeroTtl => f.write_str("ttl: expected more than zero"),
+            SetError::NotStarted => f.write_str("the client is on no loop: attach its node first"),
             SetError::TooManyPending { changes } => {
                 write!(f, "{changes} changes have no answer yet: wait for some")
             }

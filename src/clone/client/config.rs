@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::outbox::Collector;
+use crate::clone::collector::Collector;
 use crate::clone::kvmsg::{Limits, is_reserved};
 
 /// What a client follows, how patient it is, how much it holds.

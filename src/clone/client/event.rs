@@ -1,6 +1,7 @@
 //! [`Event`]: what the client tells the application; and the queue of them.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use super::difference::Difference;
@@ -10,7 +11,7 @@ use crate::clone::sequence::Sequence;
 
 /// What happened, in order, as [`Client::poll_event`](super::Client::poll_event)
 /// gives it. Keys and values are shared with the map: cloning one is cheap.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
     /// The map under `subtree` is whole and follows from here. Comes after the
@@ -87,7 +88,8 @@ pub enum Event {
         /// The later one.
         by: Uuid,
     },
-    /// No answer came before the time to give up: forgotten.
+    /// No answer came before the time to give up, or the broker has forgotten
+    /// by now whether it applied the change.
     TimedOut {
         /// Which change.
         uuid: Uuid,
@@ -101,6 +103,56 @@ pub enum Event {
         /// How many.
         dropped: u64,
     },
+}
+
+/// Bytes as text, escaped where they are none.
+struct Text<'a>(&'a [u8]);
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, subtree) = match self {
+            Event::Synced { subtree, .. } => ("Synced", Some(subtree)),
+            Event::Gap { subtree, .. } => ("Gap", Some(subtree)),
+            Event::Resync { subtree, .. } => ("Resync", Some(subtree)),
+            Event::LimitReached { subtree } => ("LimitReached", Some(subtree)),
+            Event::Updated { .. } => ("Updated", None),
+            Event::Deleted { .. } => ("Deleted", None),
+            Event::Lost => ("Lost", None),
+            Event::Applied { .. } => ("Applied", None),
+            Event::Refused { .. } => ("Refused", None),
+            Event::Superseded { .. } => ("Superseded", None),
+            Event::TimedOut { .. } => ("TimedOut", None),
+            Event::Overrun { .. } => ("Overrun", None),
+        };
+        let mut f = f.debug_struct(name);
+        if let Some(subtree) = subtree {
+            f.field("subtree", &Text(subtree));
+        }
+        match self {
+            Event::Synced { sequence, keys, .. } => {
+                f.field("sequence", sequence).field("keys", keys)
+            }
+            Event::Gap { missed, .. } => f.field("missed", missed),
+            Event::Resync { reason, .. } => f.field("reason", reason),
+            Event::Updated { key, value, sequence } => {
+                f.field("key", &Text(key)).field("value", &Text(value)).field("sequence", sequence)
+            }
+            Event::Deleted { key, why } => f.field("key", &Text(key)).field("why", why),
+            Event::Applied { uuid, sequence } => f.field("uuid", uuid).field("sequence", sequence),
+            Event::Refused { uuid, reason } => f.field("uuid", uuid).field("reason", reason),
+            Event::Superseded { uuid, by } => f.field("uuid", uuid).field("by", by),
+            Event::TimedOut { uuid, sent } => f.field("uuid", uuid).field("sent", sent),
+            Event::Overrun { dropped } => f.field("dropped", dropped),
+            Event::LimitReached { .. } | Event::Lost => &mut f,
+        };
+        f.finish()
+    }
 }
 
 /// Why a key is gone.

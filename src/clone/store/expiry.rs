@@ -124,3 +124,51 @@ impl Expiry {
         slots[self.heap[place].slot].expiry = place as u32;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clone::store::slots::{Kind, Node};
+
+    proptest! {
+        /// Many slots, so that the heap is deep and what moves up from its end
+        /// comes from under other parents.
+        #[test]
+        fn slots_come_out_when_they_are_due(
+            steps in vec((0..300u32, proptest::option::weighted(0.7, 1..1000u64), 0..20u64), 1..400),
+        ) {
+            let mut slots = Slots::new();
+            let numbers: Vec<u32> =
+                (0..300).map(|_| slots.insert(Node::new(Kind::Live))).collect();
+            let (mut expiry, mut model, mut now) = (Expiry::new(), BTreeMap::new(), 0);
+            for (slot, after, passed) in steps {
+                let slot = numbers[slot as usize];
+                let deadline = after.map(|after| Time::from_nanos(now + after));
+                expiry.set(&mut slots, slot, deadline);
+                match deadline {
+                    Some(deadline) => model.insert(slot, deadline),
+                    None => model.remove(&slot),
+                };
+                prop_assert_eq!(expiry.deadline(slots[slot].expiry), deadline);
+                // Mostly time stands still, so that the heap grows.
+                now += passed.saturating_sub(15);
+                let due = Time::from_nanos(now);
+                let mut last = Time::ZERO;
+                while let Some(slot) = expiry.pop(&mut slots, due) {
+                    let deadline = model.remove(&slot);
+                    prop_assert!(deadline.is_some_and(|deadline| last <= deadline));
+                    last = deadline.unwrap_or(last);
+                }
+                let first = model.values().min().copied();
+                prop_assert!(first.is_none_or(|first| first > due));
+                prop_assert!(expiry.next() <= first);
+                prop_assert_eq!(expiry.heap.len(), model.len());
+            }
+        }
+    }
+}

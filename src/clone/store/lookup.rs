@@ -57,6 +57,12 @@ impl Lookup {
             place.remove();
         }
     }
+
+    /// How many slots it knows.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(HashTable::len).sum()
+    }
 }
 
 /// The lower half of a hash chooses the shard, the upper one is kept.
@@ -75,4 +81,36 @@ fn upper(hash: u64) -> u32 {
 #[inline]
 fn within(half: u32) -> u64 {
     u64::from(half) << 32 | u64::from(half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_the_same_hash_are_told_apart() {
+        let mut lookup = Lookup::new();
+        let hash = lookup.hash(b"key");
+        for slot in 0..100 {
+            lookup.insert(hash, slot);
+        }
+        assert_eq!(lookup.find(hash, |slot| slot == 70), Some(70));
+        lookup.remove(hash, 70);
+        assert_eq!(lookup.find(hash, |slot| slot == 70), None);
+        assert_eq!(lookup.find(hash, |slot| slot == 71), Some(71));
+        assert_eq!(lookup.len(), 99);
+    }
+
+    #[test]
+    fn growing_tables_lose_nothing() {
+        let mut lookup = Lookup::new();
+        let key = |slot: u32| slot.to_le_bytes();
+        for slot in 0..20_000 {
+            lookup.insert(lookup.hash(&key(slot)), slot);
+        }
+        for slot in 0..20_000 {
+            let hash = lookup.hash(&key(slot));
+            assert_eq!(lookup.find(hash, |found| found == slot), Some(slot));
+        }
+    }
 }

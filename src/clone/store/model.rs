@@ -341,6 +341,7 @@ impl Run {
         let dead = self.last.values().filter(|made| made.value.is_empty() && made.sequence > floor);
         let (count, bytes) = dead.fold((0, 0), |(n, bytes), made| (n + 1, bytes + made.size()));
         assert_eq!(store.tombstones(), count, "all that was deleted after the floor is known");
+        assert_eq!(store.lookup.len(), live.len() + count);
         let live_bytes: usize = live.iter().map(Made::size).sum();
         assert_eq!(store.bytes(), live_bytes + bytes);
         assert!(store.bytes() <= self.limits.max_bytes);

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::broker::Dialect;
 use super::world::{MS, SECOND, World};
+use crate::clone::Collector;
 use crate::clone::Uuid;
-use crate::clone::client::{ClientConfig, Collector, Event, SetError};
+use crate::clone::client::{ClientConfig, Event, SetError};
 
 impl World {
     /// What became of our changes, in order.
@@ -115,6 +116,20 @@ fn a_refused_change_has_no_effect() {
         );
         assert_eq!(world.client.get_local(b"/a/1"), Some(&b"old"[..]));
     }
+}
+
+#[test]
+fn what_the_broker_forgot_is_not_called_refused() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    world.net.lose_changes = 2;
+    let older = world.set("/a/1", "older");
+    let uuid = world.set("/a/1", "forget me");
+    world.run(SECOND);
+    assert_eq!(world.answers(), [(uuid, "timed out")], "it may have been applied");
+    // For the same reason the older one must not be sent again.
+    world.run(10 * SECOND);
+    assert_eq!(world.answers(), [(uuid, "timed out"), (older, "timed out")]);
+    assert_eq!(world.client.stats().resent, 1);
 }
 
 #[test]

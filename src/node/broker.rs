@@ -1,0 +1,341 @@
+//! [`BrokerNode`]: a broker on a loop, with its three sockets and its timer.
+
+use std::io;
+use std::time::Duration;
+
+use super::Endpoints;
+use super::port::Port;
+use crate::clone::SendFailure;
+use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
+use crate::clone::{Collector, Sequence};
+use crate::message::Message;
+use crate::reactor::{Context, Flow, Registry, SocketKey, TimerKey};
+use crate::socket::{Socket, SocketType};
+use crate::time::Time;
+
+/// What a [`BrokerNode`] is made with, beyond its machine's [`BrokerConfig`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BrokerOptions {
+    /// The machine's configuration. `node` and `start` are new with each
+    /// process unless set.
+    pub config: BrokerConfig,
+    /// Messages kept for a subscriber that is slow to read, before it misses
+    /// some, notices, and resynchronises. Default 100,000.
+    pub updates_hwm: u32,
+    /// Messages of a snapshot in flight for one client. Default 4,096.
+    pub snapshot_hwm: u32,
+    /// Changes that may wait to be read from one sender, who is then held
+    /// back. Default 10,000.
+    pub changes_hwm: u32,
+}
+
+impl Default for BrokerOptions {
+    /// A broker with a name of its own, whose sequences begin above those of
+    /// any earlier run (the clock of the machine tells).
+    fn default() -> BrokerOptions {
+        BrokerOptions {
+            config: BrokerConfig::new(super::random_u64(), Sequence::at_start(super::unix_time())),
+            updates_hwm: 100_000,
+            snapshot_hwm: 4096,
+            changes_hwm: 10_000,
+        }
+    }
+}
+
+/// A [`Broker`] that lives on a reactor: a field of the application's state.
+///
+/// ```
+/// use pollux::node::{BrokerNode, BrokerOptions};
+/// use pollux::Reactor;
+///
+/// struct App {
+///     broker: BrokerNode,
+/// }
+///
+/// let context = zmq::Context::new();
+/// let mut reactor = Reactor::new()?;
+/// let broker = BrokerNode::bind(&context, "inproc://doc-broker", BrokerOptions::default())?;
+/// let mut app = App { broker };
+/// BrokerNode::attach(&mut reactor, &mut app, |app| &mut app.broker)?;
+/// reactor.turn(&mut app, std::time::Duration::ZERO)?;
+/// assert_eq!(app.broker.machine().store().len(), 0);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct BrokerNode {
+    machine: Broker,
+    endpoints: Endpoints,
+    sockets: Option<Sockets>,
+    ports: Option<Ports>,
+}
+
+#[derive(Debug)]
+struct Sockets {
+    snapshots: Socket,
+    updates: Socket,
+    changes: Socket,
+}
+
+/// Where the sockets are once the loop has them.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    snapshots: SocketKey,
+    updates: SocketKey,
+    changes: SocketKey,
+    timer: TimerKey,
+    /// What the timer is set to.
+    armed: Time,
+}
+
+/// How often neighbouring ports are tried for a wildcard.
+const WILDCARD_TRIES: usize = 64;
+
+impl BrokerNode {
+    /// Binds the three ports. `endpoint` is the first: `tcp://HOST:PORT`,
+    /// `ipc://PATH` or `inproc://NAME`; `tcp://HOST:*` looks for three free
+    /// neighbours, see [`endpoints`](BrokerNode::endpoints).
+    ///
+    /// # Errors
+    /// An endpoint that cannot be used or is taken; the text names it and the
+    /// remedy.
+    pub fn bind(
+        context: &zmq::Context,
+        endpoint: &str,
+        options: BrokerOptions,
+    ) -> io::Result<BrokerNode> {
+        let (sockets, endpoints) = match endpoint.strip_suffix(":*") {
+            Some(host) => Sockets::bind_neighbours(context, host, &options)?,
+            None => {
+                let endpoints = Endpoints::from_first(endpoint)?;
+                (Sockets::bind(context, &endpoints, &options)?, endpoints)
+            }
+        };
+        let machine = Broker::new(options.config, Time::ZERO);
+        Ok(BrokerNode { machine, endpoints, sockets: Some(sockets), ports: None })
+    }
+
+    /// Hands the sockets to the loop. `project` leads from the application's
+    /// state to this node.
+    ///
+    /// # Errors
+    /// If the node is attached already, or the loop cannot take a socket.
+    pub fn attach<S: 'static, F>(
+        registry: &mut Registry<S>,
+        state: &mut S,
+        project: F,
+    ) -> io::Result<()>
+    where
+        F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
+    {
+        let now = registry.now();
+        let sockets = project(state)
+            .sockets
+            .take()
+            .ok_or_else(|| io::Error::other("broker: it is attached to a loop already"))?;
+        let snapshots = registry
+            .on_message(sockets.snapshots, move |state: &mut S, cx, message| {
+                project(state).on_request(cx, message)
+            })?;
+        let updates = registry.on_message(sockets.updates, move |state: &mut S, cx, message| {
+            project(state).on_subscription(cx, message)
+        })?;
+        let changes = registry.on_message(sockets.changes, move |state: &mut S, cx, message| {
+            project(state).on_change(cx, message)
+        })?;
+        let timer =
+            registry.add_standing_timer(move |state: &mut S, cx| project(state).on_timer(cx));
+        registry.rearm(timer, now)?;
+        project(state).ports = Some(Ports { snapshots, updates, changes, timer, armed: now });
+        Ok(())
+    }
+
+    /// Takes the sockets off the loop and closes them.
+    pub fn detach<S>(&mut self, registry: &mut Registry<S>) {
+        let Some(ports) = self.ports.take() else { return };
+        for key in [ports.snapshots, ports.updates, ports.changes] {
+            drop(registry.remove(key));
+        }
+        let _ = registry.cancel(ports.timer);
+    }
+
+    /// The endpoints bound, the first of which is what clients connect to.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// The state machine: its state, limits and counts.
+    pub fn machine(&self) -> &Broker {
+        &self.machine
+    }
+
+    /// Sets a key from within the process.
+    ///
+    /// # Errors
+    /// `InvalidInput` with the limit that refuses it; `NotConnected` before
+    /// [`attach`](BrokerNode::attach).
+    pub fn set<S>(
+        &mut self,
+        registry: &mut Registry<S>,
+        key: &[u8],
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> io::Result<Sequence> {
+        let now = registry.now();
+        let set = self.with_outbox(registry, |machine, out| machine.set(now, key, value, ttl, out));
+        set.ok_or(io::ErrorKind::NotConnected)?
+            .map_err(|reason| io::Error::new(io::ErrorKind::InvalidInput, reason))
+    }
+
+    /// Deletes a key from within the process. False: it was not there.
+    ///
+    /// # Errors
+    /// `NotConnected` before [`attach`](BrokerNode::attach).
+    pub fn delete<S>(&mut self, registry: &mut Registry<S>, key: &[u8]) -> io::Result<bool> {
+        let now = registry.now();
+        let deleted = self.with_outbox(registry, |machine, out| machine.delete(now, key, out));
+        Ok(deleted.ok_or(io::ErrorKind::NotConnected)?)
+    }
+
+    fn on_request<S>(&mut self, cx: &mut Context<'_, S>, message: Message<'_>) -> io::Result<Flow> {
+        if let Some(peer) = message.get(0) {
+            self.with_outbox(cx, |machine, out| {
+                machine.handle_request(peer, message.skip(1), out);
+            });
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn on_subscription<S>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        message: Message<'_>,
+    ) -> io::Result<Flow> {
+        let now = cx.now();
+        self.with_outbox(cx, |machine, _| machine.handle_subscription(now, message));
+        Ok(Flow::Continue)
+    }
+
+    fn on_change<S>(&mut self, cx: &mut Context<'_, S>, message: Message<'_>) -> io::Result<Flow> {
+        let now = cx.now();
+        self.with_outbox(cx, |machine, out| machine.handle_change(now, message, out));
+        Ok(Flow::Continue)
+    }
+
+    fn on_timer<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<Flow> {
+        let now = cx.now();
+        if let Some(ports) = &mut self.ports {
+            // It has fired: whatever comes next must be armed anew.
+            ports.armed = Time::NEVER;
+        }
+        self.with_outbox(cx, |machine, out| machine.handle_timeout(now, out));
+        Ok(Flow::Continue)
+    }
+
+    /// Runs the machine with its sockets at hand, then sets the timer to its
+    /// next deadline. `None`: there is no loop yet.
+    fn with_outbox<S, R>(
+        &mut self,
+        registry: &mut Registry<S>,
+        act: impl FnOnce(&mut Broker, &mut Outbox<'_, S>) -> R,
+    ) -> Option<R> {
+        let ports = self.ports.as_mut()?;
+        let result = act(&mut self.machine, &mut Outbox { registry, ports: *ports });
+        let next = self.machine.next_deadline().unwrap_or(Time::NEVER);
+        if next != ports.armed {
+            ports.armed = next;
+            // Stale only if the application cancelled it behind our back.
+            let _ = registry.rearm(ports.timer, next);
+        }
+        Some(result)
+    }
+}
+
+/// The machine's messages go straight into the sockets.
+struct Outbox<'a, S> {
+    registry: &'a mut Registry<S>,
+    ports: Ports,
+}
+
+impl<S> BrokerOutbox for Outbox<'_, S> {
+    fn reply(&mut self, peer: &[u8], frames: &[&[u8]]) -> Result<(), SendFailure> {
+        let port =
+            self.registry.socket(self.ports.snapshots).map_err(|_| SendFailure::Unreachable)?;
+        port.send_to(peer, frames)
+    }
+
+    fn publish(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
+        let port =
+            self.registry.socket(self.ports.updates).map_err(|_| SendFailure::Unreachable)?;
+        Port::send(port, frames)
+    }
+}
+
+impl Sockets {
+    fn bind(
+        context: &zmq::Context,
+        endpoints: &Endpoints,
+        options: &BrokerOptions,
+    ) -> io::Result<Sockets> {
+        // A whole answer may stay behind for a client that is slow to read it;
+        // a second is what an ending process grants it.
+        let linger = Duration::from_secs(1);
+        let collector = match options.config.collector {
+            Collector::Pull => Socket::builder(SocketType::Pull),
+            Collector::Sub => Socket::builder(SocketType::Sub).subscribe(""),
+        };
+        // Frames over the limit end the connection; the five frames of a change
+        // that breaks a limit by less are refused by the machine, with an answer.
+        let max_frame = options.config.limits.max_value.saturating_mul(2).max(64 * 1024);
+        let max_frame = max_frame as u64;
+        Ok(Sockets {
+            snapshots: Socket::builder(SocketType::Router)
+                .mandatory(true)
+                .send_hwm(options.snapshot_hwm)
+                .max_message_size(max_frame)
+                .linger(linger)
+                .bind(&endpoints.snapshots)
+                .build(context)?,
+            updates: Socket::builder(SocketType::XPub)
+                .verbose(true)
+                .send_hwm(options.updates_hwm)
+                .linger(linger)
+                .bind(&endpoints.updates)
+                .build(context)?,
+            changes: collector
+                .receive_hwm(options.changes_hwm)
+                .max_message_size(max_frame)
+                .linger(linger)
+                .bind(&endpoints.changes)
+                .build(context)?,
+        })
+    }
+
+    /// Looks for three neighbouring ports that are free.
+    fn bind_neighbours(
+        context: &zmq::Context,
+        transport_and_host: &str,
+        options: &BrokerOptions,
+    ) -> io::Result<(Sockets, Endpoints)> {
+        let mut last = io::Error::other("no three neighbouring ports are free");
+        for _ in 0..WILDCARD_TRIES {
+            let port = free_port(transport_and_host)?;
+            let first = format!("{transport_and_host}:{port}");
+            let Ok(endpoints) = Endpoints::from_first(&first) else { continue };
+            match Sockets::bind(context, &endpoints, options) {
+                Ok(sockets) => return Ok((sockets, endpoints)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// A port that the system says is free at the moment; its neighbours may not be.
+fn free_port(transport_and_host: &str) -> io::Result<u16> {
+    let host = transport_and_host.strip_prefix("tcp://").unwrap_or(transport_and_host);
+    let host = if host == "*" { "0.0.0.0" } else { host };
+    let probe = std::net::TcpListener::bind(format!("{host}:0"))
+        .map_err(|error| io::Error::new(error.kind(), format!("bind tcp://{host}:*: {error}")))?;
+    Ok(probe.local_addr()?.port())
+}
