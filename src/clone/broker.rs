@@ -85,9 +85,9 @@ pub struct Broker {
 /// that a thousand joins do not send a million heartbeats.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Properties that tell the broker what to do and are not part of the entry.
-/// What remains of a time to live goes out anew with each message.
-const OF_THE_REQUEST: [&str; 3] = ["ttl", "ttlms", "retry"];
+/// Properties that are between a client and the broker; what remains of a time
+/// to live is told anew in each message.
+const HOP_BY_HOP: [&str; 3] = ["ttl", "ttlms", "retry"];
 
 /// A shorter interval would take the loop for itself.
 const MIN_HEARTBEAT: Duration = Duration::from_millis(1);
@@ -161,6 +161,7 @@ impl Broker {
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + self.config.heartbeat;
             self.send_heartbeats(now, |_| true, out);
+            self.watched.end_round();
         } else if self.watched.any_asked() && now >= self.answer_at {
             self.send_heartbeats(now, |watch| watch.asked, out);
         }
@@ -248,9 +249,9 @@ impl Broker {
     ) -> Result<(), &'static str> {
         let sequence = self.sequence.next();
         let mut properties = change.properties;
-        if OF_THE_REQUEST.iter().any(|name| properties.get(name).is_some()) {
+        if HOP_BY_HOP.iter().any(|name| properties.get(name).is_some()) {
             self.scratch.clear();
-            self.scratch.copy_except(change.properties, &OF_THE_REQUEST);
+            self.scratch.copy_except(change.properties, &HOP_BY_HOP);
             properties = self.scratch.as_properties();
         }
         if change.body.is_empty() {
@@ -398,7 +399,8 @@ impl Broker {
         let whole = self.whole_tree();
         let watched = self.watched.due(&due);
         // The heartbeat of RFC 12 goes out whether or not somebody was seen to subscribe.
-        let plain = (!self.watched.contains(b"") && due(&whole)).then_some((&b""[..], whole));
+        let has_plain = watched.first().is_some_and(|(prefix, _)| prefix.is_empty());
+        let plain = (!has_plain && due(&whole)).then_some((&b""[..], whole));
         for (prefix, watch) in plain.into_iter().chain(watched) {
             let watch = if prefix.is_empty() { whole } else { watch };
             let beat = Heartbeat { prefix, watch, answer: None };
@@ -408,7 +410,7 @@ impl Broker {
     }
 
     fn whole_tree(&self) -> Watch {
-        Watch { sequence: self.sequence, published: self.published, asked: false }
+        Watch::new(self.sequence, self.published)
     }
 
     fn refresh_capabilities(&mut self) {

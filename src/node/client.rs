@@ -318,10 +318,21 @@ impl<S: 'static> Outbox<'_, S> {
     }
 }
 
+/// A subscription that libzmq 4.3.4 can send: one of 246 to 255 bytes it writes
+/// with a length that its flags belie, and the connection is lost (`v3_1_encoder_t`).
+/// A shorter one brings more than was asked for, which the client ignores.
+fn subscribable(topic: &[u8]) -> &[u8] {
+    const GARBLED: std::ops::RangeInclusive<usize> = 246..=255;
+    match GARBLED.contains(&topic.len()) {
+        true => &topic[..GARBLED.start() - 1],
+        false => topic,
+    }
+}
+
 impl<S: 'static> ClientOutbox for Outbox<'_, S> {
     fn subscribe(&mut self, topic: &[u8]) {
         if let Ok(socket) = self.registry.socket(self.ports.updates)
-            && let Err(error) = socket.subscribe(topic)
+            && let Err(error) = socket.subscribe(subscribable(topic))
         {
             log::error!("{error}");
         }
@@ -329,7 +340,7 @@ impl<S: 'static> ClientOutbox for Outbox<'_, S> {
 
     fn unsubscribe(&mut self, topic: &[u8]) {
         if let Ok(socket) = self.registry.socket(self.ports.updates)
-            && let Err(error) = socket.unsubscribe(topic)
+            && let Err(error) = socket.unsubscribe(subscribable(topic))
         {
             log::error!("{error}");
         }

@@ -185,6 +185,9 @@ impl<S> Registry<S> {
         if let Some(slot) = self.sockets.get_mut(key) {
             slot.on_message = Some(handler);
         }
+        if messages > 0 {
+            self.recent = Some(key);
+        }
         self.end_batch(state, key, end);
         messages
     }

@@ -44,6 +44,8 @@ pub struct Registry<S> {
     pub(super) queue: VecDeque<Queued>,
     /// Sockets that a handler had its hands on (only with the epoll backend).
     pub(super) touched: Cell<Vec<SlotKey>>,
+    /// The socket that had the last message.
+    pub(super) recent: Option<SlotKey>,
     /// How many sockets are waited for.
     pub(super) waited_for: usize,
     pub(super) wakes: Arc<WakeQueue>,
@@ -103,6 +105,7 @@ impl<S> Registry<S> {
             timers: Timers::new(),
             queue: VecDeque::new(),
             touched: Cell::new(Vec::new()),
+            recent: None,
             waited_for: 0,
             wakes,
             woken: Vec::new(),

@@ -143,7 +143,7 @@ impl SocketError {
             (Errno::ENFILE, _) => {
                 "close files in other processes, or raise the limit (fs.file-max)"
             }
-            (Errno::ETERM, _) => "close the socket; its context has ended",
+            (Errno::ETERM, _) => "close the socket",
             (Errno::EFSM, Operation::Send) => "first receive the reply (REQ) or a request (REP)",
             (Errno::EFSM, Operation::Receive) => "first send the request (REQ) or the reply (REP)",
             (Errno::ENOTSUP, Operation::Send) => "this type of socket only receives",

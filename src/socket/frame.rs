@@ -19,6 +19,7 @@ use crate::message::Frames;
 /// Receiving into the same frame again and again costs no allocation of ours.
 /// Small frames of a tcp connection share its receive buffer of 8 KiB, so one
 /// that is kept pins all of it: copy what you keep.
+#[repr(transparent)]
 pub struct Frame {
     /// Always initialised: every constructor calls one of zmq_msg_init*(3).
     message: zmq_msg_t,
@@ -53,32 +54,37 @@ impl Frame {
         Frame::try_copy_from(bytes).unwrap_or_else(|_| handle_alloc_error(Layout::for_value(bytes)))
     }
 
-    /// Whether a frame with these bytes costs no allocation.
-    #[inline]
-    pub(super) const fn is_inline(bytes: &[u8]) -> bool {
-        bytes.len() <= 33
+    /// [`copy_from`](Frame::copy_from) that answers `ENOMEM` instead.
+    pub fn try_copy_from(bytes: &[u8]) -> Result<Frame, Errno> {
+        let mut frame = MaybeUninit::uninit();
+        Frame::write_copy(&mut frame, bytes)?;
+        // SAFETY: that was no error, so it is initialised.
+        Ok(unsafe { frame.assume_init() })
     }
 
-    /// [`copy_from`](Frame::copy_from) that answers `ENOMEM` instead.
+    /// Initialises `slot` with a copy of `bytes`, without moving a frame, which would
+    /// wait for the scattered writes of libzmq to arrive in the cache. After an error
+    /// `slot` is not initialised.
     #[inline]
-    pub fn try_copy_from(bytes: &[u8]) -> Result<Frame, Errno> {
-        let mut message = MaybeUninit::uninit();
-        // SAFETY: zmq_msg_init_size initialises the message and its content area of
-        // `bytes.len()` bytes, unless it fails, when nothing is read. The area is
-        // fresh, so it does not overlap `bytes`.
-        let message = unsafe {
-            if zmq_sys::zmq_msg_init_size(message.as_mut_ptr(), bytes.len()) != 0 {
+    pub(super) fn write_copy(slot: &mut MaybeUninit<Frame>, bytes: &[u8]) -> Result<(), Errno> {
+        let message = slot.as_mut_ptr().cast::<zmq_msg_t>();
+        // SAFETY: a frame is laid out as its message. zmq_msg_init_size initialises it and
+        // its content area of `bytes.len()` bytes, unless it fails, when nothing is read.
+        // The area is fresh, so it does not overlap `bytes`.
+        unsafe {
+            if zmq_sys::zmq_msg_init_size(message, bytes.len()) != 0 {
                 return Err(Errno::last());
             }
-            let area = zmq_sys::zmq_msg_data(message.as_mut_ptr()).cast::<u8>();
+            let area = zmq_sys::zmq_msg_data(message).cast::<u8>();
             area.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-            message.assume_init()
-        };
-        Ok(Frame { message })
+        }
+        Ok(())
     }
 
-    /// A second frame with the same content: a large one is counted, not copied.
-    pub fn share(&mut self) -> Frame {
+    /// A second frame with the same content: a large one is counted, not copied. Not
+    /// for everybody: over inproc the first one may go to a `zmq::Message`, which can be
+    /// written to.
+    pub(super) fn share(&mut self) -> Frame {
         let mut copy = Frame::new();
         // SAFETY: both messages are initialised. It cannot fail: both are valid.
         unsafe { zmq_sys::zmq_msg_copy(copy.as_mut_ptr(), self.as_mut_ptr()) };
@@ -200,5 +206,25 @@ impl Frames for [Frame] {
     }
     fn frame(&self, index: usize) -> &[u8] {
         &self[index]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_content_outlives_either_frame() {
+        let large = vec![5; 100_000];
+        let mut first = Frame::copy_from(&large);
+        let mut second = first.share();
+        assert_eq!(first.as_ptr(), second.as_ptr());
+        let third = second.share();
+        drop(first);
+        drop(second);
+        assert_eq!(*third, *large);
+        let mut small = Frame::copy_from(b"small");
+        assert_ne!(small.share().as_ptr(), small.as_ptr());
+        assert_eq!(small.share(), small);
     }
 }

@@ -1,4 +1,43 @@
-//! ZeroMQ sockets: the only place with `unsafe`, thin checked calls into libzmq.
+//! ZeroMQ sockets that lose no message and panic at no error.
+//!
+//! [`Socket`] sends and receives whole messages and never blocks: what would block
+//! is given back. It calls libzmq directly, because the `zmq` crate consumes a
+//! message that would block, panics at error numbers it does not know, and cannot
+//! keep poll items of sockets that it does not own. A [`zmq::Socket`] comes in by
+//! [`Socket::from_zmq`] and goes out by [`Socket::into_zmq`]; contexts are those of
+//! the `zmq` crate.
+//!
+//! | to do | there is |
+//! |---|---|
+//! | make a socket with options | [`Socket::builder`] |
+//! | talk with a thread | [`pair`] |
+//! | send, copying | [`Socket::send`] |
+//! | send and receive without copying | [`Socket::send_frames`], [`Socket::receive_frames`] |
+//! | receive as fast as libzmq does | [`Socket::receive`], a [`Frame`] at a time |
+//! | wait for one, for many | [`Socket::wait`], [`PollSet`] |
+//!
+//! ```
+//! # fn main() -> std::io::Result<()> {
+//! use pollux::socket::{Interest, SendError, Socket, SocketType};
+//!
+//! let context = zmq::Context::new();
+//! let pull = Socket::builder(SocketType::Pull).bind("tcp://127.0.0.1:*").build(&context)?;
+//! let push = Socket::new(&context, SocketType::Push)?;
+//!
+//! // Nobody there yet: the message is still ours.
+//! assert_eq!(push.send(&["topic", "body"]), Err(SendError::WouldBlock));
+//!
+//! push.connect(&pull.last_endpoint()?)?;
+//! push.send(&["topic", "body"])?;
+//! pull.wait(Interest::READABLE, None)?;
+//! let message = pull.receive_message()?.expect("readable");
+//! assert_eq!(message.get(1).map(|frame| &frame[..]), Some(&b"body"[..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! This is the only module of the library with `unsafe`: thin, checked calls into
+//! `zmq-sys`.
 
 mod builder;
 mod errno;
@@ -7,6 +46,7 @@ mod frame;
 mod frame_list;
 mod options;
 mod pair;
+mod parts;
 mod peer_names;
 mod poll_set;
 mod receive;
@@ -40,6 +80,15 @@ use peer_names::PeerNames;
 /// It may be moved to another thread but not shared. Dropping it closes it;
 /// messages accepted but not yet delivered are tried for the linger time (one
 /// second unless set otherwise), during which the context cannot end.
+///
+/// ```
+/// fn may_move_to_another_thread<T: Send>() {}
+/// may_move_to_another_thread::<pollux::socket::Socket>();
+/// ```
+/// ```compile_fail,E0277
+/// fn may_be_shared<T: Sync>() {}
+/// may_be_shared::<pollux::socket::Socket>(); // libzmq's sockets are not thread-safe
+/// ```
 pub struct Socket {
     inner: zmq::Socket,
     /// The same socket; open as long as `inner` is there.

@@ -65,6 +65,18 @@ impl Events {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// A socket cannot go away while it is waited for:
+///
+/// ```compile_fail,E0505
+/// # let context = zmq::Context::new();
+/// # let (_left, right) = pollux::socket::pair(&context).unwrap();
+/// let mut set = pollux::socket::PollSet::new();
+/// let mut list = set.clear();
+/// list.push(&right, mio::Interest::READABLE);
+/// drop(right);
+/// list.poll(None).unwrap();
+/// ```
 #[derive(Default)]
 pub struct PollSet {
     /// Their pointers are followed only by `PollList::poll`, which also proves that

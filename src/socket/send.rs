@@ -1,24 +1,27 @@
 //! Sending: whole messages, never blocking, never losing one.
 
 use std::ffi::c_int;
-use std::mem;
+use std::mem::MaybeUninit;
 
 use smallvec::SmallVec;
 use zmq_sys::{ZMQ_DONTWAIT, ZMQ_SNDMORE};
 
 use super::error::Operation;
+use super::parts::Parts;
 use super::{Errno, Frame, SendError, Socket, SocketError, SocketType};
 use crate::message::Frames;
 
 const LAST: c_int = ZMQ_DONTWAIT as c_int;
 const MORE: c_int = (ZMQ_DONTWAIT | ZMQ_SNDMORE) as c_int;
 
-/// All frames of a message but the last. Longer messages cost an allocation.
+/// Second handles on all frames of a message but the last. Longer messages cost an
+/// allocation.
 type Heads = SmallVec<[Frame; 7]>;
 
 impl Socket {
     /// Sends a copy of `frames` as one message, all or nothing, without ever
-    /// blocking. Up to 33 bytes a frame cost no allocation.
+    /// blocking. Frames of up to 33 bytes cost no allocation, nor do lists of up to
+    /// eight frames.
     ///
     /// A message that is not sent has never left the caller: send it again when
     /// the socket is writable, and the order is kept. Once it is accepted, libzmq
@@ -41,21 +44,36 @@ impl Socket {
     pub fn send(&self, frames: &(impl Frames + ?Sized)) -> Result<(), SendError> {
         let count = frames.frame_count();
         self.check_count(count)?;
-        let copy = |index| {
-            Frame::try_copy_from(frames.frame(index))
-                .map_err(|errno| SendError::new(self.socket_type(), errno))
-        };
-        // Memory must not run out after the first frame has gone. Most messages have
-        // only small frames before the last one, and those need none.
-        let mut last = copy(count - 1)?;
-        if (0..count - 1).all(|index| Frame::is_inline(frames.frame(index))) {
-            return self.transmit_small(frames, count - 1, last);
+        if count == 1 {
+            return self.send_single(frames.frame(0));
         }
-        let mut heads = Heads::new();
-        for index in 0..count - 1 {
-            heads.push(copy(index)?);
+        // All are copied before the first one goes: then memory must not run out.
+        let mut parts = Parts::new();
+        for index in 0..count {
+            let copied = parts.push_copy(frames.frame(index));
+            copied.map_err(|errno| SendError::new(self.socket_type(), errno))?;
         }
-        self.transmit(&mut heads, &mut last)
+        if let Some((last, heads)) = parts.as_mut_slice().split_last_mut() {
+            self.transmit(heads, last)?;
+        }
+        parts.sent();
+        Ok(())
+    }
+
+    #[inline]
+    fn send_single(&self, bytes: &[u8]) -> Result<(), SendError> {
+        let mut slot = MaybeUninit::uninit();
+        Frame::write_copy(&mut slot, bytes)
+            .map_err(|errno| SendError::new(self.socket_type(), errno))?;
+        // SAFETY: that was no error, so it is initialised.
+        let part = unsafe { slot.assume_init_mut() };
+        let result = self.transmit(&mut [], part);
+        if result.is_err() {
+            // After sending it is empty and need not be closed (zmq_msg_send(3)).
+            // SAFETY: it is still initialised, and not used afterwards.
+            unsafe { slot.assume_init_drop() };
+        }
+        result
     }
 
     /// Sends `frames` as one message without copying what is large, and leaves the
@@ -130,30 +148,6 @@ impl Socket {
         }
     }
 
-    /// [`transmit`](Socket::transmit) for a message whose `heads` first frames need no
-    /// memory of their own: each is made where it is sent from.
-    #[inline]
-    fn transmit_small(
-        &self,
-        frames: &(impl Frames + ?Sized),
-        heads: usize,
-        last: Frame,
-    ) -> Result<(), SendError> {
-        if self.unfinished.get() {
-            self.finish_request()?;
-        }
-        if heads == 0 {
-            return used_up(last, |last| self.send_first(last, LAST));
-        }
-        used_up(Frame::copy_from(frames.frame(0)), |first| self.send_first(first, MORE))?;
-        for index in 1..heads {
-            used_up(Frame::copy_from(frames.frame(index)), |head| self.send_part(head, MORE))
-                .map_err(|errno| self.broken_off(MORE, errno))?;
-        }
-        used_up(last, |last| self.send_part(last, LAST))
-            .map_err(|errno| self.broken_off(LAST, errno))
-    }
-
     #[inline]
     fn send_first(&self, part: &mut Frame, flags: c_int) -> Result<(), SendError> {
         self.send_part(part, flags).or_else(|errno| self.send_first_again(part, flags, errno))
@@ -226,17 +220,6 @@ impl Socket {
             }
         }
     }
-}
-
-/// Sends a frame that is of no more use then: once sent, nothing is left in it that
-/// had to be closed (zmq_msg_send(3)).
-#[inline]
-fn used_up<E>(mut part: Frame, send: impl FnOnce(&mut Frame) -> Result<(), E>) -> Result<(), E> {
-    let sent = send(&mut part);
-    if sent.is_ok() {
-        mem::forget(part);
-    }
-    sent
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ fn each_file_is_a_key_and_what_makes_none_is_named() {
     write("deep/over-limit", &[b'x'; 1001]);
     write("empty", b"");
     write("con\ntrol", b"x");
-    write(&"n".repeat(250), b"x");
+    write(&"n".repeat(251), b"x");
     symlink("text", root.join("link")).expect("it is ours");
     symlink("..", root.join("deep/loop")).expect("it is ours");
     symlink("nowhere", root.join("dangling")).expect("it is ours");

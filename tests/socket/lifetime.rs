@@ -20,10 +20,7 @@ fn the_end_of_the_context_is_an_error_of_its_own() {
     assert_eq!(socket.receive(&mut frame), Err(Errno::ETERM));
     assert_eq!(socket.events(), Err(Errno::ETERM));
     let message = socket.receive_message().unwrap_err();
-    assert_eq!(
-        message.to_string(),
-        "receive (DEALER): Context was terminated; close the socket; its context has ended"
-    );
+    assert_eq!(message.to_string(), "receive (DEALER): Context was terminated; close the socket");
     let mut frames = vec![Frame::copy_from(b"kept")];
     for result in
         [socket.send("late"), socket.send(&["late", "too"]), socket.send_frames(&mut frames)]

@@ -66,7 +66,6 @@ fn a_list_that_was_never_polled_is_harmless() {
         let (_left, right) = pair(&context).unwrap();
         let mut list = set.clear();
         list.push(&right, Interest::READABLE);
-        std::mem::forget(list);
     }
     assert_eq!(set.ready(0), Events::NONE);
     assert_eq!(set.clear().poll(Some(Duration::ZERO)), Ok(0));

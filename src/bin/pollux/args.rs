@@ -273,7 +273,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// What the keys of --dir begin with
-    #[arg(long, requires = "dir", default_value = "/")]
+    #[arg(long, requires = "dir", default_value = "/", conflicts_with = "file")]
     pub(crate) prefix: OsString,
 }
 

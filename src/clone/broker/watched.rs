@@ -14,6 +14,18 @@ pub(super) struct Watch {
     pub(super) published: u64,
     /// Somebody subscribed since the last heartbeat and waits for one.
     pub(super) asked: bool,
+    /// The last subscriber has left. It goes on counting for a while: who comes
+    /// at the same moment may have had a heartbeat already, to which the next
+    /// must fit.
+    is_left: bool,
+    /// It was so at the last round of heartbeats.
+    was_left: bool,
+}
+
+impl Watch {
+    pub(super) fn new(sequence: Sequence, published: u64) -> Watch {
+        Watch { sequence, published, asked: false, is_left: false, was_left: false }
+    }
 }
 
 /// Watched subtrees by prefix.
@@ -29,15 +41,18 @@ pub(super) struct Watched {
     limit: usize,
     /// Watches with `asked` set.
     asked: usize,
+    /// Watches with `is_left` set.
+    left: usize,
 }
 
 impl Watched {
     pub(super) fn new(limit: usize) -> Watched {
-        Watched { by_prefix: HashMap::new(), lengths: Vec::new(), limit, asked: 0 }
+        Watched { by_prefix: HashMap::new(), lengths: Vec::new(), limit, asked: 0, left: 0 }
     }
 
+    /// How many somebody is subscribed to.
     pub(super) fn len(&self) -> usize {
-        self.by_prefix.len()
+        self.by_prefix.len() - self.left
     }
 
     pub(super) fn contains(&self, prefix: &[u8]) -> bool {
@@ -48,36 +63,69 @@ impl Watched {
     /// reached, there will be none. The whole tree's is always there, since
     /// clients join by it.
     pub(super) fn subscribe(&mut self, prefix: &[u8], sequence: Sequence, published: u64) -> bool {
-        if let Some(watch) = self.by_prefix.get_mut(prefix) {
-            if !watch.asked {
-                watch.asked = true;
-                self.asked += 1;
+        if !self.contains(prefix) {
+            if self.is_full() && self.left > 0 {
+                self.retain(|_| false);
             }
-            return true;
+            if self.is_full() && !prefix.is_empty() {
+                return false;
+            }
+            self.insert(prefix, Watch::new(sequence, published));
         }
-        let subtrees = self.by_prefix.len() - usize::from(self.contains(b""));
-        if subtrees >= self.limit && !prefix.is_empty() {
-            return false;
-        }
-        self.by_prefix.insert(prefix.into(), Watch { sequence, published, asked: true });
-        self.asked += 1;
-        match self.lengths.binary_search_by_key(&prefix.len(), |&(length, _)| length) {
-            Ok(at) => self.lengths[at].1 += 1,
-            Err(at) => self.lengths.insert(at, (prefix.len(), 1)),
+        if let Some(watch) = self.by_prefix.get_mut(prefix) {
+            self.asked += usize::from(!watch.asked);
+            self.left -= usize::from(watch.is_left);
+            (watch.asked, watch.is_left, watch.was_left) = (true, false, false);
         }
         true
     }
 
+    fn is_full(&self) -> bool {
+        let subtrees = self.by_prefix.len() - usize::from(self.contains(b""));
+        subtrees >= self.limit
+    }
+
+    fn insert(&mut self, prefix: &[u8], watch: Watch) {
+        self.by_prefix.insert(prefix.into(), watch);
+        match self.lengths.binary_search_by_key(&prefix.len(), |&(length, _)| length) {
+            Ok(at) => self.lengths[at].1 += 1,
+            Err(at) => self.lengths.insert(at, (prefix.len(), 1)),
+        }
+    }
+
     /// The last subscriber of the heartbeat of `prefix` has left.
     pub(super) fn unsubscribe(&mut self, prefix: &[u8]) {
-        let Some(watch) = self.by_prefix.remove(prefix) else { return };
-        self.asked -= usize::from(watch.asked);
-        if let Ok(at) = self.lengths.binary_search_by_key(&prefix.len(), |&(length, _)| length) {
-            self.lengths[at].1 -= 1;
-            if self.lengths[at].1 == 0 {
-                self.lengths.remove(at);
-            }
+        if let Some(watch) = self.by_prefix.get_mut(prefix) {
+            self.asked -= usize::from(watch.asked);
+            watch.asked = false;
+            self.left += usize::from(!watch.is_left);
+            watch.is_left = true;
         }
+    }
+
+    /// A round of heartbeats went out: stops to count where nobody has come
+    /// back since the last one.
+    pub(super) fn end_round(&mut self) {
+        if self.left > 0 {
+            self.retain(|watch| !watch.was_left);
+            self.by_prefix.values_mut().for_each(|watch| watch.was_left = watch.is_left);
+        }
+    }
+
+    /// Removes watches that have been left.
+    fn retain(&mut self, keep: impl Fn(&Watch) -> bool) {
+        let (lengths, left) = (&mut self.lengths, &mut self.left);
+        self.by_prefix.retain(|prefix, watch| {
+            let keep = !watch.is_left || keep(watch);
+            if !keep {
+                *left -= 1;
+                if let Ok(at) = lengths.binary_search_by_key(&prefix.len(), |&(len, _)| len) {
+                    lengths[at].1 -= 1;
+                }
+            }
+            keep
+        });
+        lengths.retain(|&(_, prefixes)| prefixes > 0);
     }
 
     /// A change of `key` was published. The whole tree's figures are the
@@ -100,7 +148,7 @@ impl Watched {
     ) -> impl Iterator<Item = (&'a [u8], Watch)> + 'a {
         self.lengths.iter().filter_map(move |&(length, _)| {
             let (prefix, watch) = self.by_prefix.get_key_value(key.get(..length)?)?;
-            Some((&**prefix, *watch))
+            (!watch.is_left).then_some((&**prefix, *watch))
         })
     }
 
@@ -108,7 +156,7 @@ impl Watched {
     /// the map is another in each run, and a simulation must replay exactly.
     pub(super) fn due(&self, due: impl Fn(&Watch) -> bool) -> Vec<(&[u8], Watch)> {
         let watched = self.by_prefix.iter().map(|(prefix, watch)| (&**prefix, *watch));
-        let mut due: Vec<_> = watched.filter(|(_, watch)| due(watch)).collect();
+        let mut due: Vec<_> = watched.filter(|(_, watch)| !watch.is_left && due(watch)).collect();
         due.sort_unstable_by_key(|&(prefix, _)| prefix);
         due
     }
@@ -158,6 +206,7 @@ mod tests {
         assert!(watched.subscribe(b"/a/", sequence(0), 0));
         assert!(watched.subscribe(b"/a/", sequence(0), 0), "a known one is no new one");
         assert!(!watched.subscribe(b"/b/", sequence(0), 0));
+        watched.unsubscribe(b"/a/");
         watched.unsubscribe(b"/a/");
         watched.unsubscribe(b"/never/");
         assert!(!watched.any_asked());

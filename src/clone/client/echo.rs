@@ -16,6 +16,10 @@ use crate::time::Time;
 /// A key no longer needed stays subscribed for this long: who writes it again
 /// and again need not wait for the subscription each time.
 const LINGER: Duration = Duration::from_secs(2);
+/// A heartbeat has its subtree in the key frame, behind `HUGZ`, and that takes
+/// 255 bytes; some transports lose subscriptions a few bytes earlier. Any part
+/// of a directory covers its keys, too.
+const LONGEST_DIRECTORY: usize = 240;
 /// A watched key.
 #[derive(Debug)]
 struct EchoKey {
@@ -133,7 +137,7 @@ impl EchoKeys {
 
     fn directory(&mut self, key: &[u8], topics: &mut Topics, out: &mut impl ClientOutbox) -> u32 {
         let end = key.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
-        let topic = [HUGZ, &key[..end]].concat();
+        let topic = [HUGZ, &key[..end.min(LONGEST_DIRECTORY)]].concat();
         if let Some(&id) = self.by_topic.get(&topic[..]) {
             self.directories[id as usize].keys += 1;
             return id;

@@ -261,8 +261,7 @@ fn without_the_heartbeat_of_the_directory_a_change_goes_all_the_same() {
 
 #[test]
 fn a_client_without_subtrees_only_writes() {
-    let mut config = ClientConfig::default();
-    config.max_echo_keys = 8;
+    let config = ClientConfig { max_echo_keys: 8, ..ClientConfig::default() };
     let mut world = World::with(Dialect::Extended, config);
     world.start();
     world.run(100 * MS);
