@@ -111,7 +111,7 @@ impl Process {
     }
 
     /// Whether it has ended by now.
-    pub fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         if self.status.is_none() {
             self.status = self.ended.try_recv().ok();
         }
@@ -290,7 +290,7 @@ impl Lines {
     }
 
     /// All that came so far.
-    pub fn seen(&self) -> String {
+    pub(crate) fn seen(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().expect("nobody panics with it")).into_owned()
     }
 }
