@@ -161,7 +161,7 @@ impl Broker {
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + self.config.heartbeat;
             self.send_heartbeats(now, |_| true, out);
-            self.watched.drop_left();
+            self.watched.end_round();
         } else if self.watched.any_asked() && now >= self.answer_at {
             self.send_heartbeats(now, |watch| watch.asked, out);
         }

@@ -308,6 +308,14 @@ impl Client {
         self.broker.map_or(self.config.limits, |broker| broker.limits)
     }
 
+    /// A broker may still have larger entries than it takes by now.
+    fn decode_limits(&self) -> Limits {
+        let (mut limits, ours) = (self.limits(), self.config.limits);
+        limits.max_key = limits.max_key.max(ours.max_key);
+        limits.max_value = limits.max_value.max(ours.max_value);
+        limits
+    }
+
     fn is_extended(&self) -> bool {
         self.broker.is_some_and(|broker| broker.extended)
     }

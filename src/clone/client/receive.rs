@@ -64,7 +64,7 @@ impl Client {
     /// Takes a message of the SUB.
     pub fn handle_update(&mut self, now: Time, message: Message<'_>, out: &mut impl ClientOutbox) {
         self.stats.updates += 1;
-        let (limits, mut scratch) = (self.limits(), Scratch::default());
+        let (limits, mut scratch) = (self.decode_limits(), Scratch::default());
         match decode(message, &limits, &mut self.stats, &mut scratch) {
             Some(kvmsg) if kvmsg.key.starts_with(HUGZ) => self.heartbeat(now, &kvmsg, out),
             Some(kvmsg) if is_reserved(kvmsg.key) || kvmsg.sequence == Sequence::ZERO => {
@@ -118,15 +118,18 @@ impl Client {
             return;
         };
         let subtree = &mut self.subtrees[index];
+        let is_whole = subtree.is_whole();
         if let Some(baseline) = &mut subtree.watch.baseline {
             baseline.received += 1;
             baseline.newest = sequence;
             // Who follows everything sees every sequence.
             if let Some(last) = last
-                && subtree.is_whole()
+                && is_whole
                 && sequence > last.next()
             {
                 let missed = sequence.get() - last.get() - 1;
+                // Known by now: the next heartbeat need not tell it again.
+                baseline.received += missed;
                 self.gap(now, index, Sequence::from_u64(sequence.get() - 1), Some(missed), out);
             }
         }
@@ -234,7 +237,11 @@ impl Client {
         if let Some(sequence) = kvmsg.properties.parse("applied") {
             self.answer(now, uuid, Answer::Applied(sequence), out);
         } else if let Some(reason) = kvmsg.properties.get("refused") {
-            self.answer(now, uuid, Answer::Refused(reason), out);
+            let answer = match reason {
+                b"forgotten" => Answer::Forgotten,
+                _ => Answer::Refused(reason),
+            };
+            self.answer(now, uuid, answer, out);
         }
     }
 
@@ -282,11 +289,16 @@ impl Client {
                 subtree.verified = Some(Verified { node: info.node, sequence });
                 subtree.fruitless = 0;
             }
-        } else if !goes_on || newest > subtree.snapshot_end {
+        } else {
             let missed = counted.and_then(|counted| counted.checked_sub(before.received));
-            self.gap(now, index, newest, missed.filter(|&missed| missed > 0), out);
+            // Only who follows everything can tell how far the loss may reach:
+            // of a subtree watched anew the broker need not know its last change.
+            let is_bounded = subtree.is_whole() && goes_on;
+            let newest = if is_bounded { newest } else { Sequence::MAX };
+            if newest > subtree.snapshot_end {
+                self.gap(now, index, newest, missed.filter(|&missed| missed > 0), out);
+            }
         }
-        // Else all that is missing was published before the last snapshot ended.
     }
 
     /// An RFC 12 server's heartbeat: its current sequence, nothing more.

@@ -95,7 +95,7 @@ pub(crate) struct Subtree {
     pub(crate) verified: Option<Verified>,
     /// Where the last snapshot ended.
     pub(crate) snapshot_end: Sequence,
-    /// Changes up to here may be missing.
+    /// Changes up to here were perhaps lost since a snapshot was asked for.
     pub(crate) missed: Sequence,
     pub(crate) watch: Watch,
     /// Its subscription is live: an echo of a change cannot be missed.

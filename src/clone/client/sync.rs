@@ -22,8 +22,9 @@ pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A broker that knows the extensions answers the subscription to its heartbeat
 /// when it is back: after it was lost, ask without proof only after this long,
 /// in case that another kind of server takes its place.
-const REPLACED: Duration = Duration::from_secs(15);
-/// A subtree without heartbeats is asked for changes every so many of them.
+pub(super) const REPLACED: Duration = Duration::from_secs(15);
+/// A subtree without heartbeats is asked for changes every so many of them, but
+/// not more often than once a second.
 const POLL_HEARTBEATS: u32 = 3;
 /// After a limit was reached: as after so many attempts in vain.
 const LIMIT_BACK_OFF: u32 = 8;
@@ -79,6 +80,10 @@ impl Client {
     pub(super) fn await_proof(&mut self, now: Time, index: usize, out: &mut impl ClientOutbox) {
         let is_extended = self.is_extended();
         self.subscribe_plain(out);
+        if self.attempt.as_ref().is_some_and(|attempt| attempt.is_for(index)) {
+            // Asked before the proof that is awaited now.
+            self.attempt = None;
+        }
         let subtree = &mut self.subtrees[index];
         subtree.state = SubtreeState::Waiting;
         subtree.is_live = false;
@@ -229,6 +234,8 @@ impl Client {
         let node = self.broker.filter(|broker| broker.extended).and_then(|broker| broker.node);
         let subtree = &mut self.subtrees[index];
         subtree.state = SubtreeState::Syncing;
+        // Whatever was lost before the request is in the answer.
+        subtree.missed = Sequence::ZERO;
         let since = subtree
             .verified
             .filter(|verified| node.is_some() && verified.node == node)
@@ -300,17 +307,22 @@ impl Client {
         message: Message<'_>,
         out: &mut impl ClientOutbox,
     ) {
-        let (limits, mut scratch) = (self.limits(), Scratch::default());
+        let (limits, mut scratch) = (self.decode_limits(), Scratch::default());
         let Some(attempt) = &mut self.attempt else {
             self.stats.unasked += 1;
             return;
         };
+        let Some(kvmsg) = receive::decode(message, &limits, &mut self.stats, &mut scratch) else {
+            attempt.is_damaged = true;
+            return;
+        };
         attempt.deadline = now + attempt.timeout;
-        match receive::decode(message, &limits, &mut self.stats, &mut scratch) {
-            Some(kvmsg) if kvmsg.key == KTHXBAI => self.finish(now, &kvmsg, out),
-            Some(kvmsg) if is_reserved(kvmsg.key) => self.stats.malformed += 1,
-            Some(kvmsg) => self.entry(now, &kvmsg, out),
-            None => attempt.is_damaged = true,
+        if kvmsg.key == KTHXBAI {
+            self.finish(now, &kvmsg, out);
+        } else if is_reserved(kvmsg.key) {
+            self.stats.malformed += 1;
+        } else {
+            self.entry(now, &kvmsg, out);
         }
     }
 
@@ -422,13 +434,18 @@ impl Client {
             self.prove_all(now, out);
             return self.current(now, index);
         }
+        if !self.is_online {
+            // It lives, but its updates do not come: not for ever.
+            self.heard = now;
+            self.wake_at(now + REPLACED);
+        }
         self.learn(now, info, out);
-        let subtree = &mut self.subtrees[index];
-        if !is_known || !subtree.is_live {
+        if !is_known {
             // A good start, but changes may have gone by before the
             // subscription was live: the proof is awaited, then the rest asked for.
             return;
         }
+        let subtree = &mut self.subtrees[index];
         if subtree.missed > subtree.snapshot_end {
             subtree.fruitless += 1;
             return self.queue(now, index);
@@ -466,7 +483,7 @@ impl Client {
     fn poll_time(&self, now: Time, index: usize) -> Time {
         match self.broker {
             Some(broker) if self.subtrees[index].watch.is_absent => {
-                now + broker.heartbeat * POLL_HEARTBEATS
+                now + (broker.heartbeat * POLL_HEARTBEATS).max(ASK_AGAIN)
             }
             Some(_) if !self.has_heartbeats => now + self.config.heartbeat_timeout,
             _ => Time::NEVER,

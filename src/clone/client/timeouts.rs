@@ -7,7 +7,7 @@ use super::attempt::Target;
 use super::event::ResyncReason;
 use super::outbox::ClientOutbox;
 use super::subtree::SubtreeState;
-use super::sync::ASK_AGAIN;
+use super::sync::{ASK_AGAIN, REPLACED};
 use crate::time::Time;
 
 /// So many requests for a subtree's heartbeat without an answer: the broker
@@ -57,6 +57,8 @@ impl Client {
             Some(broker) if self.has_heartbeats && self.is_online => {
                 self.heard + broker.patience(&self.config)
             }
+            // Only its snapshots came so far.
+            Some(_) if !self.is_online => self.heard + REPLACED,
             _ => Time::NEVER,
         }
     }
@@ -68,7 +70,8 @@ impl Client {
         }
         let subtree = &mut self.subtrees[index];
         if subtree.watch.ask_at <= now {
-            subtree.watch.asked += 1;
+            // Nothing at all comes from a broker that is not heard.
+            subtree.watch.asked += u32::from(self.is_online);
             if subtree.watch.asked > ASKED_ENOUGH {
                 // Its changes are asked for instead, as proof must do the
                 // plain heartbeat.

@@ -119,6 +119,20 @@ fn a_refused_change_has_no_effect() {
 }
 
 #[test]
+fn what_the_broker_forgot_is_not_called_refused() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    world.net.lose_changes = 2;
+    let older = world.set("/a/1", "older");
+    let uuid = world.set("/a/1", "forget me");
+    world.run(SECOND);
+    assert_eq!(world.answers(), [(uuid, "timed out")], "it may have been applied");
+    // For the same reason the older one must not be sent again.
+    world.run(10 * SECOND);
+    assert_eq!(world.answers(), [(uuid, "timed out"), (older, "timed out")]);
+    assert_eq!(world.client.stats().resent, 1);
+}
+
+#[test]
 fn changes_of_a_key_arrive_in_order() {
     let mut world = World::synced(Dialect::Extended, &["/a/"]);
     world.net.change_delay = 20 * MS;
@@ -261,8 +275,7 @@ fn without_the_heartbeat_of_the_directory_a_change_goes_all_the_same() {
 
 #[test]
 fn a_client_without_subtrees_only_writes() {
-    let mut config = ClientConfig::default();
-    config.max_echo_keys = 8;
+    let config = ClientConfig { max_echo_keys: 8, ..ClientConfig::default() };
     let mut world = World::with(Dialect::Extended, config);
     world.start();
     world.run(100 * MS);

@@ -156,11 +156,10 @@ fn configurations_that_cannot_work_are_refused() {
     assert_eq!(follow(&["/a\n/"]), r#"subtree "/a\n/": has a control byte, which no key has"#);
     assert!(follow(&["HUGZ"]).contains("reserved"));
     assert!(follow(&[&"x".repeat(256)]).contains("longer than any key"));
-    let mut config = ClientConfig::default();
-    config.max_pending = 0;
+    let config = ClientConfig { max_pending: 0, ..ClientConfig::default() };
     assert!(refused(config).starts_with("max_pending: expected 1 to"));
-    let mut config = ClientConfig::default();
-    config.resend_after = std::time::Duration::ZERO;
+    let resend_after = std::time::Duration::ZERO;
+    let config = ClientConfig { resend_after, ..ClientConfig::default() };
     assert_eq!(refused(config), "resend_after: expected at least 1 ms");
     assert!(matches!(
         Client::new(ClientConfig::follow(["/a/", "/a/b"]), 1),

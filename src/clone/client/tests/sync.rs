@@ -1,5 +1,7 @@
 //! Joining, following, noticing losses, joining again.
 
+use std::time::Duration;
+
 use super::broker::{Dialect, message};
 use super::world::{MS, SECOND, World};
 use crate::clone::client::{ClientConfig, Event, SubtreeState, Why};
@@ -71,6 +73,43 @@ fn a_snapshot_without_proof_is_a_start_and_no_more() {
     world.run(3 * SECOND);
     assert_eq!(world.milestones(), ["Synced"]);
     assert_eq!(world.client.stats().deltas, 1, "the rest came as changes");
+    world.assert_equal();
+}
+
+#[test]
+fn without_updates_no_snapshot_makes_a_client_current() {
+    let mut world = World::new(Dialect::Extended, &["/a/"]);
+    world.net.lose_heartbeats = u32::MAX;
+    world.net.lose_updates = u32::MAX;
+    world.broker.put(b"/a/1", b"one");
+    world.start();
+    for _ in 0..60 {
+        world.run(SECOND);
+        assert!(!world.client.is_current());
+    }
+    assert_eq!(world.client.len(), 1, "readable all the same");
+    let requests = world.broker.requests.len();
+    assert!((2..10).contains(&requests), "{requests}");
+    world.net.lose_heartbeats = 0;
+    world.net.lose_updates = 0;
+    world.run(3 * SECOND);
+    assert!(world.client.is_current());
+}
+
+#[test]
+fn entries_over_the_limit_of_a_new_run_are_taken() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    let frames = frames(
+        HUGZ,
+        world.broker.sequence,
+        b"chp=2\nnode=0000000000000abc\nmaxval=3\nmaxkey=4\n",
+        b"",
+    );
+    world.inject_update(&frames);
+    let now = world.now();
+    assert!(world.client.set(now, b"/a/1", b"long", None, &mut world.net).is_err());
+    world.broker.put(b"/a/long", b"and longer");
+    world.run(5 * MS);
     world.assert_equal();
 }
 
@@ -205,19 +244,22 @@ fn a_deletion_lost_during_the_snapshot_leaves_no_zombie() {
 
 #[test]
 fn losses_before_the_end_of_the_snapshot_do_not_matter() {
-    let mut world = World::synced(Dialect::Extended, &["/a/"]);
-    world.net.request_delay = 1500 * MS;
-    world.net.lose_updates = 1;
-    world.broker.put(b"/a/1", b"lost");
-    world.run(1100 * MS);
-    assert_eq!(world.milestones(), ["Gap", "Resync Gap"]);
-    // Lost before the broker hears the request, counted while it is under way.
-    world.net.lose_updates = 1;
-    world.broker.put(b"/a/2", b"lost, too");
-    world.run(10 * SECOND);
-    assert_eq!(world.milestones(), ["Gap", "Resync Gap", "Synced"]);
-    assert_eq!(world.client.stats().requests, 2);
-    world.assert_equal();
+    // Only who follows everything can tell; a subtree is asked for once more.
+    for (subtree, requests) in [("", 2), ("/a/", 3)] {
+        let mut world = World::synced(Dialect::Extended, &[subtree]);
+        world.net.request_delay = 1500 * MS;
+        world.net.lose_updates = 1;
+        world.broker.put(b"/a/1", b"lost");
+        world.run(1100 * MS);
+        assert_eq!(world.milestones(), ["Gap", "Resync Gap"]);
+        // Lost before the broker hears the request, counted while it is under way.
+        world.net.lose_updates = 1;
+        world.broker.put(b"/a/2", b"lost, too");
+        world.run(10 * SECOND);
+        assert_eq!(world.milestones(), ["Gap", "Resync Gap", "Synced"]);
+        assert_eq!(world.client.stats().requests, requests);
+        world.assert_equal();
+    }
 }
 
 #[test]
@@ -550,7 +592,7 @@ fn times_to_live_count_down_and_only_the_broker_deletes() {
     assert!(second <= 2500 * MS && second > 2400 * MS, "{second:?}");
     assert_eq!(remaining(&world, b"/a/3"), None);
     world.run(5 * SECOND);
-    assert_eq!(remaining(&world, b"/a/2"), Some(0 * MS), "due, the broker has not said so");
+    assert_eq!(remaining(&world, b"/a/2"), Some(Duration::ZERO), "due, the broker has not said so");
     world.broker.change(b"/a/2", b"", None, b"why=expired\n");
     world.run(5 * MS);
     assert_eq!(world.client.get(b"/a/2"), None);

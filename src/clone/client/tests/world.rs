@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::broker::{Broker, Dialect, Frames, Map, Send};
-use crate::clone::Collector;
 use crate::clone::SendFailure;
-use crate::clone::client::{Client, ClientConfig, ClientOutbox, Event};
-use crate::clone::kvmsg::{FRAMES, HUGZ, KTHXBAI, is_reserved};
+use crate::clone::client::{Client, ClientConfig, ClientOutbox, Collector, Event};
+use crate::clone::kvmsg::{FRAMES, HUGZ, KTHXBAI};
 use crate::clone::sequence::Sequence;
 use crate::message::Message;
 use crate::time::Time;
@@ -368,14 +367,16 @@ impl World {
             }
         }
         if let Some((sequence, map)) = update.map {
-            self.check_proof(sequence, &map, is_reserved(frames[0]));
+            let topic = [HUGZ, &self.subtrees.concat()].concat();
+            if frames[0] == KTHXBAI || frames[0] == topic {
+                self.check_proof(sequence, &map);
+            }
         }
     }
 
     /// No silent staleness: a client that is current after a heartbeat has all
     /// that was published before it.
-    fn check_proof(&mut self, sequence: Sequence, map: &Map, is_control: bool) {
-        assert!(is_control);
+    fn check_proof(&self, sequence: Sequence, map: &Map) {
         if self.broker.dialect == Dialect::Extended
             && self.client.is_current()
             && self.client.stats().unwatched == 0
