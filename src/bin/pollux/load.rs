@@ -34,15 +34,12 @@ const BATCHES_AHEAD: usize = 4;
 /// Changes under way at the same time.
 const MAX_UNDER_WAY: usize = 10_000;
 
-/// Keys that may wait for the proof that their echo will be heard.
-const MAX_ECHO_KEYS: usize = 4096;
-
 /// `pollux load`.
 pub(crate) fn run(common: &Common, args: LoadArgs) -> Result<(), Failure> {
     let source = Source::of(args)?;
     let mut config = ClientConfig::default();
     config.max_pending = MAX_UNDER_WAY;
-    config.max_echo_keys = MAX_ECHO_KEYS;
+    config.echo_directories = true;
     let bar = source.bar();
     let mut session = Session::open(common, config, Load::new(source, bar))?;
     let outcome = session.run();

@@ -65,9 +65,8 @@ impl Recent {
     pub(super) fn get(&self, uuid: &Uuid) -> Option<Sequence> {
         let hash = hash(&self.hasher, uuid);
         let find = |table: &HashTable<u32>| {
-            let found = table.find(hash, |&number| {
-                self.entry(number).is_some_and(|entry| entry.uuid == *uuid)
-            });
+            let found = table
+                .find(hash, |&number| self.entry(number).is_some_and(|entry| entry.uuid == *uuid));
             found.and_then(|&number| self.entry(number)).map(|entry| entry.sequence)
         };
         find(&self.young).or_else(|| find(&self.old))
