@@ -106,8 +106,9 @@ fn sender(push: Bare, received: &AtomicU64, first: u64, value_len: usize) -> u64
     let mut number = first;
     let mut send = |key: &[u8]| {
         number += 1;
-        let mut uuid = [0; 16];
-        uuid[..8].copy_from_slice(&number.to_be_bytes());
+        // As our clients make them: a number behind what is random once.
+        let mut uuid = [0xa7; 16];
+        uuid[8..].copy_from_slice(&number.to_be_bytes());
         value[..8].copy_from_slice(&number.to_be_bytes());
         push.send_all(&[key, &[0; 8], &uuid, b"", &value]);
     };

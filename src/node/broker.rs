@@ -7,10 +7,11 @@ use super::Endpoints;
 use super::port::Port;
 use crate::clone::SendFailure;
 use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
+use crate::clone::kvmsg::FRAMES;
 use crate::clone::{Collector, Sequence};
 use crate::message::Message;
 use crate::reactor::{Context, Flow, Registry, SocketKey, TimerKey};
-use crate::socket::{Socket, SocketType};
+use crate::socket::{Errno, Frame, FrameList, Interest, Slices, Socket, SocketType};
 use crate::time::Time;
 
 /// What a [`BrokerNode`] is made with, beyond its machine's [`BrokerConfig`].
@@ -73,6 +74,8 @@ pub struct BrokerNode {
     endpoints: Endpoints,
     sockets: Option<Sockets>,
     ports: Option<Ports>,
+    /// The frames of the change at work.
+    frames: FrameList,
 }
 
 #[derive(Debug)]
@@ -92,6 +95,9 @@ struct Ports {
     /// What the timer is set to.
     armed: Time,
 }
+
+/// Changes handled in one turn, before others have theirs.
+const CHANGES_AT_ONCE: usize = 64;
 
 /// Bytes of a frame that a subscriber may send; the longest topic is `HUGZ` and a key.
 const MAX_SUBSCRIPTION: u64 = 128 * 1024;
@@ -121,7 +127,8 @@ impl BrokerNode {
             }
         };
         let machine = Broker::new(options.config, Time::ZERO);
-        Ok(BrokerNode { machine, endpoints, sockets: Some(sockets), ports: None })
+        let (sockets, frames) = (Some(sockets), FrameList::default());
+        Ok(BrokerNode { machine, endpoints, sockets, ports: None, frames })
     }
 
     /// Hands the sockets to the loop. `project` leads from the application's
@@ -149,9 +156,11 @@ impl BrokerNode {
         let updates = registry.on_message(sockets.updates, move |state: &mut S, cx, message| {
             project(state).on_subscription(cx, message)
         })?;
-        let changes = registry.on_message(sockets.changes, move |state: &mut S, cx, message| {
-            project(state).on_change(cx, message)
-        })?;
+        let changes = registry.on_ready(
+            sockets.changes,
+            Interest::READABLE,
+            move |state: &mut S, cx, _| project(state).on_changes(cx),
+        )?;
         let timer =
             registry.add_standing_timer(move |state: &mut S, cx| project(state).on_timer(cx));
         registry.rearm(timer, now)?;
@@ -250,10 +259,48 @@ impl BrokerNode {
         Ok(Flow::Continue)
     }
 
-    fn on_change<S>(&mut self, cx: &mut Context<'_, S>, message: Message<'_>) -> io::Result<Flow> {
+    /// Takes changes from their socket, as many as a socket may have in one turn.
+    ///
+    /// Not by `on_message`, which lends the frames only: most changes are published
+    /// with the very frames they came in.
+    fn on_changes<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<Flow> {
+        let mut result = Ok(Flow::Continue);
+        for _ in 0..CHANGES_AT_ONCE {
+            match self.on_change(cx) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.frames.clear();
+        result
+    }
+
+    /// Takes one change; false if there is none.
+    fn on_change<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<bool> {
+        let Some(ports) = self.ports else { return Ok(false) };
         let now = cx.now();
-        self.with_outbox(cx, |machine, out| machine.handle_change(now, message, out));
-        Ok(Flow::Continue)
+        let mut slices = Slices::new();
+        match self.frames.receive(cx.socket(ports.changes)?, &mut slices) {
+            Ok(None) => {}
+            Ok(Some(frame)) => slices.push(frame),
+            Err(Errno::EAGAIN) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        }
+        let change = Message::new(&slices);
+        let mut out = Outbox { registry: cx, ports, change, forward: None };
+        self.machine.handle_change(now, change, &mut out);
+        let forward = out.forward;
+        drop(slices);
+        if let Some(sequence) = forward {
+            let updates = cx.socket(ports.updates)?;
+            self.frames.forward(updates, FRAMES, Frame::copy_from(&sequence))?;
+        }
+        self.set_timer(cx);
+        Ok(true)
     }
 
     fn on_timer<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<Flow> {
@@ -274,22 +321,61 @@ impl BrokerNode {
         registry: &mut Registry<S>,
         act: impl FnOnce(&mut Broker, &mut Outbox<'_, S>) -> R,
     ) -> Option<R> {
-        let ports = self.ports.as_mut()?;
-        let result = act(&mut self.machine, &mut Outbox { registry, ports: *ports });
+        let ports = self.ports?;
+        let mut out = Outbox { registry, ports, change: Message::new(&[]), forward: None };
+        let result = act(&mut self.machine, &mut out);
+        self.set_timer(registry);
+        Some(result)
+    }
+
+    /// Sets the timer to the machine's next deadline.
+    fn set_timer<S>(&mut self, registry: &mut Registry<S>) {
+        let Some(ports) = &mut self.ports else { return };
         let next = self.machine.next_deadline().unwrap_or(Time::NEVER);
         if next != ports.armed {
             ports.armed = next;
             // Stale only if the application cancelled it behind our back.
             let _ = registry.rearm(ports.timer, next);
         }
-        Some(result)
     }
 }
 
-/// The machine's messages go straight into the sockets.
+/// The machine's messages go straight into the sockets, but for a change that is
+/// published as it came: that waits until the machine has done with its frames.
 struct Outbox<'a, S> {
     registry: &'a mut Registry<S>,
     ports: Ports,
+    /// The change at work, or nothing.
+    change: Message<'a>,
+    /// Its new sequence, if it is to go on in its own frames.
+    forward: Option<[u8; 8]>,
+}
+
+impl<S> Outbox<'_, S> {
+    /// Whether `frames` are those of the change at work but for the sequence.
+    fn is_change(&self, frames: &[&[u8]; FRAMES]) -> bool {
+        let &[key, _, uuid, properties, body] = self.change.frames() else { return false };
+        std::ptr::eq(body, frames[4])
+            && std::ptr::eq(key, frames[0])
+            && std::ptr::eq(properties, frames[3])
+            && uuid == frames[2]
+    }
+
+    /// Sends what waits, for something else is to be sent after it.
+    fn flush(&mut self) -> Result<(), SendFailure> {
+        match (self.forward.take(), self.change.frames()) {
+            (Some(sequence), &[key, _, uuid, properties, body]) => {
+                self.send(&[key, &sequence, uuid, properties, body])
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn send(&self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
+        let port =
+            self.registry.socket(self.ports.updates).map_err(|_| SendFailure::Unreachable)?;
+        Port::send(port, frames)
+    }
 }
 
 impl<S> BrokerOutbox for Outbox<'_, S> {
@@ -299,10 +385,15 @@ impl<S> BrokerOutbox for Outbox<'_, S> {
         port.send_to(peer, frames)
     }
 
-    fn publish(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
-        let port =
-            self.registry.socket(self.ports.updates).map_err(|_| SendFailure::Unreachable)?;
-        Port::send(port, frames)
+    fn publish(&mut self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
+        self.flush()?;
+        match frames[1].try_into() {
+            Ok(sequence) if self.is_change(frames) => {
+                self.forward = Some(sequence);
+                Ok(())
+            }
+            _ => self.send(frames),
+        }
     }
 }
 
