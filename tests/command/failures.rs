@@ -70,9 +70,9 @@ fn a_broker_that_stops_answering_leaves_the_outcome_open() {
     broker.process.signal("STOP");
     load.write(b"{\"key\":\"/b\",\"value\":\"1\"}\n");
     let complaint = load.finish().failure(3);
-    assert!(complaint.contains("did not confirm 1 changes"), "{complaint}");
+    assert!(complaint.contains("did not confirm 1 change"), "{complaint}");
     assert!(complaint.contains("may have been applied or not"), "{complaint}");
-    assert!(complaint.contains("1 keys set"), "{complaint}");
+    assert!(complaint.contains("1 key set"), "{complaint}");
     broker.process.signal("CONT");
 }
 
