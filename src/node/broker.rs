@@ -22,9 +22,14 @@ pub struct BrokerOptions {
     /// process unless set.
     pub config: BrokerConfig,
     /// Messages kept for a subscriber that is slow to read, before it misses
-    /// some, notices, and resynchronises. Default 100,000.
+    /// some, notices, and resynchronises. Default 100,000. The limit counts
+    /// messages, not bytes: what is kept for all slow subscribers together is shared,
+    /// so it costs at most about this many values. With large values set it lower.
     pub updates_hwm: u32,
-    /// Messages of a snapshot in flight for one client. Default 4,096.
+    /// Messages of a snapshot in flight for one client. Default 4,096. Messages, not
+    /// bytes: a client that does not read holds so many values for up to
+    /// [`stall`](crate::clone::broker::SnapshotLimits::stall), or until it
+    /// disconnects. With large values set it lower.
     pub snapshot_hwm: u32,
     /// Changes that may wait to be read from one sender, who is then held
     /// back. Default 10,000.
@@ -94,6 +99,9 @@ struct Ports {
 /// Changes handled in one turn, before others have theirs.
 const CHANGES_AT_ONCE: usize = 64;
 
+/// Bytes of a frame that a subscriber may send; the longest topic is `HUGZ` and a key.
+const MAX_SUBSCRIPTION: u64 = 128 * 1024;
+
 /// How often neighbouring ports are tried for a wildcard.
 const WILDCARD_TRIES: usize = 64;
 
@@ -104,12 +112,13 @@ impl BrokerNode {
     ///
     /// # Errors
     /// An endpoint that cannot be used or is taken; the text names it and the
-    /// remedy.
+    /// remedy. A `start` above which there is no sequence left.
     pub fn bind(
         context: &zmq::Context,
         endpoint: &str,
         options: BrokerOptions,
     ) -> io::Result<BrokerNode> {
+        check_start(options.config.start)?;
         let (sockets, endpoints) = match endpoint.strip_suffix(":*") {
             Some(host) => Sockets::bind_neighbours(context, host, &options)?,
             None => {
@@ -123,10 +132,11 @@ impl BrokerNode {
     }
 
     /// Hands the sockets to the loop. `project` leads from the application's
-    /// state to this node.
+    /// state to this node. If the loop removes one of them (the context ended), the
+    /// others and the timer go within a heartbeat, as by [`detach`](BrokerNode::detach).
     ///
     /// # Errors
-    /// If the node is attached already, or the loop cannot take a socket.
+    /// If the node is or was attached to a loop, or the loop cannot take a socket.
     pub fn attach<S: 'static, F>(
         registry: &mut Registry<S>,
         state: &mut S,
@@ -136,10 +146,9 @@ impl BrokerNode {
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
     {
         let now = registry.now();
-        let sockets = project(state)
-            .sockets
-            .take()
-            .ok_or_else(|| io::Error::other("broker: it is attached to a loop already"))?;
+        let sockets = project(state).sockets.take().ok_or_else(|| {
+            io::Error::other("broker: it was attached to a loop before; make a new one")
+        })?;
         let snapshots = registry
             .on_message(sockets.snapshots, move |state: &mut S, cx, message| {
                 project(state).on_request(cx, message)
@@ -166,6 +175,31 @@ impl BrokerNode {
             drop(registry.remove(key));
         }
         let _ = registry.cancel(ports.timer);
+    }
+
+    /// Whether it is on a loop: before [`attach`](BrokerNode::attach) and after
+    /// [`detach`](BrokerNode::detach) it is not.
+    pub fn is_attached(&self) -> bool {
+        self.ports.is_some()
+    }
+
+    /// Removes the socket for changes behind the node's back, as the loop does
+    /// when the context ends.
+    #[cfg(test)]
+    pub(super) fn lose_changes<S>(&self, registry: &mut Registry<S>) {
+        let key = self.ports.map(|ports| ports.changes);
+        drop(key.and_then(|key| registry.remove(key).ok()).expect("a socket for changes"));
+    }
+
+    /// Detaches what is left if the loop has removed a socket.
+    fn detach_if_torn<S>(&mut self, registry: &mut Registry<S>) {
+        let Some(ports) = self.ports else { return };
+        let sockets = [ports.snapshots, ports.updates, ports.changes];
+        if !sockets.into_iter().all(|key| registry.contains(key)) {
+            let endpoint = &self.endpoints.snapshots;
+            log::error!("broker at {endpoint}: off the loop, which removed a socket of it");
+            self.detach(registry);
+        }
     }
 
     /// The endpoints bound, the first of which is what clients connect to.
@@ -275,6 +309,7 @@ impl BrokerNode {
             // It has fired: whatever comes next must be armed anew.
             ports.armed = Time::NEVER;
         }
+        self.detach_if_torn(cx);
         self.with_outbox(cx, |machine, out| machine.handle_timeout(now, out));
         Ok(Flow::Continue)
     }
@@ -368,6 +403,9 @@ impl Sockets {
         endpoints: &Endpoints,
         options: &BrokerOptions,
     ) -> io::Result<Sockets> {
+        for endpoint in [&endpoints.snapshots, &endpoints.updates, &endpoints.changes] {
+            check_path_is_free(endpoint)?;
+        }
         // A whole answer may stay behind for a client that is slow to read it;
         // a second is what an ending process grants it.
         let linger = Duration::from_secs(1);
@@ -390,6 +428,8 @@ impl Sockets {
             updates: Socket::builder(SocketType::XPub)
                 .verbose(true)
                 .send_hwm(options.updates_hwm)
+                // Subscriptions are all that comes in.
+                .max_message_size(MAX_SUBSCRIPTION)
                 .linger(linger)
                 .bind(&endpoints.updates)
                 .build(context)?,
@@ -419,6 +459,39 @@ impl Sockets {
             }
         }
         Err(last)
+    }
+}
+
+/// Sequences have to rise from one run to the next, by the clock unless the
+/// application knows better.
+fn check_start(start: Sequence) -> io::Result<()> {
+    if start == Sequence::MAX {
+        let problem = "start: no sequence lies above it; is the clock set beyond December 2040?";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    }
+    if start == Sequence::ZERO {
+        log::warn!(
+            "sequences begin at zero (a clock before 2025 does that): RFC 12 clients that know \
+             an earlier run will ignore this one until they are restarted"
+        );
+    }
+    Ok(())
+}
+
+/// libzmq removes the socket file that it finds at a path, also if another
+/// process listens there, who then is cut off without a word.
+fn check_path_is_free(endpoint: &str) -> io::Result<()> {
+    let Some(path) = endpoint.strip_prefix("ipc://") else { return Ok(()) };
+    // Never blocks: a listener with a full queue would block.
+    match mio::net::UnixStream::connect(path) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!(
+                "bind {endpoint}: Address already in use; choose another path or stop the other \
+                 process"
+            ),
+        )),
     }
 }
 
