@@ -82,7 +82,7 @@ impl Traffic {
         sub.connect(&self.endpoints.updates);
         sub.zmq().set_subscribe(b"/").expect("SUBSCRIBE");
         let (first, value_len) = (self.sent, self.value_len);
-        let rate = thread::scope(|scope| {
+        thread::scope(|scope| {
             let subscriber = scope.spawn(|| subscriber(sub, &received));
             let sender = scope.spawn(|| {
                 let sent = sender(push, &received, first, value_len);
@@ -95,8 +95,7 @@ impl Traffic {
             let (sent, rate) = sender.join().expect("sender");
             self.sent = sent;
             rate
-        });
-        rate
+        })
     }
 }
 
