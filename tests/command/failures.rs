@@ -118,6 +118,7 @@ fn a_wrong_command_line_is_explained() {
         (&["broker", "--bind", "udp://x"], "not supported"),
         (&["broker", "--heartbeat", "0.5ms"], "1ms to 1h"),
         (&["broker", "--max-value", "much"], "a number of bytes"),
+        (&["broker", "--max-value", "257M"], "at most 256M"),
         (&["load", "a", "--dir", "b"], "cannot be used with"),
         (&["load", "a", "--prefix", "/b/"], "cannot be used with"),
         (&["load", "--prefix", "/b/"], "--dir <DIR>"),
