@@ -179,6 +179,13 @@ impl Broker {
         self.snapshots.unblock();
     }
 
+    /// A change that [`BrokerOutbox::publish`] took could not be published after
+    /// all: counted; those that should have had it will notice the gap.
+    pub(crate) fn handle_unpublished(&mut self, why: &dyn std::fmt::Display) {
+        self.stats.publish_failed += 1;
+        warn_rarely(self.stats.publish_failed, "not published", why);
+    }
+
     // Changes -------------------------------------------------------------
 
     /// Handles a message from P+2: a `KVSET`.
