@@ -5,12 +5,17 @@
 //! that the caller implements; so the same machines run in production, where
 //! the caller is a node on a reactor, and in a simulator on virtual time.
 //!
+//! * [`broker`]: keeps the map, gives each change its number, serves snapshots;
+//! * [`client`]: a live copy of a broker's map, and changes to it;
 //! * [`kvmsg`]: the five-frame message, decoded without a copy and without a panic;
 //! * [`properties`]: the `name=value` lines of its fourth frame;
 //! * [`sequence`]: the number of a change, epoch and counter in one;
 //! * [`store`]: the map, with snapshots in slices, expiry, and a memory of deletions;
 //! * [`protocol`]: what goes over the wire, and why.
 
+pub mod broker;
+pub mod client;
+pub mod collector;
 pub mod kvmsg;
 pub mod properties;
 pub mod sequence;
@@ -21,6 +26,7 @@ pub mod protocol {
     #![doc = include_str!("PROTOCOL.md")]
 }
 
+pub use collector::Collector;
 pub use kvmsg::{DecodeError, KeyError, KvMsg, Limits, Uuid, check_key, is_reserved};
 pub use properties::{Properties, PropertiesBuf};
 pub use sequence::Sequence;

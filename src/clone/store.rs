@@ -141,6 +141,17 @@ impl fmt::Display for StoreFull {
 
 impl std::error::Error for StoreFull {}
 
+impl StoreFull {
+    /// The limit in one word, as the refusal of a change names it on the wire.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            StoreFull::Keys { .. } => "store-full-keys",
+            StoreFull::Bytes { .. } => "store-full-bytes",
+            StoreFull::Entry => "entry-too-large",
+        }
+    }
+}
+
 /// The map: keys with values, each with the number of its last change, when it
 /// expires, and a bounded memory of what was deleted.
 ///
@@ -269,6 +280,13 @@ impl Store {
         self.sequence = sequence;
         self.forget();
         true
+    }
+
+    /// Notes a change that changed nothing here, such as the deletion of a key
+    /// that is not there: its number counts as included from now on.
+    pub fn advance(&mut self, sequence: Sequence) {
+        debug_assert!(sequence > self.sequence, "sequences rise");
+        self.sequence = sequence;
     }
 
     /// How many keys live.

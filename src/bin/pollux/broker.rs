@@ -1,0 +1,142 @@
+//! `pollux broker`: keeps the state until Ctrl-C.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use pollux::clone::Collector;
+use pollux::clone::broker::Broker;
+use pollux::node::{BrokerNode, BrokerOptions};
+use pollux::reactor::{Flow, Missed, Reactor};
+use serde_json::json;
+
+use crate::args::{BrokerArgs, CollectorArg};
+use crate::exit::Failure;
+use crate::interrupt::on_interrupt;
+use crate::text::thousands;
+
+struct App {
+    broker: BrokerNode,
+    /// Changes applied when figures were last printed.
+    applied: u64,
+}
+
+/// `pollux broker`.
+pub(crate) fn run(args: &BrokerArgs, json: bool) -> Result<(), Failure> {
+    serve(args, json).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => Failure::Refused(format!(
+            "{error} (with --bind; --bind 'tcp://127.0.0.1:*' takes any that are free)"
+        )),
+        _ => Failure::system(&error),
+    })
+}
+
+fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
+    let context = zmq::Context::new();
+    let mut reactor = Reactor::new()?;
+    let broker = BrokerNode::bind(&context, &args.bind, options(args))?;
+    let mut app = App { broker, applied: 0 };
+    // Before anybody can know that we are here, and send a signal.
+    on_interrupt(&mut reactor, |_: &mut App| {})?;
+    BrokerNode::attach(&mut reactor, &mut app, |app| &mut app.broker)?;
+    if let Some(interval) = args.stats {
+        reactor.add_periodic(interval, Missed::Skip, move |app: &mut App, _| {
+            Ok(print(&app.figures(interval, json)))
+        });
+    }
+    print(&app.greeting(json));
+    reactor.run(&mut app)?;
+    let keys = app.broker.machine().store().len() as u64;
+    app.broker.detach(&mut reactor);
+    log::info!("ended in order with {} keys", thousands(keys));
+    Ok(())
+}
+
+fn options(args: &BrokerArgs) -> BrokerOptions {
+    let mut options = BrokerOptions::default();
+    let config = &mut options.config;
+    config.heartbeat = args.heartbeat;
+    config.collector = match args.collector {
+        CollectorArg::Pull => Collector::Pull,
+        CollectorArg::Sub => Collector::Sub,
+    };
+    let store = &mut config.store;
+    store.history = args.history.unwrap_or(store.history);
+    store.max_keys = args.max_keys.unwrap_or(store.max_keys);
+    let limits = &mut config.limits;
+    limits.max_value = args.max_value.unwrap_or(limits.max_value);
+    // One value at least must fit.
+    store.max_bytes = store.max_bytes.max(limits.max_value.saturating_mul(2));
+    options
+}
+
+/// A broker whose stdout is closed or full goes on serving, without a word.
+fn print(line: &str) -> Flow {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Ok(()) => Flow::Continue,
+        Err(error) => {
+            log::warn!("nothing more is printed: {error}");
+            Flow::Remove
+        }
+    }
+}
+
+impl App {
+    fn greeting(&self, json: bool) -> String {
+        let at = self.broker.endpoints();
+        match json {
+            true => json!({
+                "listening": at.snapshots, "updates": at.updates, "changes": at.changes,
+            })
+            .to_string(),
+            false => format!(
+                "listening on {} (updates {}, changes {})",
+                at.snapshots, at.updates, at.changes
+            ),
+        }
+    }
+
+    /// What happened since it was last asked, `interval` ago.
+    fn figures(&mut self, interval: Duration, json: bool) -> String {
+        let machine = self.broker.machine();
+        let applied = machine.stats().changes_applied;
+        let per_second = (applied - self.applied) as f64 / interval.as_secs_f64();
+        self.applied = applied;
+        match json {
+            true => json_figures(machine, per_second),
+            false => text_figures(machine, per_second),
+        }
+    }
+}
+
+fn json_figures(broker: &Broker, per_second: f64) -> String {
+    let mut figures = json!({
+        "sequence": broker.sequence().get(),
+        "keys": broker.store().len(),
+        "bytes": broker.store().bytes(),
+        "changes_per_second": per_second,
+    });
+    for (name, count) in broker.stats().fields() {
+        figures[name] = count.into();
+    }
+    figures.to_string()
+}
+
+fn text_figures(broker: &Broker, per_second: f64) -> String {
+    let stats = broker.stats();
+    let dropped = stats.changes_malformed
+        + stats.changes_reserved
+        + stats.changes_store_full
+        + stats.changes_forgotten
+        + stats.requests_malformed
+        + stats.snapshots_refused;
+    format!(
+        "{} keys, {} bytes; {} changes ({per_second:.0}/s), {} expired; {} snapshots; {} refused",
+        thousands(broker.store().len() as u64),
+        thousands(broker.store().bytes() as u64),
+        thousands(stats.changes_applied),
+        thousands(stats.expired),
+        thousands(stats.snapshots_done),
+        thousands(dropped),
+    )
+}

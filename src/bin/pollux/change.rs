@@ -1,0 +1,146 @@
+//! `pollux set` and `pollux del`: one change, until it is applied.
+
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use pollux::clone::client::{Client, ClientConfig, Event, SetError};
+use pollux::clone::{Sequence, Uuid};
+use pollux::reactor::Registry;
+use pollux::time::Time;
+
+use crate::args::{Common, DelArgs, SetArgs};
+use crate::exit::Failure;
+use crate::output;
+use crate::session::{self, App, Session, Step, Task};
+use crate::text::Shown;
+
+/// `pollux set`.
+pub(crate) fn set(common: &Common, args: SetArgs) -> Result<(), Failure> {
+    let (key, value) = (args.key.into_vec(), args.value.into_vec());
+    session::check(&key)?;
+    if value.is_empty() {
+        return Err(Failure::Refused(
+            "an empty value is none; to delete the key use `pollux del`".to_owned(),
+        ));
+    }
+    // Without a subtree: nothing is asked for that is not needed.
+    make(common, ClientConfig::default(), Change::new(key, Action::Set { value, ttl: args.ttl }))
+}
+
+/// `pollux del`.
+pub(crate) fn del(common: &Common, args: DelArgs) -> Result<(), Failure> {
+    let key = args.key.into_vec();
+    session::check(&key)?;
+    // They tell whether it is there.
+    let config = ClientConfig::follow([session::beginning(&key)]);
+    make(common, config, Change::new(key, Action::Delete))
+}
+
+fn make(common: &Common, config: ClientConfig, change: Change) -> Result<(), Failure> {
+    let mut session = Session::open(common, config, change)?;
+    session.run()?;
+    if common.json
+        && let Stage::Applied(sequence) = session.app.task.stage
+    {
+        output::json(&serde_json::json!({ "sequence": sequence.get() }))?;
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+enum Action {
+    Set { value: Vec<u8>, ttl: Option<Duration> },
+    Delete,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    /// The broker, and for a deletion the key, is looked for.
+    Looking,
+    UnderWay(Uuid),
+    Applied(Sequence),
+}
+
+#[derive(Debug)]
+struct Change {
+    key: Vec<u8>,
+    action: Action,
+    stage: Stage,
+}
+
+impl Change {
+    fn new(key: Vec<u8>, action: Action) -> Change {
+        Change { key, action, stage: Stage::Looking }
+    }
+
+    fn is(&self, uuid: Uuid) -> bool {
+        matches!(self.stage, Stage::UnderWay(ours) if ours == uuid)
+    }
+}
+
+impl Task for Change {
+    fn hear(&mut self, client: &Client, _: Time, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Applied { uuid, sequence } if self.is(uuid) => {
+                self.stage = Stage::Applied(sequence);
+            }
+            Event::Refused { uuid, reason } if self.is(uuid) => {
+                let size = match &self.action {
+                    Action::Set { value, .. } => value.len(),
+                    Action::Delete => 0,
+                };
+                return Err(refused(client, &self.key, size, &reason));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn step(app: &mut App<Change>, registry: &mut Registry<App<Change>>) -> Result<Step, Failure> {
+        let Change { key, action, stage } = &mut app.task;
+        match stage {
+            Stage::Applied(_) => return Ok(Step::Done),
+            Stage::UnderWay(_) => return Ok(Step::Wait),
+            Stage::Looking => {}
+        }
+        let made = match action {
+            // The broker's limits are known with it.
+            _ if !app.client.machine().is_current() => return Ok(Step::Wait),
+            Action::Set { value, ttl } => app.client.set(registry, key, value, *ttl),
+            Action::Delete if app.client.machine().get(key).is_none() => {
+                return Err(Failure::NotFound(format!("\"{}\" is not there", Shown(key))));
+            }
+            Action::Delete => app.client.delete(registry, key),
+        };
+        let uuid = made.map_err(|error| session::refused(key, &error))?;
+        *stage = Stage::UnderWay(uuid);
+        Ok(Step::Wait)
+    }
+
+    fn progress(&self, client: &Client) -> Option<u64> {
+        match self.stage {
+            Stage::Looking => Some(client.stats().synced_entries),
+            // One answer is all there is to come.
+            Stage::UnderWay(_) | Stage::Applied(_) => Some(u64::MAX),
+        }
+    }
+
+    fn complaint(&self) -> String {
+        match self.stage {
+            Stage::UnderWay(_) => {
+                "did not confirm the change, which may have been applied or not,".to_owned()
+            }
+            _ => "sent no state".to_owned(),
+        }
+    }
+}
+
+/// What a refusal by the broker means.
+pub(crate) fn refused(client: &Client, key: &[u8], value_size: usize, reason: &str) -> Failure {
+    match client.broker().map(|broker| broker.limits.max_value) {
+        Some(max) if value_size > max => {
+            session::refused(key, &SetError::ValueSize { got: value_size, max })
+        }
+        _ => session::refused(key, &format_args!("refused by the broker: {reason}")),
+    }
+}

@@ -1,0 +1,178 @@
+//! `pollux status`: what the broker says of itself.
+
+use std::io;
+use std::time::Duration;
+
+use pollux::Message;
+use pollux::clone::kvmsg::{HUGZ, STATUS};
+use pollux::clone::{KvMsg, Limits, Properties};
+use pollux::node::Endpoints;
+use pollux::reactor::{Flow, Reactor, SocketKey};
+use pollux::socket::{Socket, SocketType};
+use serde_json::{Map, Value};
+
+use crate::args::Common;
+use crate::exit::Failure;
+use crate::output;
+use crate::session::no_broker;
+use crate::text::Shown;
+
+/// How far the question is.
+struct App {
+    /// The DEALER to ask on.
+    requests: SocketKey,
+    stage: Stage,
+}
+
+enum Stage {
+    /// No heartbeat has come yet.
+    Silent,
+    /// The broker knows the question, and was asked.
+    Asked,
+    /// It is a server that would stop at the question.
+    Rfc12,
+    Answered(Vec<(String, String)>),
+}
+
+/// `pollux status`.
+pub(crate) fn run(common: &Common) -> Result<(), Failure> {
+    let endpoint = common.endpoint();
+    match ask(endpoint, common.timeout).map_err(|error| Failure::system(&error))? {
+        Stage::Answered(figures) if common.json => output::json(&object(&figures)),
+        Stage::Answered(figures) => output::line(&table(&figures)),
+        Stage::Silent => Err(no_broker(endpoint, common.timeout)),
+        Stage::Asked => Err(Failure::NoAnswer(format!(
+            "the broker at {endpoint} sends heartbeats, but did not answer; try a longer --timeout"
+        ))),
+        Stage::Rfc12 => Err(Failure::Refused(format!(
+            "the server at {endpoint} speaks plain RFC 12, which has no status; \
+             `pollux dump --connect {endpoint}` shows its state"
+        ))),
+    }
+}
+
+fn ask(endpoint: &str, timeout: Duration) -> io::Result<Stage> {
+    let endpoints = Endpoints::from_first(endpoint)?;
+    let context = zmq::Context::new();
+    let mut reactor = Reactor::new()?;
+    let requests = Socket::builder(SocketType::Dealer)
+        .linger(Duration::ZERO)
+        .connect(endpoints.snapshots)
+        .build(&context)?;
+    let requests =
+        reactor.on_message(requests, |app: &mut App, _, message| Ok(app.hear(message)))?;
+    // The broker answers this subscription with a heartbeat at once.
+    let updates = Socket::builder(SocketType::Sub)
+        .linger(Duration::ZERO)
+        .subscribe(HUGZ)
+        .connect(endpoints.updates)
+        .build(&context)?;
+    reactor.on_message(updates, |app: &mut App, cx, heartbeat| {
+        if !matches!(app.stage, Stage::Silent) {
+            return Ok(Flow::Continue);
+        }
+        match is_extended(heartbeat) {
+            None => Ok(Flow::Continue),
+            Some(false) => {
+                app.stage = Stage::Rfc12;
+                Ok(Flow::Stop)
+            }
+            Some(true) => {
+                cx.socket(app.requests)?.send(STATUS).map_err(io::Error::other)?;
+                app.stage = Stage::Asked;
+                Ok(Flow::Continue)
+            }
+        }
+    })?;
+    reactor.add_timer(timeout, |_, _| Ok(Flow::Stop));
+    let mut app = App { requests, stage: Stage::Silent };
+    reactor.run(&mut app)?;
+    Ok(app.stage)
+}
+
+impl App {
+    fn hear(&mut self, answer: Message<'_>) -> Flow {
+        let Some(kvmsg) = decode(answer).filter(|kvmsg| kvmsg.key == STATUS) else {
+            return Flow::Continue;
+        };
+        self.stage = Stage::Answered(figures(kvmsg.properties));
+        Flow::Stop
+    }
+}
+
+/// Whether the sender of a heartbeat knows the extensions; `None`: it is none.
+fn is_extended(heartbeat: Message<'_>) -> Option<bool> {
+    let kvmsg = decode(heartbeat).filter(|kvmsg| kvmsg.key.starts_with(HUGZ))?;
+    Some(kvmsg.properties.parse::<u32>("chp").is_some_and(|version| version >= 2))
+}
+
+fn decode(message: Message<'_>) -> Option<KvMsg<'_>> {
+    let mut limits = Limits::default();
+    // There may be more figures than a key has properties.
+    limits.max_properties = 1 << 20;
+    KvMsg::decode(message, &limits)
+        .inspect_err(|error| log::warn!("a message was dropped: {error}"))
+        .ok()
+}
+
+fn figures(properties: Properties<'_>) -> Vec<(String, String)> {
+    let text = |bytes| Shown(bytes).to_string();
+    properties.iter().map(|(name, value)| (text(name), text(value))).collect()
+}
+
+fn table(figures: &[(String, String)]) -> String {
+    let width = figures.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines: Vec<_> =
+        figures.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect();
+    lines.join("\n")
+}
+
+fn object(figures: &[(String, String)]) -> Value {
+    let value = |name: &str, text: &str| match text.parse::<u64>() {
+        // The name of a run is no number, though it may have no letter in it.
+        Ok(number) if name != "node" => Value::from(number),
+        _ => Value::from(text),
+    };
+    figures
+        .iter()
+        .map(|(name, text)| (name.clone(), value(name, text)))
+        .collect::<Map<String, Value>>()
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_numbers_and_names_are_text() {
+        let properties = Properties::check(
+            b"chp=2\nnode=1234567890123456\nrole=active\nkeys=7\n",
+            &Limits::default(),
+        )
+        .unwrap();
+        let figures = figures(properties);
+        let expected = serde_json::json!({
+            "chp": 2, "node": "1234567890123456", "role": "active", "keys": 7,
+        });
+        assert_eq!(object(&figures), expected);
+        assert_eq!(table(&figures).lines().last(), Some("keys  7"));
+    }
+
+    #[test]
+    fn only_a_heartbeat_tells_what_its_sender_knows() {
+        let sequence = [0, 0, 0, 0, 0, 0, 0, 1];
+        let kvmsg = |key, properties| [key, &sequence[..], b"", properties, b""];
+        for (key, properties, expected) in [
+            (&b"HUGZ"[..], &b"chp=2\n"[..], Some(true)),
+            (b"HUGZ/a/", b"chp=2\n", Some(true)),
+            (b"HUGZ", b"", Some(false)),
+            (b"HUGZ", b"chp=1\n", Some(false)),
+            (b"/a", b"chp=2\n", None),
+        ] {
+            let frames = kvmsg(key, properties);
+            assert_eq!(is_extended(Message::new(&frames)), expected);
+        }
+        assert_eq!(is_extended(Message::new(&[b"HUGZ"])), None);
+    }
+}

@@ -1,0 +1,220 @@
+//! Snapshots under way: in slices, one client after the other, each at its own pace.
+
+mod job;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use self::job::{Job, Progress};
+use super::BrokerOutbox;
+use super::stats::BrokerStats;
+use crate::clone::properties::PropertiesBuf;
+use crate::clone::sequence::Sequence;
+use crate::clone::store::Store;
+use crate::time::Time;
+
+/// A request as it came.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// From a REQ: an empty frame before the answer, which is one message.
+    pub(super) delimited: bool,
+    pub(super) subtree: Box<[u8]>,
+    /// Only what changed after this.
+    pub(super) since: Option<Sequence>,
+}
+
+/// A client with what it has asked for. The first request is the one that is
+/// served; whatever the client asks on top waits behind it and delays nobody else.
+#[derive(Debug)]
+struct Asker {
+    /// Routing id of the client.
+    peer: SmallVec<[u8; 16]>,
+    /// Never empty.
+    requests: VecDeque<Request>,
+}
+
+/// What a slice needs of the broker around it.
+pub(super) struct Slice<'a> {
+    pub(super) store: &'a mut Store,
+    pub(super) stats: &'a mut BrokerStats,
+    pub(super) scratch: &'a mut PropertiesBuf,
+    /// Properties of `KTHXBAI`, but for `mode` and `count`.
+    pub(super) capabilities: &'a PropertiesBuf,
+    pub(super) now: Time,
+}
+
+/// The queue of snapshots, in which each client is at one place.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    waiting: VecDeque<Asker>,
+    /// Served in turns.
+    active: VecDeque<Job>,
+    /// Those whose client's queue is full; they take no turn from others.
+    stalled: Vec<Job>,
+    /// When the first of the stalled is tried again.
+    retry_at: Time,
+    /// The store has no place for another walk until one ends.
+    no_place: bool,
+    limits: SnapshotLimits,
+}
+
+/// Limits on the snapshots a broker serves at a time.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct SnapshotLimits {
+    /// Snapshots served in turns; further ones wait, unless all that is served
+    /// is stalled by its clients. Default 64.
+    pub active: usize,
+    /// Clients that may wait; the requests of further ones are dropped, and
+    /// they ask again. Default 4,096.
+    pub waiting: usize,
+    /// Requests of one client, the one that is served among them; further ones
+    /// are dropped. Default 16.
+    pub per_client: usize,
+    /// Entries in one slice, between which everything else is served. Default 64.
+    pub slice_entries: usize,
+    /// Bytes after which a slice ends. Default 256 KiB.
+    pub slice_bytes: usize,
+    /// A client that takes nothing for so long has lost its snapshot. Default 30 s.
+    pub stall: Duration,
+    /// Bytes in the one-message answer that a REQ gets; a larger one is
+    /// refused. Default 64 MiB.
+    pub whole_answer_bytes: usize,
+}
+
+impl Default for SnapshotLimits {
+    fn default() -> SnapshotLimits {
+        SnapshotLimits {
+            active: 64,
+            waiting: 4096,
+            per_client: 16,
+            slice_entries: 64,
+            slice_bytes: 256 * 1024,
+            stall: Duration::from_secs(30),
+            whole_answer_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+impl Snapshots {
+    pub(super) fn new(limits: SnapshotLimits) -> Snapshots {
+        Snapshots {
+            waiting: VecDeque::new(),
+            active: VecDeque::new(),
+            stalled: Vec::new(),
+            retry_at: Time::NEVER,
+            no_place: false,
+            limits,
+        }
+    }
+
+    /// Clients that are served or wait.
+    pub(super) fn len(&self) -> usize {
+        self.active.len() + self.stalled.len() + self.waiting.len()
+    }
+
+    /// Takes a request. Refused is one that repeats what the same client waits
+    /// for already, and one over a limit.
+    pub(super) fn push(&mut self, peer: &[u8], request: Request) -> Result<(), &'static str> {
+        let full = self.waiting.len() >= self.limits.waiting;
+        let served = self.active.iter_mut().chain(&mut self.stalled).map(Job::asker);
+        let known = served.chain(&mut self.waiting).find(|asker| *asker.peer == *peer);
+        match known {
+            Some(asker) if asker.requests.iter().any(|other| other.subtree == request.subtree) => {
+                return Err("the client's snapshot of this subtree is already under way");
+            }
+            Some(asker) if asker.requests.len() >= self.limits.per_client => {
+                return Err("too many requests of this client wait");
+            }
+            Some(asker) => asker.requests.push_back(request),
+            None if full => return Err("too many clients wait"),
+            None => {
+                let requests = VecDeque::from([request]);
+                self.waiting.push_back(Asker { peer: peer.into(), requests });
+            }
+        }
+        Ok(())
+    }
+
+    /// When there is something to do: at once if a client can take more.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        let can_begin = !self.waiting.is_empty() && !self.no_place;
+        if can_begin || !self.active.is_empty() {
+            return Some(Time::ZERO);
+        }
+        (!self.stalled.is_empty()).then_some(self.retry_at)
+    }
+
+    /// Some client's queue has room again.
+    pub(super) fn unblock(&mut self) {
+        self.active.extend(self.stalled.drain(..));
+        self.retry_at = Time::NEVER;
+    }
+
+    /// Sends one slice to the next client that can take it.
+    pub(super) fn serve(&mut self, slice: &mut Slice<'_>, out: &mut impl BrokerOutbox) {
+        if slice.now >= self.retry_at {
+            self.retry(slice.now);
+        }
+        self.activate(slice);
+        let Some(mut job) = self.active.pop_front() else { return };
+        match job.advance(slice, &self.limits, out) {
+            Progress::More => self.active.push_back(job),
+            Progress::Stalled { retry_at } => {
+                self.retry_at = self.retry_at.min(retry_at);
+                self.stalled.push(job);
+            }
+            Progress::Done => {
+                slice.stats.snapshots_done += 1;
+                slice.stats.snapshots_delta += u64::from(job.is_delta());
+                self.end(job, slice.store);
+            }
+            Progress::Abandoned(why) => {
+                slice.stats.snapshots_abandoned += 1;
+                log::debug!("snapshot given up after {} entries: {why}", job.sent());
+                self.end(job, slice.store);
+            }
+        }
+    }
+
+    /// Gives the stalled whose time has come another turn.
+    fn retry(&mut self, now: Time) {
+        self.retry_at = Time::NEVER;
+        for job in std::mem::take(&mut self.stalled) {
+            if job.retry_at() <= now {
+                self.active.push_back(job);
+            } else {
+                self.retry_at = self.retry_at.min(job.retry_at());
+                self.stalled.push(job);
+            }
+        }
+    }
+
+    /// Moves clients from waiting to active while there is room.
+    fn activate(&mut self, slice: &mut Slice<'_>) {
+        while self.active.len() < self.limits.active.max(1) && !self.no_place {
+            let Some(asker) = self.waiting.pop_front() else { return };
+            let Some(request) = asker.requests.front() else { continue };
+            match slice.store.open(&request.subtree, request.since) {
+                Some(cursor) => self.active.push_back(Job::new(asker, cursor, slice.now)),
+                None => {
+                    self.no_place = true;
+                    self.waiting.push_front(asker);
+                }
+            }
+        }
+    }
+
+    /// What else its client has asked for queues up behind all others.
+    fn end(&mut self, job: Job, store: &mut Store) {
+        let (mut asker, cursor) = job.into_parts();
+        store.close(cursor);
+        self.no_place = false;
+        asker.requests.pop_front();
+        if !asker.requests.is_empty() {
+            self.waiting.push_back(asker);
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Snapshots under way: slices, changes meanwhile, clients that are slow.
+
+use super::replica::Replica;
+use super::*;
+
+/// Feeds what came for `peer` since `seen` into its replica.
+fn feed(bench: &Bench, peer: &str, seen: &mut usize, replica: &mut Replica) {
+    for reply in &bench.received(peer)[*seen..] {
+        replica.snapshot(&reply.five_frames());
+        *seen += 1;
+    }
+}
+
+fn state(bench: &Bench, subtree: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let entries = bench.broker.store().iter(subtree.as_bytes());
+    entries.map(|entry| (entry.key.to_vec(), entry.value.to_vec())).collect()
+}
+
+fn fill(bench: &mut Bench, count: usize) {
+    for n in 0..count {
+        bench.set(&format!("/{}/{n:05}", ["a", "b"][n % 2]), &format!("value {n}"));
+    }
+}
+
+#[test]
+fn a_slice_is_bounded_and_others_are_served_in_between() {
+    let mut bench = Bench::with(|config| config.snapshots.slice_entries = 10);
+    fill(&mut bench, 100);
+    bench.settle();
+    bench.request("one", &[ICANHAZ, b""]);
+    bench.request("two", &[ICANHAZ, b""]);
+    let mut most = (0, 0);
+    while bench.deadline() <= bench.now {
+        let before = (bench.received("one").len(), bench.received("two").len());
+        bench.broker.handle_timeout(bench.now, &mut bench.net);
+        let (one, two) = (bench.received("one").len(), bench.received("two").len());
+        most = (most.0.max(one - before.0), most.1.max(two - before.1));
+        assert!(one.abs_diff(two) <= 11, "in turns: {one} and {two}");
+    }
+    assert!(most.0 <= 11 && most.1 <= 11, "{most:?}");
+    assert_eq!(bench.snapshot_map("one").len(), 100);
+    assert_eq!(bench.snapshot_map("two").len(), 100);
+}
+
+#[test]
+fn a_slice_is_bounded_in_bytes() {
+    let mut bench = Bench::with(|config| config.snapshots.slice_bytes = 10_000);
+    for n in 0..40 {
+        bench.set(&format!("/{n:02}"), &"x".repeat(4000));
+    }
+    bench.settle();
+    bench.request("peer", &[ICANHAZ, b""]);
+    let mut calls = 0;
+    while bench.deadline() <= bench.now {
+        let before = bench.received("peer").len();
+        bench.broker.handle_timeout(bench.now, &mut bench.net);
+        assert!(bench.received("peer").len() - before <= 4);
+        calls += 1;
+    }
+    assert!(calls >= 13, "{calls}");
+    assert_eq!(bench.snapshot_map("peer").len(), 40);
+}
+
+/// Writers change, delete, expire and add keys between all slices; the snapshot
+/// and what came behind its sequence make exactly the state.
+#[test]
+fn a_snapshot_under_fire_is_exact() {
+    for (subtree, slice_entries, delta) in
+        [("", 7, false), ("/a/", 3, false), ("", 1, true), ("/b/", 64, true), ("/b/", 2, true)]
+    {
+        let mut bench = Bench::with(|config| config.snapshots.slice_entries = slice_entries);
+        fill(&mut bench, 200);
+        for n in 0..20 {
+            bench.delete(&format!("/a/{:05}", n * 2));
+        }
+        bench.settle();
+        bench.forget();
+        let mut base = None;
+        let mut request = vec![ICANHAZ, subtree.as_bytes()];
+        let since = format!("since={}\n", bench.broker.sequence().get());
+        if delta {
+            base = Some(state(&bench, subtree));
+            request.push(since.as_bytes());
+            for n in 0..60 {
+                bench.set(&format!("/b/{:05}", n * 2 + 1), "since");
+                bench.delete(&format!("/a/{:05}", n * 2 + 40));
+            }
+            bench.forget();
+        }
+        bench.request("peer", &request);
+        let (mut replica, mut seen, mut random) = (Replica::new(subtree), 0, 12345_u64);
+        while !replica.ended() {
+            for _ in 0..5 {
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                let n = (random >> 33) % 260;
+                let key = format!("/{}/{n:05}", ["a", "b"][n as usize % 2]);
+                match (random >> 50) % 4 {
+                    0 => bench.delete(&key),
+                    1 => bench.set_with(&key, "ttl=0.003\n", "short-lived"),
+                    _ => bench.set(&key, &format!("changed by {random}")),
+                }
+            }
+            bench.now += Duration::from_micros(100);
+            bench.broker.handle_timeout(bench.now, &mut bench.net);
+            feed(&bench, "peer", &mut seen, &mut replica);
+        }
+        let mut map = replica.map_with(&bench.net.published);
+        if let Some(mut base) = base {
+            // A delta is laid over what the client had.
+            for wire in bench.received("peer").iter().map(Reply::five_frames) {
+                base.remove(&wire.key);
+            }
+            for wire in bench.updates() {
+                base.remove(&wire.key);
+            }
+            map.extend(base);
+        }
+        assert_eq!(map, state(&bench, subtree), "{subtree:?} by {slice_entries}, delta {delta}");
+    }
+}
+
+#[test]
+fn the_end_reaches_up_to_the_last_sequence_even_if_that_changed_nothing() {
+    let mut bench = Bench::new();
+    bench.set("/a", "v");
+    bench.delete("/never/was/there");
+    bench.request("peer", &[ICANHAZ, b""]);
+    bench.settle();
+    let (_, end) = bench.snapshot("peer");
+    assert_eq!(end.sequence as u64, bench.broker.sequence().get(), "or the next update is a gap");
+    bench.forget();
+    let since = format!("since={}\n", bench.broker.sequence().get());
+    bench.request("peer", &[ICANHAZ, b"", since.as_bytes()]);
+    bench.settle();
+    let (entries, end) = bench.snapshot("peer");
+    assert_eq!(end.property("mode").as_deref(), Some("delta"), "this run gave that sequence");
+    assert!(entries.is_empty());
+    assert_eq!(end.sequence as u64, bench.broker.sequence().get());
+}
+
+#[test]
+fn no_sequence_is_behind_a_heartbeat_that_was_sent_before() {
+    // A client that holds HUGZ n must not be told "up to n - 1" afterwards.
+    let mut bench = Bench::new();
+    bench.delete("/never/was/there");
+    bench.subscribe("HUGZ");
+    bench.settle();
+    let beat = bench.beats("")[0].sequence;
+    bench.request("peer", &[ICANHAZ, b""]);
+    bench.settle();
+    assert!(bench.snapshot("peer").1.sequence >= beat);
+}
+
+#[test]
+fn a_full_queue_stops_only_its_own_snapshot() {
+    let mut bench = Bench::with(|config| config.snapshots.slice_entries = 10);
+    fill(&mut bench, 100);
+    bench.settle();
+    bench.net.room.insert(b"slow".to_vec(), 25);
+    bench.request("slow", &[ICANHAZ, b""]);
+    bench.request("fast", &[ICANHAZ, b""]);
+    bench.settle();
+    assert_eq!(bench.received("slow").len(), 25);
+    assert_eq!(bench.snapshot_map("fast").len(), 100);
+    assert!(bench.stats().snapshot_stalls >= 1);
+    assert!(bench.deadline() > bench.now, "the loop rests meanwhile");
+    // Nothing is lost or doubled where it goes on.
+    bench.net.room.insert(b"slow".to_vec(), 3);
+    bench.pass_ms(50);
+    assert_eq!(bench.received("slow").len(), 28);
+    bench.net.room.clear();
+    bench.broker.handle_writable();
+    bench.settle();
+    assert_eq!(bench.snapshot_map("slow").len(), 100);
+    assert_eq!(bench.stats().snapshots_done, 2);
+}
+
+#[test]
+fn the_end_itself_can_find_the_queue_full() {
+    let mut bench = Bench::new();
+    fill(&mut bench, 10);
+    bench.net.room.insert(b"peer".to_vec(), 10);
+    bench.request("peer", &[ICANHAZ, b""]);
+    bench.pass_ms(10);
+    assert_eq!(bench.received("peer").len(), 10);
+    bench.set("/a/later", "is published, not in the snapshot");
+    bench.net.room.clear();
+    bench.pass_ms(10);
+    let (entries, end) = bench.snapshot("peer");
+    assert_eq!((entries.len(), end.sequence), (10, START.get() as i64 + 10));
+}
+
+#[test]
+fn a_client_that_takes_nothing_loses_its_snapshot_after_a_while() {
+    let mut bench = Bench::with(|config| config.snapshots.stall = Duration::from_secs(5));
+    fill(&mut bench, 100);
+    bench.net.room.insert(b"dead".to_vec(), 30);
+    bench.request("dead", &[ICANHAZ, b""]);
+    bench.pass_ms(4900);
+    assert_eq!(bench.stats().snapshots_abandoned, 0);
+    bench.pass_ms(200);
+    assert_eq!(bench.stats().snapshots_abandoned, 1);
+    assert_eq!(bench.broker.store().cursors(), 0, "its place in the store is given back");
+    assert_eq!(bench.received("dead").len(), 30);
+    let refused = bench.net.refused;
+    bench.pass(Duration::from_secs(10));
+    assert_eq!(bench.net.refused, refused, "nothing is tried any more");
+    // It comes back to life and asks anew.
+    bench.net.room.clear();
+    bench.forget();
+    bench.request("dead", &[ICANHAZ, b""]);
+    bench.settle();
+    assert_eq!(bench.snapshot_map("dead").len(), 100);
+}
+
+#[test]
+fn a_slow_client_that_takes_a_little_keeps_its_snapshot() {
+    let mut bench = Bench::with(|config| config.snapshots.stall = Duration::from_secs(1));
+    fill(&mut bench, 50);
+    bench.request("slow", &[ICANHAZ, b""]);
+    for _ in 0..51 {
+        bench.net.room.insert(b"slow".to_vec(), 1);
+        bench.pass_ms(900);
+    }
+    assert_eq!(bench.snapshot_map("slow").len(), 50);
+    assert_eq!(bench.stats().snapshots_abandoned, 0);
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_snapshot() {
+    let mut bench = Bench::with(|config| config.snapshots.slice_entries = 10);
+    fill(&mut bench, 100);
+    bench.settle();
+    bench.request("gone", &[ICANHAZ, b""]);
+    bench.request("here", &[ICANHAZ, b""]);
+    bench.broker.handle_timeout(bench.now, &mut bench.net);
+    bench.net.gone.insert(b"gone".to_vec());
+    bench.settle();
+    assert_eq!(bench.stats().snapshots_abandoned, 1);
+    assert_eq!(bench.broker.store().cursors(), 0);
+    assert_eq!(bench.snapshot_map("here").len(), 100);
+    assert_eq!(bench.net.refused, 1);
+}
+
+#[test]
+fn a_client_that_asks_in_a_loop_gets_one_at_a_time() {
+    let mut bench = Bench::new();
+    fill(&mut bench, 10);
+    for _ in 0..10_000 {
+        bench.request("loop", &[ICANHAZ, b""]);
+    }
+    bench.settle();
+    assert_eq!(bench.stats().snapshots_requested, 1);
+    assert_eq!(bench.stats().snapshots_refused, 9_999);
+    assert_eq!(bench.snapshot_map("loop").len(), 10);
+    bench.forget();
+    bench.request("loop", &[ICANHAZ, b""]);
+    bench.settle();
+    assert_eq!(bench.snapshot_map("loop").len(), 10, "afterwards it may ask again");
+}
+
+#[test]
+fn a_client_that_asks_for_everything_there_is_holds_up_nobody() {
+    let mut bench = Bench::new();
+    fill(&mut bench, 1000);
+    bench.settle();
+    // It asks for thousands of subtrees and never reads an answer.
+    bench.net.room.insert(b"greedy".to_vec(), 50);
+    for n in 0..10_000 {
+        bench.request("greedy", &[ICANHAZ, format!("/a/{n:05}").as_bytes()]);
+    }
+    bench.request("modest", &[ICANHAZ, b""]);
+    bench.settle();
+    assert_eq!(bench.snapshot_map("modest").len(), 1000);
+}
+
+#[test]
+fn a_crowd_that_never_reads_holds_up_nobody() {
+    let mut bench = Bench::with(|config| config.snapshots.active = 8);
+    fill(&mut bench, 100);
+    bench.settle();
+    for n in 0..100 {
+        let peer = format!("deaf {n}");
+        bench.net.room.insert(peer.clone().into_bytes(), 10);
+        bench.request(&peer, &[ICANHAZ, b""]);
+    }
+    bench.request("modest", &[ICANHAZ, b""]);
+    bench.pass_ms(100);
+    assert_eq!(bench.snapshot_map("modest").len(), 100);
+}
+
+#[test]
+fn as_many_snapshots_as_may_be_are_served_and_the_rest_wait() {
+    let mut bench = Bench::with(|config| {
+        config.snapshots.active = 3;
+        config.snapshots.waiting = 5;
+        config.snapshots.slice_entries = 10;
+    });
+    fill(&mut bench, 50);
+    bench.settle();
+    for n in 0..5 {
+        bench.request(&format!("peer {n}"), &[ICANHAZ, b""]);
+    }
+    bench.broker.handle_timeout(bench.now, &mut bench.net);
+    assert_eq!(bench.broker.store().cursors(), 3);
+    for n in 5..20 {
+        bench.request(&format!("peer {n}"), &[ICANHAZ, b""]);
+    }
+    assert_eq!(bench.stats().snapshots_requested, 8);
+    assert_eq!(bench.stats().snapshots_refused, 12);
+    bench.settle();
+    for n in 0..8 {
+        assert_eq!(bench.snapshot_map(&format!("peer {n}")).len(), 50, "{n}");
+    }
+    assert!(bench.received("peer 8").is_empty());
+    assert_eq!(bench.stats().snapshots_done, 8);
+    assert_eq!(bench.broker.store().cursors(), 0);
+}
+
+#[test]
+fn a_store_with_no_room_for_walks_lets_requests_wait() {
+    let mut bench = Bench::with(|config| {
+        config.store.max_cursors = 1;
+        config.snapshots.slice_entries = 10;
+    });
+    fill(&mut bench, 30);
+    bench.settle();
+    for peer in ["one", "two", "three"] {
+        bench.request(peer, &[ICANHAZ, b""]);
+    }
+    bench.settle();
+    for peer in ["one", "two", "three"] {
+        assert_eq!(bench.snapshot_map(peer).len(), 30);
+    }
+}
+
+#[test]
+fn a_subtree_longer_than_any_key_is_refused() {
+    let mut bench = Bench::new();
+    bench.request("peer", &[ICANHAZ, &[b'k'; 256]]);
+    bench.settle();
+    assert_eq!(bench.stats().snapshots_refused, 1);
+    assert!(bench.received("peer").is_empty());
+}
+
+#[test]
+fn a_snapshot_that_lost_a_deletion_has_no_end() {
+    let mut bench = Bench::with(|config| {
+        config.store.history = 2;
+        config.store.max_keys = 20;
+        config.store.max_bytes = 10_000;
+        config.snapshots.slice_entries = 5;
+    });
+    for n in 0..20 {
+        bench.set(&format!("/{n:02}"), "v");
+    }
+    bench.net.room.insert(b"slow".to_vec(), 10);
+    bench.request("slow", &[ICANHAZ, b""]);
+    bench.settle();
+    // Far more is deleted than can be remembered.
+    for n in 0..20 {
+        bench.delete(&format!("/{n:02}"));
+    }
+    for n in 0..200 {
+        bench.set(&format!("/new/{n}"), &"x".repeat(1000));
+        bench.delete(&format!("/new/{n}"));
+    }
+    bench.net.room.clear();
+    bench.pass_ms(100);
+    let ended = bench.received("slow").iter().any(|reply| reply.five_frames().key == b"KTHXBAI");
+    if ended {
+        // It was remembered after all: then it must be right.
+        let mut replica = Replica::new("");
+        bench.received("slow").iter().for_each(|reply| replica.snapshot(&reply.five_frames()));
+        assert_eq!(replica.map_with(&bench.net.published), state(&bench, ""));
+    } else {
+        assert_eq!(bench.stats().snapshots_abandoned, 1);
+    }
+    assert_eq!(bench.broker.store().cursors(), 0);
+}

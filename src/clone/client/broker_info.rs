@@ -1,0 +1,82 @@
+//! [`BrokerInfo`]: what a broker tells of itself.
+
+use std::time::Duration;
+
+use super::config::ClientConfig;
+use crate::clone::collector::Collector;
+use crate::clone::kvmsg::{KvMsg, Limits};
+use crate::clone::sequence::Sequence;
+
+/// Heartbeat intervals that are believed; others are taken for the nearest.
+const HEARTBEAT_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
+
+/// What the broker announced with its heartbeats and at the end of snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BrokerInfo {
+    /// Whether it knows the extensions (`chp=2`); else an RFC 12 server.
+    pub extended: bool,
+    /// This run of this broker.
+    pub node: Option<u64>,
+    /// Its epoch.
+    pub epoch: u32,
+    /// How it takes changes.
+    pub collector: Collector,
+    /// Its heartbeat interval, 1 s unless announced.
+    pub heartbeat: Duration,
+    /// Longest key and largest value it takes.
+    pub limits: Limits,
+    /// Changes up to here are safe: what a live standby has confirmed.
+    pub stable: Sequence,
+}
+
+impl BrokerInfo {
+    /// Reads a heartbeat or the end of a snapshot; `None` from a standby,
+    /// which does not serve.
+    pub(crate) fn read(kvmsg: &KvMsg<'_>, config: &ClientConfig) -> Option<BrokerInfo> {
+        let properties = kvmsg.properties;
+        if properties.get("role") == Some(b"passive") {
+            return None;
+        }
+        if properties.parse::<u32>("chp").is_none_or(|version| version < 2) {
+            return Some(BrokerInfo {
+                extended: false,
+                node: None,
+                epoch: 0,
+                collector: config.rfc12_collector,
+                heartbeat: Duration::from_secs(1),
+                limits: config.limits,
+                stable: Sequence::ZERO,
+            });
+        }
+        let heartbeat_ms = properties.parse::<u64>("hb").unwrap_or(1000);
+        let mut limits = config.limits;
+        limits.max_key = properties.parse("maxkey").unwrap_or(limits.max_key);
+        limits.max_value = properties.parse("maxval").unwrap_or(limits.max_value);
+        let node = properties.get("node").and_then(|hex| str::from_utf8(hex).ok());
+        Some(BrokerInfo {
+            extended: true,
+            node: node.and_then(|hex| u64::from_str_radix(hex, 16).ok()),
+            epoch: properties.parse("epoch").unwrap_or_else(|| kvmsg.sequence.epoch()),
+            collector: properties.parse("collector").unwrap_or(Collector::Pull),
+            heartbeat: Duration::from_millis(
+                heartbeat_ms.clamp(*HEARTBEAT_MS.start(), *HEARTBEAT_MS.end()),
+            ),
+            limits,
+            stable: properties.parse("stable").unwrap_or_default(),
+        })
+    }
+
+    /// Whether `other` is the same run of the same broker, as far as is known.
+    pub(crate) fn is_same(&self, other: &BrokerInfo) -> bool {
+        self.extended == other.extended && self.node == other.node
+    }
+
+    /// How long it may be silent.
+    pub(crate) fn patience(&self, config: &ClientConfig) -> Duration {
+        match self.extended {
+            true => (self.heartbeat * 3).max(Duration::from_secs(1)),
+            false => config.heartbeat_timeout,
+        }
+    }
+}

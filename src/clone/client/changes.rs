@@ -1,0 +1,446 @@
+//! Our changes: taken, sent, sent again, answered.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Client;
+use super::event::{Event, ResyncReason};
+use super::outbox::ClientOutbox;
+use super::pending::{Change, NewChange, Path, READY, Slot, UNWATCHED};
+use super::subtree::SubtreeState;
+use super::timeouts::{VOTE_EVERY, WEDGED_AFTER};
+use crate::clone::SendFailure;
+use crate::clone::kvmsg::{KeyError, KvMsg, Uuid, check_key};
+use crate::clone::sequence::Sequence;
+use crate::time::Time;
+
+/// A port that would block is tried again after this long, if nothing says
+/// earlier that it may take more.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+/// Servers of RFC 12 would apply a repetition again: give them more time.
+const RFC12_RESEND_FACTOR: u32 = 4;
+/// How long to wait for proof of a subscription for an echo: a broker that
+/// knows the extensions answers within milliseconds, one of RFC 12 never.
+const ECHO_PATIENCE: Duration = Duration::from_secs(1);
+const RFC12_ECHO_PATIENCE: Duration = Duration::from_millis(250);
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Answer<'a> {
+    Applied(Sequence),
+    Refused(&'a [u8]),
+    /// The broker does not know any more whether it was applied.
+    Forgotten,
+}
+
+impl Client {
+    /// Gives a key a value, for `ttl` if it is not `None`.
+    ///
+    /// The change is applied when [`Event::Applied`] says so with the uuid that
+    /// this returns; until then only [`get_local`](Client::get_local) shows it.
+    /// It is kept and sent again as need be, in the order of this client's
+    /// changes to the key.
+    ///
+    /// # Errors
+    /// What the broker would not take, or that too many changes are under way.
+    pub fn set(
+        &mut self,
+        now: Time,
+        key: &[u8],
+        value: &[u8],
+        ttl: Option<Duration>,
+        out: &mut impl ClientOutbox,
+    ) -> Result<Uuid, SetError> {
+        if value.is_empty() {
+            return Err(SetError::EmptyValue);
+        }
+        if ttl.is_some_and(|ttl| ttl.is_zero()) {
+            return Err(SetError::ZeroTtl);
+        }
+        self.submit(now, key, value, ttl, out)
+    }
+
+    /// Deletes a key. To delete one that is not there is a change as well.
+    ///
+    /// # Errors
+    /// As for [`set`](Client::set).
+    pub fn delete(
+        &mut self,
+        now: Time,
+        key: &[u8],
+        out: &mut impl ClientOutbox,
+    ) -> Result<Uuid, SetError> {
+        self.submit(now, key, &[], None, out)
+    }
+
+    /// The changes port may take more.
+    pub fn handle_writable(&mut self, now: Time, out: &mut impl ClientOutbox) {
+        self.blocked_until = None;
+        self.send_again(now, out);
+        self.flush(now, out);
+    }
+
+    fn submit(
+        &mut self,
+        now: Time,
+        key: &[u8],
+        value: &[u8],
+        ttl: Option<Duration>,
+        out: &mut impl ClientOutbox,
+    ) -> Result<Uuid, SetError> {
+        let limits = self.limits();
+        check_key(key, &limits).map_err(SetError::Key)?;
+        if value.len() > limits.max_value {
+            return Err(SetError::ValueSize { got: value.len(), max: limits.max_value });
+        }
+        let size = key.len() + value.len();
+        if self.pending.len() >= self.config.max_pending
+            || self.pending.bytes() + size > self.config.max_pending_bytes
+        {
+            return Err(SetError::TooManyPending { changes: self.pending.len() });
+        }
+        self.stats.submitted += 1;
+        let new = NewChange { key: Arc::from(key), value: Arc::from(value), ttl };
+        let slot = self.pending.insert(now, new);
+        let uuid = self.pending.uuid(self.pending.get(slot).number);
+        self.admit(now, slot, out);
+        self.flush(now, out);
+        self.wake_at(now + self.config.give_up_after);
+        Ok(uuid)
+    }
+
+    /// Puts a change that was never sent where it has to wait.
+    fn admit(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) {
+        if !self.pending.may_go(slot) {
+            return;
+        }
+        if self.pending.get(slot).path == Path::None {
+            let key = Arc::clone(&self.pending.get(slot).key);
+            let path = self.echo_path(now, &key, out);
+            self.pending.get_mut(slot).path = path;
+        }
+        let list = match self.pending.get(slot).path {
+            Path::Subtree(index) => {
+                let subtree = &self.subtrees[index as usize];
+                if subtree.is_live { READY } else { subtree.held }
+            }
+            Path::Echo(id) if self.echo.is_live(id) => READY,
+            Path::Echo(id) => self.echo.held(id),
+            Path::None => UNWATCHED,
+        };
+        self.pending.list(slot, list);
+    }
+
+    /// By which echo a change of this key will be answered.
+    fn echo_path(&mut self, now: Time, key: &Arc<[u8]>, out: &mut impl ClientOutbox) -> Path {
+        if let Some(index) = self.subtree_of(key) {
+            return Path::Subtree(index as u32);
+        }
+        if let Some(id) = self.echo.reuse(now, key) {
+            return Path::Echo(id);
+        }
+        if !self.echo.has_room() {
+            let pending = &mut self.pending;
+            let close = |list| pending.close_list(list);
+            self.echo.drop_idle(now, true, &mut self.topics, out, close);
+            if !self.echo.has_room() {
+                return Path::None;
+            }
+        }
+        let held = self.pending.open_list();
+        let id = self.echo.watch(now, key, held, &mut self.topics, out);
+        self.wake_at(now + self.echo_patience());
+        Path::Echo(id)
+    }
+
+    fn echo_patience(&self) -> Duration {
+        match self.broker {
+            Some(broker) if !broker.extended => RFC12_ECHO_PATIENCE,
+            _ => ECHO_PATIENCE,
+        }
+    }
+
+    fn may_send(&self, now: Time) -> bool {
+        self.is_online
+            && self.broker.is_some()
+            && self.blocked_until.is_none_or(|until| until <= now)
+    }
+
+    /// Sends what is ready, in order, while the port takes it.
+    pub(super) fn flush(&mut self, now: Time, out: &mut impl ClientOutbox) {
+        while let Some(slot) = self.pending.first(READY) {
+            if !self.may_send(now) || !self.transmit(now, slot, out) {
+                return;
+            }
+            if let Some(newer) = self.pending.newer(slot) {
+                self.admit(now, newer, out);
+            }
+        }
+    }
+
+    /// Sends what has been without an answer for too long.
+    fn send_again(&mut self, now: Time, out: &mut impl ClientOutbox) {
+        while self.may_send(now)
+            && let Some(slot) = self.pending.first_due(now)
+        {
+            let newer = self.pending.newer(slot);
+            if newer.is_some_and(|newer| self.pending.get(newer).sends > 0) {
+                // It could arrive behind the newer one: see `Pending`.
+                self.pending.unlist(slot);
+            } else if self.transmit(now, slot, out) {
+                self.stats.resent += 1;
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Sends one change; gives whether the port took it.
+    fn transmit(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) -> bool {
+        let is_extended = self.is_extended();
+        let change = self.pending.get(slot);
+        self.properties.clear();
+        match change.ttl {
+            // The Guide's C servers read whole seconds.
+            Some(ttl) if !is_extended => {
+                let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+                self.properties.push("ttl", seconds);
+            }
+            Some(ttl) => {
+                self.properties.push("ttl", ttl.as_secs_f64());
+            }
+            None => {}
+        }
+        if is_extended && change.sends > 0 {
+            // A broker that may have forgotten a change so old refuses it.
+            self.properties.push("retry", now.since(change.first_sent).as_millis());
+        }
+        let kvmsg = KvMsg {
+            key: &change.key,
+            sequence: Sequence::ZERO,
+            uuid: Some(self.pending.uuid(change.number)),
+            properties: self.properties.as_properties(),
+            body: &change.value,
+        };
+        match kvmsg.with_frames(|frames| out.change(frames)) {
+            Ok(()) => {
+                self.stats.sent += 1;
+                let factor = if is_extended { 1 } else { RFC12_RESEND_FACTOR };
+                let due = self.pending.sent(now, slot, self.config.resend_after * factor);
+                self.wake_at(due);
+                true
+            }
+            Err(SendFailure::WouldBlock | SendFailure::Unreachable) => {
+                self.stats.blocked += 1;
+                self.blocked_until = Some(now + TRY_AGAIN);
+                self.wake_at(now + TRY_AGAIN);
+                false
+            }
+        }
+    }
+
+    /// The change with this uuid, if it is one of ours, has its answer.
+    pub(super) fn answer(
+        &mut self,
+        now: Time,
+        uuid: Uuid,
+        answer: Answer<'_>,
+        out: &mut impl ClientOutbox,
+    ) {
+        let Some(slot) = self.pending.find(uuid) else { return };
+        match answer {
+            Answer::Applied(sequence) => {
+                while let Some(older) = self.pending.older(slot) {
+                    let change = self.take(now, older, out);
+                    self.stats.superseded += 1;
+                    let lost = self.pending.uuid(change.number);
+                    self.events.push(Event::Superseded { uuid: lost, by: uuid });
+                }
+                self.stats.confirmed += 1;
+                self.events.push(Event::Applied { uuid, sequence });
+            }
+            Answer::Refused(reason) => {
+                self.stats.refused += 1;
+                let reason = Arc::from(String::from_utf8_lossy(reason));
+                self.events.push(Event::Refused { uuid, reason });
+            }
+            Answer::Forgotten => {
+                self.stats.timed_out += 1;
+                self.events.push(Event::TimedOut { uuid, sent: true });
+            }
+        }
+        let (older, newer) = (self.pending.older(slot), self.pending.newer(slot));
+        self.take(now, slot, out);
+        if let Some(older) = older
+            && matches!(answer, Answer::Refused(_))
+            && newer.is_none_or(|newer| self.pending.get(newer).sends == 0)
+            && self.pending.is_parked(older)
+        {
+            // The refused one had no effect, so this is the newest that was sent.
+            self.pending.due_again(now, older);
+            self.wake_at(now);
+        }
+        if let Some(newer) = newer {
+            self.admit_parked(now, newer, out);
+        }
+        self.flush(now, out);
+    }
+
+    /// Takes a change out of the books, and gives the place it had among the
+    /// watched keys to another.
+    fn take(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) -> Change {
+        let change = self.pending.remove(slot);
+        if let Path::Echo(id) = change.path {
+            self.echo.release(now, id);
+            self.wake_at(self.echo.next_deadline(self.echo_patience()));
+            while let Some(waiting) = self.pending.first(UNWATCHED) {
+                self.admit(now, waiting, out);
+                if self.pending.get(waiting).path == Path::None {
+                    break;
+                }
+            }
+        }
+        change
+    }
+
+    fn admit_parked(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) {
+        if self.pending.is_parked(slot) && self.pending.get(slot).sends == 0 {
+            self.admit(now, slot, out);
+        }
+    }
+
+    /// Does what is due for our changes.
+    pub(super) fn check_changes(&mut self, now: Time, out: &mut impl ClientOutbox) {
+        if self.blocked_until.is_some_and(|until| until <= now) {
+            self.blocked_until = None;
+        }
+        self.give_up(now, out);
+        if self.is_online && self.broker.is_some() {
+            let patience = self.echo_patience();
+            let pending = &mut self.pending;
+            self.echo.presume(now, patience, |held| pending.make_ready(held));
+        }
+        let pending = &mut self.pending;
+        let close = |list| pending.close_list(list);
+        self.echo.drop_idle(now, false, &mut self.topics, out, close);
+        self.vote_if_wedged(now, out);
+        self.send_again(now, out);
+        self.flush(now, out);
+    }
+
+    fn give_up(&mut self, now: Time, out: &mut impl ClientOutbox) {
+        while let Some(slot) = self.pending.oldest() {
+            if self.pending.get(slot).submitted + self.config.give_up_after > now {
+                return;
+            }
+            let newer = self.pending.newer(slot);
+            let change = self.take(now, slot, out);
+            self.stats.timed_out += 1;
+            let uuid = self.pending.uuid(change.number);
+            self.events.push(Event::TimedOut { uuid, sent: change.sends > 0 });
+            if let Some(newer) = newer {
+                self.admit_parked(now, newer, out);
+            }
+        }
+    }
+
+    /// A server of RFC 12 that sends heartbeats but applies nothing may wait
+    /// for somebody to ask for a snapshot: a restarted half of a pair does.
+    fn vote_if_wedged(&mut self, now: Time, out: &mut impl ClientOutbox) {
+        let Some(slot) = self.pending.oldest() else { return };
+        let change = self.pending.get(slot);
+        if !self.is_online
+            || !self.has_heartbeats
+            || self.broker.is_none_or(|broker| broker.extended)
+            || change.sends == 0
+            || change.first_sent + WEDGED_AFTER > now
+            || self.voted.is_some_and(|voted| voted + VOTE_EVERY > now)
+        {
+            return;
+        }
+        let key = Arc::clone(&change.key);
+        self.stats.votes += 1;
+        self.voted = Some(now);
+        let index = match change.path {
+            Path::Subtree(index) => Some(index as usize),
+            _ => None,
+        };
+        match index {
+            Some(index) if self.subtrees[index].state == SubtreeState::Current => {
+                self.resync(now, index, ResyncReason::Wedged, out);
+            }
+            _ => self.vote(now, &key, out),
+        }
+    }
+
+    /// When something is due for our changes.
+    pub(super) fn changes_deadline(&self, now: Time) -> Time {
+        // While the broker is not heard, nothing is taken for live.
+        let is_heard = self.is_online && self.broker.is_some();
+        let patience = if is_heard { self.echo_patience() } else { Duration::MAX };
+        let mut deadline = self.echo.next_deadline(patience);
+        if let Some(oldest) = self.pending.oldest() {
+            deadline = deadline.min(self.pending.get(oldest).submitted + self.config.give_up_after);
+        }
+        if let Some(until) = self.blocked_until {
+            deadline = deadline.min(until);
+        }
+        if self.may_send(now) {
+            deadline = deadline.min(self.pending.next_due());
+        }
+        deadline
+    }
+}
+
+/// Why a change was not taken. Nothing was sent and nothing kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SetError {
+    /// No entry can have this key.
+    Key(KeyError),
+    /// An empty value means deletion: use [`Client::delete`].
+    EmptyValue,
+    /// The value is over the broker's limit.
+    ValueSize {
+        /// Its bytes.
+        got: usize,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// A time to live of zero.
+    ZeroTtl,
+    /// The client is not on a loop yet: attach its node first.
+    NotStarted,
+    /// Too many changes have no answer yet, or too large ones: wait for events.
+    TooManyPending {
+        /// How many.
+        changes: usize,
+    },
+}
+
+impl fmt::Display for SetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SetError::Key(error) => error.fmt(f),
+            SetError::EmptyValue => f.write_str("value: an empty one means deletion, use delete"),
+            SetError::ValueSize { got, max } => {
+                write!(f, "value: expected at most {max} bytes, got {got}")
+            }
+            SetError::ZeroTtl => f.write_str("ttl: expected more than zero"),
+            SetError::NotStarted => f.write_str("the client is on no loop: attach its node first"),
+            SetError::TooManyPending { changes } => {
+                write!(f, "{changes} changes have no answer yet: wait for some")
+            }
+        }
+    }
+}
+
+impl std::error::Error for SetError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SetError::Key(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! [`Difference`]: what a snapshot changed, told one event at a time.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::event::{Event, Why};
+use super::tree::Tree;
+
+/// How many keys of the new map are looked up ahead: one search for that many.
+const AHEAD: usize = 256;
+
+/// The events that lead from one map of a subtree to the next, made when they
+/// are asked for, so that a snapshot of a million keys does not queue a million
+/// events. Each tells the state of the key when it is made.
+#[derive(Debug)]
+pub(crate) struct Difference {
+    pub(crate) subtree: usize,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// From `old`, which is used up, to the whole map: a merge in order of keys.
+    Full(Merge),
+    /// These keys came out different.
+    Keys(std::vec::IntoIter<(Arc<[u8]>, Why)>),
+}
+
+#[derive(Debug)]
+struct Merge {
+    old: Tree,
+    /// The next keys of the new map.
+    ahead: VecDeque<Arc<[u8]>>,
+    /// The last key taken ahead.
+    reached: Option<Arc<[u8]>>,
+    exhausted: bool,
+}
+
+impl Difference {
+    /// From `old` to whatever the subtree's map is.
+    pub(crate) fn full(subtree: usize, old: Tree) -> Difference {
+        let (ahead, reached) = (VecDeque::new(), None);
+        Difference { subtree, kind: Kind::Full(Merge { old, ahead, reached, exhausted: false }) }
+    }
+
+    /// These keys.
+    pub(crate) fn keys(subtree: usize, changed: Vec<(Arc<[u8]>, Why)>) -> Difference {
+        Difference { subtree, kind: Kind::Keys(changed.into_iter()) }
+    }
+
+    /// Whether it leads to a whole new map of this subtree.
+    pub(crate) fn replaces(&self, subtree: usize) -> bool {
+        self.subtree == subtree && matches!(self.kind, Kind::Full(_))
+    }
+
+    /// The next event, given the subtree's map as it is now.
+    pub(crate) fn next(&mut self, tree: &Tree) -> Option<Event> {
+        match &mut self.kind {
+            Kind::Full(merge) => merge.next(tree),
+            Kind::Keys(keys) => keys.next().map(|(key, why)| match tree.get(&key) {
+                Some(_) => updated(tree, key),
+                None => Some(Event::Deleted { key, why }),
+            })?,
+        }
+    }
+
+    /// The map is replaced again before this was told to the end: what the
+    /// application knows so far is part of `tree`, which goes, and part of the
+    /// one before. Starts again from there.
+    pub(crate) fn rebase(&mut self, mut tree: Tree) {
+        let Kind::Full(merge) = &mut self.kind else { return };
+        // Keys before the merge's position were told as they are in `tree`,
+        // those behind it are still known as they were in `old`.
+        let told = match (merge.ahead.front(), merge.exhausted) {
+            (Some(next), _) => tree.keys_after(None).take_while(|key| *key < next).count(),
+            (None, true) => tree.len(),
+            (None, false) => {
+                let reached = merge.reached.as_deref();
+                tree.len() - tree.keys_after(reached).count()
+            }
+        };
+        let mut known = std::mem::take(&mut merge.old);
+        for _ in 0..told {
+            if let Some((key, record)) = tree.pop_first() {
+                known.put_shared(&key, record);
+            }
+        }
+        *merge = Merge { old: known, ahead: VecDeque::new(), reached: None, exhausted: false };
+    }
+}
+
+fn updated(tree: &Tree, key: Arc<[u8]>) -> Option<Event> {
+    let record = tree.get(&key)?;
+    Some(Event::Updated { key, value: Arc::clone(&record.value), sequence: record.sequence })
+}
+
+impl Merge {
+    fn next(&mut self, tree: &Tree) -> Option<Event> {
+        loop {
+            self.look_ahead(tree);
+            let order = match (self.old.first(), self.ahead.front()) {
+                (None, None) => return None,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(old), Some(new)) => old.cmp(new),
+            };
+            let old = if order.is_le() { self.old.pop_first() } else { None };
+            let new = if order.is_ge() { self.ahead.pop_front() } else { None };
+            // The new map may have moved on since the key was taken ahead.
+            let event = match new.and_then(|key| updated(tree, key)) {
+                Some(Event::Updated { value, .. })
+                    if old.as_ref().is_some_and(|(_, old)| old.value == value) =>
+                {
+                    None
+                }
+                Some(event) => Some(event),
+                None => old.map(|(key, _)| Event::Deleted { key, why: Why::Absent }),
+            };
+            if event.is_some() {
+                return event;
+            }
+        }
+    }
+
+    fn look_ahead(&mut self, tree: &Tree) {
+        if !self.ahead.is_empty() || self.exhausted {
+            return;
+        }
+        self.ahead.extend(tree.keys_after(self.reached.as_deref()).take(AHEAD).cloned());
+        match self.ahead.back() {
+            Some(last) => self.reached = Some(Arc::clone(last)),
+            None => self.exhausted = true,
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! [`Pending`]: our changes that have no answer yet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use slab::Slab;
+
+use crate::clone::kvmsg::Uuid;
+use crate::time::Time;
+
+/// A change's place in the slab.
+pub(crate) type Slot = u32;
+/// A list that changes wait in.
+pub(crate) type ListId = u32;
+
+const NONE: u32 = u32::MAX;
+
+/// Ready to be sent.
+pub(crate) const READY: ListId = 0;
+/// For a key outside the subtrees, when too many others are watched.
+pub(crate) const UNWATCHED: ListId = 1;
+/// Sent once, twice, ...: one list for each length of the wait for an answer,
+/// so that each is in order of the time it ends.
+const SENT: ListId = 2;
+/// The most often that the wait for an answer doubles.
+const DOUBLINGS: u32 = 5;
+const FIXED_LISTS: u32 = SENT + DOUBLINGS + 1;
+
+/// By which echo a change will be known to have been applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// The key lies in this subtree.
+    Subtree(u32),
+    /// The key lies outside and is watched for the answer.
+    Echo(u32),
+    /// It lies outside and is not watched yet.
+    None,
+}
+
+/// One change, until its answer.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) number: u64,
+    pub(crate) key: Arc<[u8]>,
+    /// Empty: delete the key.
+    pub(crate) value: Arc<[u8]>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) path: Path,
+    pub(crate) submitted: Time,
+    pub(crate) first_sent: Time,
+    /// How often it was sent.
+    pub(crate) sends: u32,
+    /// When to send it again.
+    due: Time,
+    /// The list it is in; `NONE` if it waits for another change of its key.
+    list: ListId,
+    /// Neighbours in that list.
+    links: Links,
+    /// Neighbours in the order of submission.
+    order: Links,
+    /// Neighbours among the changes of the same key.
+    chain: Links,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Links {
+    previous: Slot,
+    next: Slot,
+}
+
+const UNLINKED: Links = Links { previous: NONE, next: NONE };
+
+#[derive(Clone, Copy, Debug)]
+struct List {
+    first: Slot,
+    last: Slot,
+}
+
+const EMPTY: List = List { first: NONE, last: NONE };
+
+/// A new change, as `set` and `delete` make it.
+#[derive(Debug)]
+pub(crate) struct NewChange {
+    pub(crate) key: Arc<[u8]>,
+    pub(crate) value: Arc<[u8]>,
+    pub(crate) ttl: Option<Duration>,
+}
+
+/// Our changes without an answer: found by uuid and by key, in lists by what
+/// they wait for. Everything is O(1).
+///
+/// Changes of one key form a chain in order of submission. The order of a
+/// client's changes to one key is kept thus:
+///
+/// * a change is sent for the first time only when the one before it has been
+///   sent, and not more than once: the ports are first in first out, so the
+///   second overtakes the first only if the first is sent again;
+/// * of the changes that were sent only the newest is ever sent again. An older
+///   one then waits for its echo, which may be on the way, or for the answer to
+///   a newer one, which shows that its own will never come.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    changes: Slab<Change>,
+    by_number: HashMap<u64, Slot>,
+    /// The newest change of each key.
+    by_key: HashMap<Arc<[u8]>, Slot>,
+    lists: Slab<List>,
+    order: List,
+    bytes: usize,
+    /// What all uuids of this client begin with.
+    seed: u64,
+    next_number: u64,
+}
+
+/// The bits of a uuid that hold the number of the change.
+const NUMBER_BITS: u32 = 58;
+
+impl Pending {
+    pub(crate) fn new(seed: u64) -> Pending {
+        let mut lists = Slab::new();
+        for _ in 0..FIXED_LISTS {
+            lists.insert(EMPTY);
+        }
+        Pending {
+            changes: Slab::new(),
+            by_number: HashMap::new(),
+            by_key: HashMap::new(),
+            lists,
+            order: EMPTY,
+            bytes: 0,
+            seed,
+            next_number: 1,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Bytes of keys and values.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The uuid of change `number`: version 8, the seed in the upper 64 of its
+    /// 122 free bits, the number in the lower 58.
+    pub(crate) fn uuid(&self, number: u64) -> Uuid {
+        let seed = u128::from(self.seed);
+        let bits = (seed >> 16) << 80
+            | 8 << 76
+            | ((seed >> 4) & 0xfff) << 64
+            | 0b10 << 62
+            | (seed & 0xf) << NUMBER_BITS
+            | u128::from(number);
+        Uuid::from_bytes(bits.to_be_bytes())
+    }
+
+    /// The change with this uuid, if it is one of ours without an answer.
+    pub(crate) fn find(&self, uuid: Uuid) -> Option<Slot> {
+        if self.changes.is_empty() {
+            return None;
+        }
+        let bits = u128::from_be_bytes(*uuid.as_bytes());
+        let number = bits as u64 & ((1 << NUMBER_BITS) - 1);
+        (self.uuid(number) == uuid).then(|| self.by_number.get(&number).copied())?
+    }
+
+    pub(crate) fn get(&self, slot: Slot) -> &Change {
+        &self.changes[slot as usize]
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> &mut Change {
+        &mut self.changes[slot as usize]
+    }
+
+    /// The newest change of a key.
+    pub(crate) fn newest(&self, key: &[u8]) -> Option<Slot> {
+        self.by_key.get(key).copied()
+    }
+
+    /// The change of the same key submitted before this one.
+    pub(crate) fn older(&self, slot: Slot) -> Option<Slot> {
+        some(self.get(slot).chain.previous)
+    }
+
+    /// The change of the same key submitted after this one.
+    pub(crate) fn newer(&self, slot: Slot) -> Option<Slot> {
+        some(self.get(slot).chain.next)
+    }
+
+    /// The change submitted first.
+    pub(crate) fn oldest(&self) -> Option<Slot> {
+        some(self.order.first)
+    }
+
+    /// Whether a change waits for another one of its key.
+    pub(crate) fn is_parked(&self, slot: Slot) -> bool {
+        self.get(slot).list == NONE
+    }
+
+    /// Whether a change that was never sent may be: no other one of its key is
+    /// before it that is not sent, or that may have to be sent again.
+    pub(crate) fn may_go(&self, slot: Slot) -> bool {
+        let older = self.older(slot);
+        older.is_none_or(|older| self.get(older).sends == 1 && !self.is_parked(older))
+    }
+
+    /// Takes a change in, parked.
+    pub(crate) fn insert(&mut self, now: Time, new: NewChange) -> Slot {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.bytes += new.key.len() + new.value.len();
+        let older = self.by_key.get(&new.key).copied().unwrap_or(NONE);
+        let change = Change {
+            number,
+            key: Arc::clone(&new.key),
+            value: new.value,
+            ttl: new.ttl,
+            path: Path::None,
+            submitted: now,
+            first_sent: Time::NEVER,
+            sends: 0,
+            due: Time::NEVER,
+            list: NONE,
+            links: UNLINKED,
+            order: Links { previous: self.order.last, next: NONE },
+            chain: Links { previous: older, next: NONE },
+        };
+        // The configuration allows fewer than `u32::MAX` changes.
+        let slot = self.changes.insert(change) as Slot;
+        if let Some(older) = some(older) {
+            self.get_mut(older).chain.next = slot;
+        }
+        match some(self.order.last) {
+            Some(last) => self.get_mut(last).order.next = slot,
+            None => self.order.first = slot,
+        }
+        self.order.last = slot;
+        self.by_number.insert(number, slot);
+        self.by_key.insert(new.key, slot);
+        slot
+    }
+
+    /// Takes a change out for good.
+    pub(crate) fn remove(&mut self, slot: Slot) -> Change {
+        self.unlist(slot);
+        let change = self.changes.remove(slot as usize);
+        self.bytes -= change.key.len() + change.value.len();
+        self.by_number.remove(&change.number);
+        let Links { previous, next } = change.order;
+        match some(previous) {
+            Some(previous) => self.get_mut(previous).order.next = next,
+            None => self.order.first = next,
+        }
+        match some(next) {
+            Some(next) => self.get_mut(next).order.previous = previous,
+            None => self.order.last = previous,
+        }
+        let Links { previous, next } = change.chain;
+        if let Some(previous) = some(previous) {
+            self.get_mut(previous).chain.next = next;
+        }
+        match (some(next), some(previous)) {
+            (Some(next), _) => self.get_mut(next).chain.previous = previous,
+            (None, Some(previous)) => {
+                self.by_key.insert(Arc::clone(&change.key), previous);
+            }
+            (None, None) => {
+                self.by_key.remove(&change.key);
+            }
+        }
+        change
+    }
+
+    /// A list of its own, for what waits for one thing.
+    pub(crate) fn open_list(&mut self) -> ListId {
+        self.lists.insert(EMPTY) as ListId
+    }
+
+    /// Closes one that is empty.
+    pub(crate) fn close_list(&mut self, list: ListId) {
+        let list = self.lists.remove(list as usize);
+        debug_assert_eq!(list.first, NONE, "a list with changes was closed");
+    }
+
+    /// The first change in a list.
+    pub(crate) fn first(&self, list: ListId) -> Option<Slot> {
+        some(self.lists[list as usize].first)
+    }
+
+    /// Puts a change at the end of a list.
+    pub(crate) fn list(&mut self, slot: Slot, list: ListId) {
+        self.unlist(slot);
+        let last = self.lists[list as usize].last;
+        match some(last) {
+            Some(last) => self.get_mut(last).links.next = slot,
+            None => self.lists[list as usize].first = slot,
+        }
+        self.lists[list as usize].last = slot;
+        let change = self.get_mut(slot);
+        change.list = list;
+        change.links = Links { previous: last, next: NONE };
+    }
+
+    /// What waited in a list is ready to be sent.
+    pub(crate) fn make_ready(&mut self, list: ListId) {
+        while let Some(slot) = self.first(list) {
+            self.list(slot, READY);
+        }
+    }
+
+    /// Takes a change out of its list: parked.
+    pub(crate) fn unlist(&mut self, slot: Slot) {
+        let change = self.get_mut(slot);
+        let list = std::mem::replace(&mut change.list, NONE);
+        if list == NONE {
+            return;
+        }
+        let Links { previous, next } = std::mem::replace(&mut change.links, UNLINKED);
+        match some(previous) {
+            Some(previous) => self.get_mut(previous).links.next = next,
+            None => self.lists[list as usize].first = next,
+        }
+        match some(next) {
+            Some(next) => self.get_mut(next).links.previous = previous,
+            None => self.lists[list as usize].last = previous,
+        }
+    }
+
+    /// Notes that a change was sent, and when it will be due again: after
+    /// `wait`, which doubles each time. Gives that time.
+    pub(crate) fn sent(&mut self, now: Time, slot: Slot, wait: Duration) -> Time {
+        let change = self.get_mut(slot);
+        if change.sends == 0 {
+            change.first_sent = now;
+        }
+        let doublings = change.sends.min(DOUBLINGS);
+        change.sends += 1;
+        let due = now + wait * (1 << doublings);
+        change.due = due;
+        self.list(slot, SENT + doublings);
+        due
+    }
+
+    /// Puts a change that was parked back among those due to be sent again.
+    pub(crate) fn due_again(&mut self, now: Time, slot: Slot) {
+        self.get_mut(slot).due = now;
+        // Times in a list must rise; what is due now stands before all.
+        self.list_first(slot, SENT);
+    }
+
+    fn list_first(&mut self, slot: Slot, list: ListId) {
+        self.unlist(slot);
+        let first = self.lists[list as usize].first;
+        match some(first) {
+            Some(first) => self.get_mut(first).links.previous = slot,
+            None => self.lists[list as usize].last = slot,
+        }
+        self.lists[list as usize].first = slot;
+        let change = self.get_mut(slot);
+        change.list = list;
+        change.links = Links { previous: NONE, next: first };
+    }
+
+    /// A change that is due to be sent again, if there is one.
+    pub(crate) fn first_due(&self, now: Time) -> Option<Slot> {
+        self.sent_firsts().find(|&slot| self.get(slot).due <= now)
+    }
+
+    /// When the next change will be due.
+    pub(crate) fn next_due(&self) -> Time {
+        self.sent_firsts().map(|slot| self.get(slot).due).min().unwrap_or(Time::NEVER)
+    }
+
+    fn sent_firsts(&self) -> impl Iterator<Item = Slot> {
+        (SENT..FIXED_LISTS).filter_map(|list| self.first(list))
+    }
+}
+
+fn some(slot: Slot) -> Option<Slot> {
+    (slot != NONE).then_some(slot)
+}

@@ -1,0 +1,326 @@
+//! What comes on the updates port: changes and heartbeats.
+
+use super::broker_info::BrokerInfo;
+use super::changes::Answer;
+use super::event::{Event, ResyncReason, Why};
+use super::outbox::ClientOutbox;
+use super::staging::Learned;
+use super::stats::ClientStats;
+use super::subtree::{Baseline, SubtreeState, Verified};
+use super::{Client, ttl};
+use crate::clone::kvmsg::{DecodeError, FRAMES, HUGZ, KvMsg, Limits, Uuid, is_reserved};
+use crate::clone::properties::Properties;
+use crate::clone::sequence::Sequence;
+use crate::message::Message;
+use crate::time::Time;
+
+/// Room for a message of which a frame is left out.
+pub(super) type Scratch<'a> = [&'a [u8]; FRAMES];
+
+/// Decodes a message; what cannot be read is counted. A frame that means
+/// nothing to a client (a uuid of another length, properties of other servers)
+/// does not cost the change.
+pub(super) fn decode<'a>(
+    message: Message<'a>,
+    limits: &Limits,
+    stats: &mut ClientStats,
+    scratch: &'a mut Scratch<'a>,
+) -> Option<KvMsg<'a>> {
+    let error = match KvMsg::decode(message, limits) {
+        Ok(kvmsg) => return Some(kvmsg),
+        Err(error) => error,
+    };
+    let decoded = match (error, message.frames()) {
+        (
+            DecodeError::UuidLength { .. }
+            | DecodeError::PropertySyntax { .. }
+            | DecodeError::PropertiesSize { .. },
+            &[key, sequence, uuid, properties, body],
+        ) => {
+            let uuid = if uuid.len() == 16 { uuid } else { &[] };
+            let is_legible = Properties::check(properties, limits).is_ok();
+            let properties = if is_legible { properties } else { &[] };
+            *scratch = [key, sequence, uuid, properties, body];
+            KvMsg::decode(Message::new(scratch), limits).ok()
+        }
+        _ => None,
+    };
+    match decoded {
+        Some(_) => stats.lenient += 1,
+        None => stats.malformed += 1,
+    }
+    decoded
+}
+
+/// Why a key was deleted, by the properties of its deletion.
+pub(super) fn why(kvmsg: &KvMsg<'_>) -> Why {
+    match kvmsg.properties.get("why") {
+        Some(b"expired") => Why::Expired,
+        _ => Why::Deleted,
+    }
+}
+
+impl Client {
+    /// Takes a message of the SUB.
+    pub fn handle_update(&mut self, now: Time, message: Message<'_>, out: &mut impl ClientOutbox) {
+        self.stats.updates += 1;
+        let (limits, mut scratch) = (self.decode_limits(), Scratch::default());
+        match decode(message, &limits, &mut self.stats, &mut scratch) {
+            Some(kvmsg) if kvmsg.key.starts_with(HUGZ) => self.heartbeat(now, &kvmsg, out),
+            Some(kvmsg) if is_reserved(kvmsg.key) || kvmsg.sequence == Sequence::ZERO => {
+                self.stats.malformed += 1;
+            }
+            Some(kvmsg) => self.published(now, &kvmsg, out),
+            None => self.unreadable(now, message, out),
+        }
+    }
+
+    /// A change that cannot be read is a change lost. A broker that counts
+    /// shows it with its next heartbeat; else it must be taken for one at once.
+    fn unreadable(&mut self, now: Time, message: Message<'_>, out: &mut impl ClientOutbox) {
+        let index = message.get(0).and_then(|key| self.subtree_of(key));
+        if let Some(index) = index
+            && !self.is_extended()
+        {
+            let newest = self.subtrees[index].sequence;
+            self.gap(now, index, newest, Some(1), out);
+        }
+    }
+
+    fn hear(&mut self, now: Time) {
+        self.heard = now;
+        self.is_online = true;
+    }
+
+    fn published(&mut self, now: Time, kvmsg: &KvMsg<'_>, out: &mut impl ClientOutbox) {
+        self.hear(now);
+        let sequence = kvmsg.sequence;
+        let last = self.last;
+        match last {
+            Some(last) if sequence == last => {
+                self.stats.repeated += 1;
+                return;
+            }
+            Some(last) if sequence < last => {
+                self.restart(now, ResyncReason::SequenceDown, out);
+            }
+            Some(last) if sequence.epoch() != last.epoch() && sequence != last.next() => {
+                self.restart(now, ResyncReason::NewBroker, out);
+            }
+            _ => {}
+        }
+        self.last = Some(sequence);
+        if let Some(uuid) = kvmsg.uuid {
+            self.answer(now, uuid, Answer::Applied(sequence), out);
+        }
+        let Some(index) = self.subtree_of(kvmsg.key) else {
+            self.stats.strays += 1;
+            return;
+        };
+        let subtree = &mut self.subtrees[index];
+        let is_whole = subtree.is_whole();
+        if let Some(baseline) = &mut subtree.watch.baseline {
+            baseline.received += 1;
+            baseline.newest = sequence;
+            // Who follows everything sees every sequence.
+            if let Some(last) = last
+                && is_whole
+                && sequence > last.next()
+            {
+                let missed = sequence.get() - last.get() - 1;
+                // Known by now: the next heartbeat need not tell it again.
+                baseline.received += missed;
+                self.gap(now, index, Sequence::from_u64(sequence.get() - 1), Some(missed), out);
+            }
+        }
+        self.stage(now, index, kvmsg, out);
+        if self.subtrees[index].is_current() {
+            self.apply(now, index, kvmsg, out);
+        }
+    }
+
+    /// Keeps a change for the snapshot that is under way.
+    fn stage(&mut self, now: Time, index: usize, kvmsg: &KvMsg<'_>, out: &mut impl ClientOutbox) {
+        let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.is_for(index)) else {
+            return;
+        };
+        // What the map had when changes were asked for may be deleted by now.
+        if attempt.since.is_some_and(|since| kvmsg.sequence <= since) {
+            return;
+        }
+        attempt.staging.offer(&Learned {
+            key: kvmsg.key,
+            value: kvmsg.body,
+            sequence: kvmsg.sequence,
+            deadline: ttl::relative(kvmsg.properties, now),
+            why: why(kvmsg),
+            given: false,
+        });
+        self.check_staging(now, out);
+    }
+
+    fn apply(&mut self, now: Time, index: usize, kvmsg: &KvMsg<'_>, out: &mut impl ClientOutbox) {
+        let subtree = &mut self.subtrees[index];
+        if kvmsg.sequence <= subtree.sequence {
+            self.stats.repeated += 1;
+            return;
+        }
+        let (keys, bytes) = (subtree.tree.len(), subtree.tree.bytes());
+        let event = if kvmsg.body.is_empty() {
+            let removed = subtree.tree.remove(kvmsg.key);
+            removed.map(|(key, _)| Event::Deleted { key, why: why(kvmsg) })
+        } else {
+            let size = kvmsg.key.len() + kvmsg.body.len();
+            if self.keys >= self.config.max_keys || self.bytes + size > self.config.max_bytes {
+                let old = subtree.tree.get(kvmsg.key);
+                let freed = old.map_or(0, |old| kvmsg.key.len() + old.value.len());
+                if self.keys + usize::from(old.is_none()) > self.config.max_keys
+                    || self.bytes + size - freed > self.config.max_bytes
+                {
+                    self.limit_reached(now, index, kvmsg.sequence, out);
+                    return;
+                }
+            }
+            let deadline = ttl::relative(kvmsg.properties, now);
+            let (key, value) = subtree.tree.put(kvmsg.key, kvmsg.body, kvmsg.sequence, deadline);
+            Some(Event::Updated { key, value, sequence: kvmsg.sequence })
+        };
+        subtree.sequence = kvmsg.sequence;
+        self.keys = self.keys - keys + subtree.tree.len();
+        self.bytes = self.bytes - bytes + subtree.tree.bytes();
+        self.stats.applied += 1;
+        if let Some(event) = event {
+            self.push_key_event(event);
+        }
+    }
+
+    fn push_key_event(&mut self, event: Event) {
+        if !self.events.push_key(event) {
+            self.stats.overrun += 1;
+        }
+    }
+
+    fn heartbeat(&mut self, now: Time, kvmsg: &KvMsg<'_>, out: &mut impl ClientOutbox) {
+        // A standby serves nobody: it is no sign of life.
+        let Some(info) = BrokerInfo::read(kvmsg, &self.config) else { return };
+        self.hear(now);
+        self.stats.heartbeats += 1;
+        if !info.extended && kvmsg.key != HUGZ {
+            self.stats.malformed += 1;
+            return;
+        }
+        self.has_heartbeats = true;
+        self.learn(now, info, out);
+        if info.extended {
+            let subtree = self.subtree_with_topic(kvmsg.key);
+            if let Some(index) = subtree {
+                self.count(now, index, kvmsg, &info, out);
+            }
+            let (echo, pending) = (&mut self.echo, &mut self.pending);
+            echo.heartbeat(kvmsg.key, &mut self.topics, out, |held| pending.make_ready(held));
+        } else {
+            self.rfc12_heartbeat(now, kvmsg.sequence, out);
+        }
+        if let Some(uuid) = kvmsg.uuid {
+            self.confirm(now, uuid, kvmsg, out);
+        }
+        self.flush(now, out);
+    }
+
+    fn subtree_with_topic(&self, topic: &[u8]) -> Option<usize> {
+        let prefix = topic.strip_prefix(HUGZ)?;
+        self.subtrees.binary_search_by(|subtree| (*subtree.prefix).cmp(prefix)).ok()
+    }
+
+    /// The answer to a change of ours that the broker had already, or refused.
+    fn confirm(&mut self, now: Time, uuid: Uuid, kvmsg: &KvMsg<'_>, out: &mut impl ClientOutbox) {
+        if let Some(sequence) = kvmsg.properties.parse("applied") {
+            self.answer(now, uuid, Answer::Applied(sequence), out);
+        } else if let Some(reason) = kvmsg.properties.get("refused") {
+            let answer = match reason {
+                b"forgotten" => Answer::Forgotten,
+                _ => Answer::Refused(reason),
+            };
+            self.answer(now, uuid, answer, out);
+        }
+    }
+
+    /// A subtree's heartbeat: as many changes must have come since the one
+    /// before as the broker says it published, and none above what it says.
+    fn count(
+        &mut self,
+        now: Time,
+        index: usize,
+        kvmsg: &KvMsg<'_>,
+        info: &BrokerInfo,
+        out: &mut impl ClientOutbox,
+    ) {
+        let subtree = &mut self.subtrees[index];
+        let published = kvmsg.properties.parse::<u64>("published");
+        if published.is_none() && !subtree.is_whole() {
+            return;
+        }
+        let sequence = kvmsg.sequence;
+        subtree.watch.heard = now;
+        subtree.watch.ask_at = Time::NEVER;
+        let is_absent = std::mem::take(&mut subtree.watch.is_absent);
+        let next = Baseline { published, sequence, newest: sequence, received: 0 };
+        let Some(before) = subtree.watch.baseline.replace(next) else {
+            if subtree.is_whole() {
+                self.last = self.last.max(Some(sequence));
+            }
+            if is_absent && subtree.is_current() {
+                self.poll(now, index, out);
+            }
+            self.leave_plain_if_idle(out);
+            self.proven(now, index, out);
+            return;
+        };
+        let counted = match (before.published, published) {
+            (Some(before), Some(after)) => after.checked_sub(before),
+            _ => Some(before.received),
+        };
+        let newest = before.newest.max(sequence);
+        let goes_on = sequence >= before.sequence && counted.is_some();
+        if goes_on && sequence <= before.newest && counted == Some(before.received) {
+            self.stats.verified += 1;
+            if subtree.state == SubtreeState::Current {
+                let sequence = sequence.max(info.stable);
+                subtree.verified = Some(Verified { node: info.node, sequence });
+                subtree.fruitless = 0;
+            }
+        } else {
+            let missed = counted.and_then(|counted| counted.checked_sub(before.received));
+            // Only who follows everything can tell how far the loss may reach:
+            // of a subtree watched anew the broker need not know its last change.
+            let is_bounded = subtree.is_whole() && goes_on;
+            let newest = if is_bounded { newest } else { Sequence::MAX };
+            if newest > subtree.snapshot_end {
+                self.gap(now, index, newest, missed.filter(|&missed| missed > 0), out);
+            }
+        }
+    }
+
+    /// An RFC 12 server's heartbeat: its current sequence, nothing more.
+    fn rfc12_heartbeat(&mut self, now: Time, sequence: Sequence, out: &mut impl ClientOutbox) {
+        // By the letter of RFC 12 it is always zero; the Guide's servers send
+        // the current one, which is zero only after a restart.
+        let is_told = sequence != Sequence::ZERO || self.tells_sequence;
+        if is_told && self.last.is_some_and(|last| sequence < last) {
+            self.restart(now, ResyncReason::SequenceDown, out);
+        }
+        if is_told {
+            self.tells_sequence = true;
+            self.last = Some(sequence);
+        }
+        self.prove_all(now, out);
+        let whole = self.subtrees.first().filter(|subtree| subtree.is_whole());
+        if let Some(whole) = whole
+            && whole.is_current()
+            && sequence > whole.sequence
+        {
+            let missed = sequence.get() - whole.sequence.get();
+            self.gap(now, 0, sequence, Some(missed), out);
+        }
+    }
+}

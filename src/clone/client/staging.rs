@@ -1,0 +1,133 @@
+//! [`Staging`]: what a snapshot brings, beside the visible map until it is whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::event::Why;
+use super::tree::Tree;
+use crate::clone::sequence::Sequence;
+use crate::time::Time;
+
+/// One thing that was learned of a key while its snapshot is under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Learned<'a> {
+    pub(crate) key: &'a [u8],
+    /// Empty: the key is deleted.
+    pub(crate) value: &'a [u8],
+    pub(crate) sequence: Sequence,
+    pub(crate) deadline: Time,
+    pub(crate) why: Why,
+    /// Whether the snapshot gave it; else a live update did.
+    pub(crate) given: bool,
+}
+
+#[derive(Debug)]
+struct Deletion {
+    sequence: Sequence,
+    why: Why,
+}
+
+/// A map in the making: the snapshot's entries and the live updates that came
+/// meanwhile, the newest of each key.
+///
+/// The two travel on different connections, so either may be ahead. Deletions
+/// are remembered until the end, else an older value that comes late would
+/// bring the key back.
+#[derive(Debug, Default)]
+pub(crate) struct Staging {
+    tree: Tree,
+    deleted: BTreeMap<Arc<[u8]>, Deletion>,
+    /// Keys whose newest value only a live update told. If the snapshot ends
+    /// above it without having given it, the key was deleted meanwhile and the
+    /// deletion was lost.
+    unconfirmed: BTreeSet<Arc<[u8]>>,
+    newest: Sequence,
+}
+
+impl Staging {
+    /// Keys and deletions held.
+    pub(crate) fn len(&self) -> usize {
+        self.tree.len() + self.deleted.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.tree.bytes()
+    }
+
+    /// The highest sequence seen in here.
+    pub(crate) fn newest(&self) -> Sequence {
+        self.newest
+    }
+
+    /// Takes what was learned, unless something newer is known of the key.
+    pub(crate) fn offer(&mut self, learned: &Learned<'_>) {
+        let Learned { key, value, sequence, deadline, why, given } = *learned;
+        self.newest = self.newest.max(sequence);
+        if let Some(known) = self.known(key)
+            && known >= sequence
+        {
+            if known == sequence && given {
+                self.unconfirmed.remove(key);
+            }
+            return;
+        }
+        let key = if value.is_empty() {
+            let key = self.tree.remove(key).map_or_else(|| Arc::from(key), |(key, _)| key);
+            self.deleted.insert(Arc::clone(&key), Deletion { sequence, why });
+            key
+        } else {
+            self.deleted.remove(key);
+            self.tree.put(key, value, sequence, deadline).0
+        };
+        if given || value.is_empty() {
+            self.unconfirmed.remove(&*key);
+        } else {
+            self.unconfirmed.insert(key);
+        }
+    }
+
+    fn known(&self, key: &[u8]) -> Option<Sequence> {
+        match self.tree.get(key) {
+            Some(record) => Some(record.sequence),
+            None => self.deleted.get(key).map(|deletion| deletion.sequence),
+        }
+    }
+
+    /// The whole map, of a full snapshot that ended at `end`.
+    pub(crate) fn into_tree(mut self, end: Sequence) -> Tree {
+        self.drop_unconfirmed(end);
+        self.tree
+    }
+
+    /// Lays the changes over `tree`, of a delta that ended at `end`; gives the
+    /// keys that came out different, and why those that are gone went.
+    pub(crate) fn lay_over(mut self, end: Sequence, tree: &mut Tree) -> Vec<(Arc<[u8]>, Why)> {
+        self.drop_unconfirmed(end);
+        let mut changed = Vec::new();
+        for (key, deletion) in self.deleted {
+            if tree.get(&key).is_some_and(|old| old.sequence < deletion.sequence) {
+                tree.remove(&key);
+                changed.push((key, deletion.why));
+            }
+        }
+        while let Some((key, record)) = self.tree.pop_first() {
+            let old = tree.get(&key);
+            if old.is_some_and(|old| old.sequence >= record.sequence) {
+                continue;
+            }
+            if old.is_none_or(|old| old.value != record.value) {
+                changed.push((Arc::clone(&key), Why::Absent));
+            }
+            tree.put_shared(&key, record);
+        }
+        changed
+    }
+
+    fn drop_unconfirmed(&mut self, end: Sequence) {
+        for key in std::mem::take(&mut self.unconfirmed) {
+            if self.tree.get(&key).is_some_and(|record| record.sequence <= end) {
+                self.tree.remove(&key);
+            }
+        }
+    }
+}

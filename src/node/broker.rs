@@ -1,0 +1,505 @@
+//! [`BrokerNode`]: a broker on a loop, with its three sockets and its timer.
+
+use std::io;
+use std::time::Duration;
+
+use super::Endpoints;
+use super::port::Port;
+use crate::clone::SendFailure;
+use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
+use crate::clone::kvmsg::FRAMES;
+use crate::clone::{Collector, Sequence};
+use crate::message::Message;
+use crate::reactor::{Context, Flow, Registry, SocketKey, TimerKey};
+use crate::socket::{Errno, Frame, FrameList, Interest, Slices, Socket, SocketType};
+use crate::time::Time;
+
+/// What a [`BrokerNode`] is made with, beyond its machine's [`BrokerConfig`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BrokerOptions {
+    /// The machine's configuration. `node` and `start` are new with each
+    /// process unless set.
+    pub config: BrokerConfig,
+    /// Messages kept for a subscriber that is slow to read, before it misses
+    /// some, notices, and resynchronises. Default 100,000. The limit counts
+    /// messages, not bytes: what is kept for all slow subscribers together is shared,
+    /// so it costs at most about this many values. With large values set it lower.
+    pub updates_hwm: u32,
+    /// Messages of a snapshot in flight for one client. Default 4,096. Messages, not
+    /// bytes: a client that does not read holds so many values for up to
+    /// [`stall`](crate::clone::broker::SnapshotLimits::stall), or until it
+    /// disconnects. With large values set it lower.
+    pub snapshot_hwm: u32,
+    /// Changes that may wait to be read from one sender, who is then held
+    /// back. Default 10,000.
+    pub changes_hwm: u32,
+}
+
+impl Default for BrokerOptions {
+    /// A broker with a name of its own, whose sequences begin above those of
+    /// any earlier run (the clock of the machine tells).
+    fn default() -> BrokerOptions {
+        BrokerOptions {
+            config: BrokerConfig::new(super::random_u64(), Sequence::at_start(super::unix_time())),
+            updates_hwm: 100_000,
+            snapshot_hwm: 4096,
+            changes_hwm: 10_000,
+        }
+    }
+}
+
+/// A [`Broker`] that lives on a reactor: a field of the application's state.
+///
+/// ```
+/// use pollux::node::{BrokerNode, BrokerOptions};
+/// use pollux::Reactor;
+///
+/// struct App {
+///     broker: BrokerNode,
+/// }
+///
+/// let context = zmq::Context::new();
+/// let mut reactor = Reactor::new()?;
+/// let broker = BrokerNode::bind(&context, "inproc://doc-broker", BrokerOptions::default())?;
+/// let mut app = App { broker };
+/// BrokerNode::attach(&mut reactor, &mut app, |app| &mut app.broker)?;
+/// reactor.turn(&mut app, std::time::Duration::ZERO)?;
+/// assert_eq!(app.broker.machine().store().len(), 0);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct BrokerNode {
+    machine: Broker,
+    endpoints: Endpoints,
+    sockets: Option<Sockets>,
+    ports: Option<Ports>,
+    /// The frames of the change at work.
+    frames: FrameList,
+}
+
+#[derive(Debug)]
+struct Sockets {
+    snapshots: Socket,
+    updates: Socket,
+    changes: Socket,
+}
+
+/// Where the sockets are once the loop has them.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    snapshots: SocketKey,
+    updates: SocketKey,
+    changes: SocketKey,
+    timer: TimerKey,
+    /// What the timer is set to.
+    armed: Time,
+}
+
+/// Changes handled in one turn, before others have theirs.
+const CHANGES_AT_ONCE: usize = 64;
+
+/// Bytes of a frame that a subscriber may send; the longest topic is `HUGZ` and a key.
+const MAX_SUBSCRIPTION: u64 = 128 * 1024;
+
+/// How often neighbouring ports are tried for a wildcard.
+const WILDCARD_TRIES: usize = 64;
+
+impl BrokerNode {
+    /// Binds the three ports. `endpoint` is the first: `tcp://HOST:PORT`,
+    /// `ipc://PATH` or `inproc://NAME`; `tcp://HOST:*` looks for three free
+    /// neighbours, see [`endpoints`](BrokerNode::endpoints).
+    ///
+    /// # Errors
+    /// An endpoint that cannot be used or is taken; the text names it and the
+    /// remedy. A `start` above which there is no sequence left.
+    pub fn bind(
+        context: &zmq::Context,
+        endpoint: &str,
+        options: BrokerOptions,
+    ) -> io::Result<BrokerNode> {
+        check_start(options.config.start)?;
+        let (sockets, endpoints) = match endpoint.strip_suffix(":*") {
+            Some(host) => Sockets::bind_neighbours(context, host, &options)?,
+            None => {
+                let endpoints = Endpoints::from_first(endpoint)?;
+                (Sockets::bind(context, &endpoints, &options)?, endpoints)
+            }
+        };
+        let machine = Broker::new(options.config, Time::ZERO);
+        let (sockets, frames) = (Some(sockets), FrameList::default());
+        Ok(BrokerNode { machine, endpoints, sockets, ports: None, frames })
+    }
+
+    /// Hands the sockets to the loop. `project` leads from the application's
+    /// state to this node. If the loop removes one of them (the context ended), the
+    /// others and the timer go within a heartbeat, as by [`detach`](BrokerNode::detach).
+    ///
+    /// # Errors
+    /// If the node is or was attached to a loop, or the loop cannot take a socket.
+    pub fn attach<S: 'static, F>(
+        registry: &mut Registry<S>,
+        state: &mut S,
+        project: F,
+    ) -> io::Result<()>
+    where
+        F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
+    {
+        let now = registry.now();
+        let sockets = project(state).sockets.take().ok_or_else(|| {
+            io::Error::other("broker: it was attached to a loop before; make a new one")
+        })?;
+        let snapshots = registry
+            .on_message(sockets.snapshots, move |state: &mut S, cx, message| {
+                project(state).on_request(cx, message)
+            })?;
+        let updates = registry.on_message(sockets.updates, move |state: &mut S, cx, message| {
+            project(state).on_subscription(cx, message)
+        })?;
+        let changes = registry.on_ready(
+            sockets.changes,
+            Interest::READABLE,
+            move |state: &mut S, cx, _| project(state).on_changes(cx),
+        )?;
+        let timer =
+            registry.add_standing_timer(move |state: &mut S, cx| project(state).on_timer(cx));
+        registry.rearm(timer, now)?;
+        project(state).ports = Some(Ports { snapshots, updates, changes, timer, armed: now });
+        Ok(())
+    }
+
+    /// Takes the sockets off the loop and closes them.
+    pub fn detach<S>(&mut self, registry: &mut Registry<S>) {
+        let Some(ports) = self.ports.take() else { return };
+        for key in [ports.snapshots, ports.updates, ports.changes] {
+            drop(registry.remove(key));
+        }
+        let _ = registry.cancel(ports.timer);
+    }
+
+    /// Whether it is on a loop: before [`attach`](BrokerNode::attach) and after
+    /// [`detach`](BrokerNode::detach) it is not.
+    pub fn is_attached(&self) -> bool {
+        self.ports.is_some()
+    }
+
+    /// Removes the socket for changes behind the node's back, as the loop does
+    /// when the context ends.
+    #[cfg(test)]
+    pub(super) fn lose_changes<S>(&self, registry: &mut Registry<S>) {
+        let key = self.ports.map(|ports| ports.changes);
+        drop(key.and_then(|key| registry.remove(key).ok()).expect("a socket for changes"));
+    }
+
+    /// Detaches what is left if the loop has removed a socket.
+    fn detach_if_torn<S>(&mut self, registry: &mut Registry<S>) {
+        let Some(ports) = self.ports else { return };
+        let sockets = [ports.snapshots, ports.updates, ports.changes];
+        if !sockets.into_iter().all(|key| registry.contains(key)) {
+            let endpoint = &self.endpoints.snapshots;
+            log::error!("broker at {endpoint}: off the loop, which removed a socket of it");
+            self.detach(registry);
+        }
+    }
+
+    /// The endpoints bound, the first of which is what clients connect to.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// The state machine: its state, limits and counts.
+    pub fn machine(&self) -> &Broker {
+        &self.machine
+    }
+
+    /// Sets a key from within the process.
+    ///
+    /// # Errors
+    /// `InvalidInput` with the limit that refuses it; `NotConnected` before
+    /// [`attach`](BrokerNode::attach).
+    pub fn set<S>(
+        &mut self,
+        registry: &mut Registry<S>,
+        key: &[u8],
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> io::Result<Sequence> {
+        let now = registry.now();
+        let set = self.with_outbox(registry, |machine, out| machine.set(now, key, value, ttl, out));
+        set.ok_or(io::ErrorKind::NotConnected)?
+            .map_err(|reason| io::Error::new(io::ErrorKind::InvalidInput, reason))
+    }
+
+    /// Deletes a key from within the process. False: it was not there.
+    ///
+    /// # Errors
+    /// `NotConnected` before [`attach`](BrokerNode::attach).
+    pub fn delete<S>(&mut self, registry: &mut Registry<S>, key: &[u8]) -> io::Result<bool> {
+        let now = registry.now();
+        let deleted = self.with_outbox(registry, |machine, out| machine.delete(now, key, out));
+        Ok(deleted.ok_or(io::ErrorKind::NotConnected)?)
+    }
+
+    fn on_request<S>(&mut self, cx: &mut Context<'_, S>, message: Message<'_>) -> io::Result<Flow> {
+        if let Some(peer) = message.get(0) {
+            self.with_outbox(cx, |machine, out| {
+                machine.handle_request(peer, message.skip(1), out);
+            });
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn on_subscription<S>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        message: Message<'_>,
+    ) -> io::Result<Flow> {
+        let now = cx.now();
+        self.with_outbox(cx, |machine, _| machine.handle_subscription(now, message));
+        Ok(Flow::Continue)
+    }
+
+    /// Takes changes from their socket, as many as a socket may have in one turn.
+    ///
+    /// Not by `on_message`, which lends the frames only: most changes are published
+    /// with the very frames they came in.
+    fn on_changes<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<Flow> {
+        let mut result = Ok(Flow::Continue);
+        for _ in 0..CHANGES_AT_ONCE {
+            match self.on_change(cx) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.frames.clear();
+        result
+    }
+
+    /// Takes one change; false if there is none.
+    fn on_change<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<bool> {
+        let Some(ports) = self.ports else { return Ok(false) };
+        let now = cx.now();
+        let mut slices = Slices::new();
+        match self.frames.receive(cx.socket(ports.changes)?, &mut slices) {
+            Ok(None) => {}
+            Ok(Some(frame)) => slices.push(frame),
+            Err(Errno::EAGAIN) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        }
+        let change = Message::new(&slices);
+        let mut out = Outbox { registry: cx, ports, change, forward: None };
+        self.machine.handle_change(now, change, &mut out);
+        let forward = out.forward;
+        drop(slices);
+        if let Some(sequence) = forward {
+            let updates = cx.socket(ports.updates)?;
+            self.frames.forward(updates, FRAMES, Frame::copy_from(&sequence))?;
+        }
+        self.set_timer(cx);
+        Ok(true)
+    }
+
+    fn on_timer<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<Flow> {
+        let now = cx.now();
+        if let Some(ports) = &mut self.ports {
+            // It has fired: whatever comes next must be armed anew.
+            ports.armed = Time::NEVER;
+        }
+        self.detach_if_torn(cx);
+        self.with_outbox(cx, |machine, out| machine.handle_timeout(now, out));
+        Ok(Flow::Continue)
+    }
+
+    /// Runs the machine with its sockets at hand, then sets the timer to its
+    /// next deadline. `None`: there is no loop yet.
+    fn with_outbox<S, R>(
+        &mut self,
+        registry: &mut Registry<S>,
+        act: impl FnOnce(&mut Broker, &mut Outbox<'_, S>) -> R,
+    ) -> Option<R> {
+        let ports = self.ports?;
+        let mut out = Outbox { registry, ports, change: Message::new(&[]), forward: None };
+        let result = act(&mut self.machine, &mut out);
+        self.set_timer(registry);
+        Some(result)
+    }
+
+    /// Sets the timer to the machine's next deadline.
+    fn set_timer<S>(&mut self, registry: &mut Registry<S>) {
+        let Some(ports) = &mut self.ports else { return };
+        let next = self.machine.next_deadline().unwrap_or(Time::NEVER);
+        if next != ports.armed {
+            ports.armed = next;
+            // Stale only if the application cancelled it behind our back.
+            let _ = registry.rearm(ports.timer, next);
+        }
+    }
+}
+
+/// The machine's messages go straight into the sockets, but for a change that is
+/// published as it came: that waits until the machine has done with its frames.
+struct Outbox<'a, S> {
+    registry: &'a mut Registry<S>,
+    ports: Ports,
+    /// The change at work, or nothing.
+    change: Message<'a>,
+    /// Its new sequence, if it is to go on in its own frames.
+    forward: Option<[u8; 8]>,
+}
+
+impl<S> Outbox<'_, S> {
+    /// Whether `frames` are those of the change at work but for the sequence.
+    fn is_change(&self, frames: &[&[u8]; FRAMES]) -> bool {
+        let &[key, _, uuid, properties, body] = self.change.frames() else { return false };
+        std::ptr::eq(body, frames[4])
+            && std::ptr::eq(key, frames[0])
+            && std::ptr::eq(properties, frames[3])
+            && uuid == frames[2]
+    }
+
+    /// Sends what waits, for something else is to be sent after it.
+    fn flush(&mut self) -> Result<(), SendFailure> {
+        match (self.forward.take(), self.change.frames()) {
+            (Some(sequence), &[key, _, uuid, properties, body]) => {
+                self.send(&[key, &sequence, uuid, properties, body])
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn send(&self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
+        let port =
+            self.registry.socket(self.ports.updates).map_err(|_| SendFailure::Unreachable)?;
+        Port::send(port, frames)
+    }
+}
+
+impl<S> BrokerOutbox for Outbox<'_, S> {
+    fn reply(&mut self, peer: &[u8], frames: &[&[u8]]) -> Result<(), SendFailure> {
+        let port =
+            self.registry.socket(self.ports.snapshots).map_err(|_| SendFailure::Unreachable)?;
+        port.send_to(peer, frames)
+    }
+
+    fn publish(&mut self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
+        self.flush()?;
+        match frames[1].try_into() {
+            Ok(sequence) if self.is_change(frames) => {
+                self.forward = Some(sequence);
+                Ok(())
+            }
+            _ => self.send(frames),
+        }
+    }
+}
+
+impl Sockets {
+    fn bind(
+        context: &zmq::Context,
+        endpoints: &Endpoints,
+        options: &BrokerOptions,
+    ) -> io::Result<Sockets> {
+        for endpoint in [&endpoints.snapshots, &endpoints.updates, &endpoints.changes] {
+            check_path_is_free(endpoint)?;
+        }
+        // A whole answer may stay behind for a client that is slow to read it;
+        // a second is what an ending process grants it.
+        let linger = Duration::from_secs(1);
+        let collector = match options.config.collector {
+            Collector::Pull => Socket::builder(SocketType::Pull),
+            Collector::Sub => Socket::builder(SocketType::Sub).subscribe(""),
+        };
+        // Frames over the limit end the connection; the five frames of a change
+        // that breaks a limit by less are refused by the machine, with an answer.
+        let max_frame = options.config.limits.max_value.saturating_mul(2).max(64 * 1024);
+        let max_frame = max_frame as u64;
+        Ok(Sockets {
+            snapshots: Socket::builder(SocketType::Router)
+                .mandatory(true)
+                .send_hwm(options.snapshot_hwm)
+                .max_message_size(max_frame)
+                .linger(linger)
+                .bind(&endpoints.snapshots)
+                .build(context)?,
+            updates: Socket::builder(SocketType::XPub)
+                .verbose(true)
+                .send_hwm(options.updates_hwm)
+                // Subscriptions are all that comes in.
+                .max_message_size(MAX_SUBSCRIPTION)
+                .linger(linger)
+                .bind(&endpoints.updates)
+                .build(context)?,
+            changes: collector
+                .receive_hwm(options.changes_hwm)
+                .max_message_size(max_frame)
+                .linger(linger)
+                .bind(&endpoints.changes)
+                .build(context)?,
+        })
+    }
+
+    /// Looks for three neighbouring ports that are free.
+    fn bind_neighbours(
+        context: &zmq::Context,
+        transport_and_host: &str,
+        options: &BrokerOptions,
+    ) -> io::Result<(Sockets, Endpoints)> {
+        let mut last = io::Error::other("no three neighbouring ports are free");
+        for _ in 0..WILDCARD_TRIES {
+            let port = free_port(transport_and_host)?;
+            let first = format!("{transport_and_host}:{port}");
+            let Ok(endpoints) = Endpoints::from_first(&first) else { continue };
+            match Sockets::bind(context, &endpoints, options) {
+                Ok(sockets) => return Ok((sockets, endpoints)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Sequences have to rise from one run to the next, by the clock unless the
+/// application knows better.
+fn check_start(start: Sequence) -> io::Result<()> {
+    if start == Sequence::MAX {
+        let problem = "start: no sequence lies above it; is the clock set beyond December 2040?";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    }
+    if start == Sequence::ZERO {
+        log::warn!(
+            "sequences begin at zero (a clock before 2025 does that): RFC 12 clients that know \
+             an earlier run will ignore this one until they are restarted"
+        );
+    }
+    Ok(())
+}
+
+/// libzmq removes the socket file that it finds at a path, also if another
+/// process listens there, who then is cut off without a word.
+fn check_path_is_free(endpoint: &str) -> io::Result<()> {
+    let Some(path) = endpoint.strip_prefix("ipc://") else { return Ok(()) };
+    // Never blocks: a listener with a full queue would block.
+    match mio::net::UnixStream::connect(path) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!(
+                "bind {endpoint}: Address already in use; choose another path or stop the other \
+                 process"
+            ),
+        )),
+    }
+}
+
+/// A port that the system says is free at the moment; its neighbours may not be.
+fn free_port(transport_and_host: &str) -> io::Result<u16> {
+    let host = transport_and_host.strip_prefix("tcp://").unwrap_or(transport_and_host);
+    let host = if host == "*" { "0.0.0.0" } else { host };
+    let probe = std::net::TcpListener::bind(format!("{host}:0"))
+        .map_err(|error| io::Error::new(error.kind(), format!("bind tcp://{host}:*: {error}")))?;
+    Ok(probe.local_addr()?.port())
+}

@@ -1,0 +1,111 @@
+//! Where a broker's three ports lie, from the endpoint of the first.
+
+use std::fmt;
+
+/// The endpoints of the three ports of a broker, in the order P, P+1, P+2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Requests and snapshots (ROUTER).
+    pub snapshots: String,
+    /// Updates and heartbeats (XPUB).
+    pub updates: String,
+    /// Changes (PULL or SUB).
+    pub changes: String,
+}
+
+/// An endpoint from which the other two cannot be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointError {
+    endpoint: String,
+    reason: &'static str,
+}
+
+impl fmt::Display for EndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "endpoint {:?}: {}; expected tcp://HOST:PORT, ipc://PATH or inproc://NAME",
+            self.endpoint, self.reason
+        )
+    }
+}
+
+impl std::error::Error for EndpointError {}
+
+impl From<EndpointError> for std::io::Error {
+    fn from(error: EndpointError) -> std::io::Error {
+        std::io::Error::new(std::io::ErrorKind::InvalidInput, error)
+    }
+}
+
+impl Endpoints {
+    /// Three neighbouring tcp ports, the first as given; over ipc and inproc
+    /// the suffixes `-updates` and `-changes`.
+    ///
+    /// ```
+    /// use pollux::node::Endpoints;
+    ///
+    /// let tcp = Endpoints::from_first("tcp://127.0.0.1:5556")?;
+    /// assert_eq!(tcp.changes, "tcp://127.0.0.1:5558");
+    /// let ipc = Endpoints::from_first("ipc:///run/state")?;
+    /// assert_eq!(ipc.updates, "ipc:///run/state-updates");
+    /// # Ok::<(), pollux::node::EndpointError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Another transport, no port number, or one above 65,533.
+    pub fn from_first(endpoint: &str) -> Result<Endpoints, EndpointError> {
+        let error = |reason| EndpointError { endpoint: endpoint.to_owned(), reason };
+        let (transport, address) =
+            endpoint.split_once("://").ok_or_else(|| error("there is no transport"))?;
+        let all = |updates, changes| Endpoints { snapshots: endpoint.to_owned(), updates, changes };
+        match transport {
+            "tcp" => {
+                let (host, port) =
+                    address.rsplit_once(':').ok_or_else(|| error("there is no port"))?;
+                let port: u16 = port.parse().map_err(|_| error("the port is no number"))?;
+                if host.is_empty() {
+                    return Err(error("there is no host"));
+                }
+                if port == 0 || port > u16::MAX - 2 {
+                    return Err(error("the port must lie between 1 and 65533"));
+                }
+                let at = |offset| format!("tcp://{host}:{}", port + offset);
+                Ok(all(at(1), at(2)))
+            }
+            "ipc" | "inproc" if address.is_empty() => Err(error("there is no name")),
+            "ipc" | "inproc" => {
+                Ok(all(format!("{endpoint}-updates"), format!("{endpoint}-changes")))
+            }
+            _ => Err(error("this transport is not supported")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_an_endpoint_says_why() {
+        for (endpoint, reason) in [
+            ("5556", "no transport"),
+            ("tcp://localhost", "no port"),
+            ("tcp://localhost:x", "no number"),
+            ("tcp://:5556", "no host"),
+            ("tcp://a:65534", "between"),
+            ("tcp://a:0", "between"),
+            ("udp://a:1", "not supported"),
+            ("ipc://", "no name"),
+        ] {
+            let error = Endpoints::from_first(endpoint).unwrap_err().to_string();
+            assert!(error.contains(reason), "{endpoint}: {error}");
+        }
+    }
+
+    #[test]
+    fn ipv6_hosts_keep_their_brackets() {
+        let endpoints = Endpoints::from_first("tcp://[::1]:5556").unwrap();
+        assert_eq!(endpoints.updates, "tcp://[::1]:5557");
+    }
+}

@@ -1,0 +1,152 @@
+//! Waiting: not at all, spinning, or blocking, and for how long.
+
+use std::io;
+use std::time::Duration;
+
+use super::builder::Wait;
+use super::registry::Registry;
+use crate::time::Time;
+
+/// A deadline nearer than this is not slept for: the operating system counts in
+/// milliseconds, and a sleep and its wake take longer than this anyway.
+const TOO_SHORT_TO_SLEEP: Duration = Duration::from_micros(1);
+
+/// How often a loop that spins asks for everything, while it asks the socket that
+/// had the last message all the time: that is cheaper and finds more.
+const SPIN_POLL_INTERVAL: Duration = Duration::from_micros(2);
+
+impl<S> Registry<S> {
+    /// Waits until something is ready, a timer is due, or `max_wait` is over, and
+    /// reads the clock. `start` is a reading just made, if there is one.
+    pub(super) fn wait(&mut self, max_wait: Duration, start: Option<Time>) -> io::Result<()> {
+        let start = start.unwrap_or_else(|| self.clock.read());
+        if !self.queue.is_empty() || self.wakes.any() {
+            return self.poll_while_busy(start);
+        }
+        let until = self.next_deadline().unwrap_or(Time::NEVER).min(start + max_wait);
+        if until <= start {
+            return self.poll_now();
+        }
+        let spin_until = match self.settings.wait {
+            Wait::Block => start,
+            Wait::Spin => Time::NEVER,
+            Wait::SpinFor(duration) => start + duration,
+        };
+        if self.spin(until.min(spin_until), start)? || self.now() >= until {
+            return Ok(());
+        }
+        self.block(until)
+    }
+
+    /// Asks without waiting.
+    fn poll_now(&mut self) -> io::Result<()> {
+        self.stats.polls += 1;
+        let result = self.poll(Some(Duration::ZERO));
+        self.clock.now = self.clock.read();
+        self.polled_at = self.clock.now;
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.stats.polls_interrupted += 1;
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// There is work already: look for more, unless the last look was just now.
+    #[inline]
+    fn poll_while_busy(&mut self, start: Time) -> io::Result<()> {
+        if start.since(self.polled_at) < self.idle_poll_interval {
+            self.clock.now = start;
+            return Ok(());
+        }
+        self.poll_now()
+    }
+
+    /// Asks again and again until something is there (`true`) or `until` has come.
+    /// `start` is a fresh reading of the clock.
+    fn spin(&mut self, until: Time, start: Time) -> io::Result<bool> {
+        self.clock.now = start;
+        while self.now() < until {
+            if self.recent_has_message() {
+                return Ok(true);
+            }
+            if self.now().since(self.polled_at) < SPIN_POLL_INTERVAL {
+                self.clock.now = self.clock.read();
+            } else {
+                self.poll_now()?;
+            }
+            if !self.queue.is_empty() || self.wakes.any() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Asks the socket that had the last message whether it has another, and queues
+    /// it if so.
+    fn recent_has_message(&mut self) -> bool {
+        let Some(key) = self.recent else { return false };
+        let Some(slot) = self.sockets.get(key).filter(|slot| slot.receiving) else {
+            self.recent = None;
+            return false;
+        };
+        // An error shows when it is served.
+        let queue = slot.socket.events().map_or(true, |events| events.readable);
+        if queue {
+            self.queue_socket(key);
+        }
+        queue
+    }
+
+    /// Blocks until something is there or `until` has come.
+    fn block(&mut self, until: Time) -> io::Result<()> {
+        loop {
+            let start = self.now();
+            let left = until.since(start);
+            if left < TOO_SHORT_TO_SLEEP || !self.wakes.fall_asleep() {
+                self.wakes.leave_sleep();
+                return self.poll_now();
+            }
+            self.stats.polls += 1;
+            self.stats.polls_blocked += 1;
+            let result = self.poll((until < Time::NEVER).then_some(left));
+            self.wakes.leave_sleep();
+            self.clock.now = self.clock.read();
+            self.polled_at = self.clock.now;
+            self.stats.blocked_ns += self.now().since(start).as_nanos() as u64;
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    self.stats.polls_interrupted += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Counts the turn, lets others see it, and returns the time if it was worth
+    /// reading the clock.
+    pub(super) fn end_turn(&mut self, handled: u64) -> Option<Time> {
+        self.stats.turns += 1;
+        self.stats.events += handled;
+        let end = (handled > 0).then(|| self.clock.read());
+        if let Some(end) = end {
+            let turn_ns = end.since(self.now()).as_nanos() as u64;
+            self.stats.turn_max_ns = self.stats.turn_max_ns.max(turn_ns);
+        }
+        if let Some(shared) = &self.shared_stats {
+            shared.publish(&self.stats);
+        }
+        if self.nested.get() {
+            self.allow_outer_sleep();
+        }
+        end
+    }
+
+    /// Between turns somebody else may sleep on the poll descriptor.
+    pub(super) fn allow_outer_sleep(&self) {
+        if !self.wakes.fall_asleep() {
+            self.wakes.interrupt();
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! [`FrameList`]: memory for the frames of one message, used again for the next.
+
+use smallvec::SmallVec;
+
+use super::{Errno, Frame, SendError, Socket};
+
+/// How many frames are kept for the next message; a longer one allocates.
+const KEPT: usize = 16;
+
+/// The frames of the message last received. Receiving into the same frames again
+/// spares initialising, moving and closing them for each message.
+#[derive(Debug)]
+pub(crate) struct FrameList {
+    /// Holds the first frame, which most messages have only.
+    first: Frame,
+    rest: Rest,
+}
+
+#[derive(Debug, Default)]
+struct Rest {
+    /// As many as are kept, once there was a message of more than one frame.
+    kept: Vec<Frame>,
+    /// How many of them hold content of this or an earlier message.
+    used: usize,
+    /// What a longer message has beyond them.
+    long: Vec<Frame>,
+}
+
+/// The frames of one message, as a handler sees them.
+pub(crate) type Slices<'f> = SmallVec<[&'f [u8]; KEPT]>;
+
+impl FrameList {
+    pub(crate) fn new() -> FrameList {
+        FrameList { first: Frame::new(), rest: Rest::default() }
+    }
+
+    /// Receives a whole message. A message of one frame, as most are, is returned;
+    /// one of more goes into `slices`, which is empty, and the answer is `None`.
+    ///
+    /// # Errors
+    /// `EAGAIN` if there is none. libzmq hands a message over only when all of it is
+    /// there, so between frames there is no error but `ETERM`, and then the socket
+    /// has no use for the rest.
+    #[inline]
+    pub(crate) fn receive<'f>(
+        &'f mut self,
+        socket: &Socket,
+        slices: &mut Slices<'f>,
+    ) -> Result<Option<&'f [u8]>, Errno> {
+        let FrameList { first, rest } = self;
+        match socket.receive_bytes(first)? {
+            (bytes, false) => Ok(Some(bytes)),
+            (bytes, true) => {
+                slices.push(bytes);
+                receive_rest(socket, rest, slices)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Sends the message last received on, with `second` in place of its second frame.
+    /// Nothing is copied: its frames are empty afterwards, to be received into again.
+    ///
+    /// # Errors
+    /// Those of [`Socket::send`], but what has been sent of it by then is lost. That
+    /// cannot happen on a socket that never blocks, as PUB does not.
+    pub(crate) fn forward(
+        &mut self,
+        socket: &Socket,
+        count: usize,
+        second: Frame,
+    ) -> Result<(), SendError> {
+        let FrameList { first, rest } = self;
+        if let Some(frame) = rest.kept.first_mut() {
+            *frame = second;
+        }
+        let all = std::iter::once(first).chain(&mut rest.kept).chain(&mut rest.long);
+        socket.send_moving(all.take(count), count)
+    }
+
+    /// Lets go of all content, so that no receive buffer is kept alive by the last
+    /// message of a batch.
+    pub(crate) fn clear(&mut self) {
+        self.first = Frame::new();
+        for frame in self.rest.kept.iter_mut().take(self.rest.used) {
+            *frame = Frame::new();
+        }
+        self.rest.used = 0;
+        self.rest.long = Vec::new();
+    }
+}
+
+/// Receives the frames after the first.
+fn receive_rest<'f>(
+    socket: &Socket,
+    rest: &'f mut Rest,
+    slices: &mut Slices<'f>,
+) -> Result<(), Errno> {
+    let Rest { kept, used, long } = rest;
+    if kept.is_empty() {
+        kept.resize_with(KEPT - 1, Frame::new);
+    }
+    for (index, frame) in kept.iter_mut().enumerate() {
+        *used = (*used).max(index + 1);
+        let (bytes, more) = socket.receive_bytes(frame)?;
+        slices.push(bytes);
+        if !more {
+            return Ok(());
+        }
+    }
+    long.clear();
+    let mut more = true;
+    while more {
+        let mut frame = Frame::new();
+        more = socket.receive(&mut frame)?;
+        long.push(frame);
+    }
+    slices.extend(long.iter().map(|frame| &**frame));
+    Ok(())
+}
+
+impl Default for FrameList {
+    fn default() -> FrameList {
+        FrameList::new()
+    }
+}

@@ -1,0 +1,114 @@
+//! Receiving: frame by frame where speed counts, whole messages elsewhere.
+
+use std::ffi::c_int;
+
+use bytes::Bytes;
+use zmq_sys::ZMQ_DONTWAIT;
+
+use super::error::Operation;
+use super::{Errno, Frame, Socket, SocketError};
+use crate::message::Multipart;
+
+impl Socket {
+    /// Receives the next frame, replacing the content of `frame`, without ever
+    /// blocking. `true` if more frames of the same message follow; they are there
+    /// already.
+    ///
+    /// This is zmq_msg_recv(3) and nothing else. After an error the content of `frame`
+    /// is the old one or none.
+    ///
+    /// # Errors
+    /// `EAGAIN` if there is nothing, `ETERM` if the context ended, `EFSM` out of turn
+    /// (REQ, REP), `ENOTSUP` on a socket that only sends. Never `EINTR`.
+    #[inline]
+    pub fn receive(&self, frame: &mut Frame) -> Result<bool, Errno> {
+        loop {
+            // SAFETY: the message is initialised, and the socket open as long as `self` is
+            // there, and on this thread, for it is not `Sync`.
+            let rc = unsafe {
+                zmq_sys::zmq_msg_recv(frame.as_mut_ptr(), self.as_ptr(), ZMQ_DONTWAIT as c_int)
+            };
+            if rc >= 0 {
+                return Ok(frame.more());
+            }
+            match Errno::last() {
+                Errno::EINTR => {}
+                errno => return Err(errno),
+            }
+        }
+    }
+
+    /// [`receive`](Socket::receive) that also gives the bytes, for a loop that counts
+    /// its calls: libzmq has just said how many there are.
+    #[inline]
+    pub(crate) fn receive_bytes<'f>(
+        &self,
+        frame: &'f mut Frame,
+    ) -> Result<(&'f [u8], bool), Errno> {
+        loop {
+            // SAFETY: as in `receive`.
+            let rc = unsafe {
+                zmq_sys::zmq_msg_recv(frame.as_mut_ptr(), self.as_ptr(), ZMQ_DONTWAIT as c_int)
+            };
+            if rc >= 0 {
+                let more = frame.more();
+                return Ok((frame.bytes_of(rc), more));
+            }
+            match Errno::last() {
+                Errno::EINTR => {}
+                errno => return Err(errno),
+            }
+        }
+    }
+
+    /// Receives a whole message and copies it; `None` if there is none.
+    ///
+    /// How long a message may get is up to the peer, unless a limit for its frames
+    /// was set (`max_message_size`).
+    ///
+    /// # Errors
+    /// Those of [`receive`](Socket::receive) but for `EAGAIN`.
+    pub fn receive_message(&self) -> Result<Option<Multipart>, SocketError> {
+        let mut message = Multipart::new();
+        let mut frame = Frame::new();
+        let there = self.receive_each(&mut frame, |frame| {
+            message.push_back(Bytes::copy_from_slice(frame));
+        })?;
+        Ok(there.then_some(message))
+    }
+
+    /// Receives a whole message into `frames` without copying, replacing what was
+    /// there; `false`, and no frames, if there is none.
+    ///
+    /// # Errors
+    /// Those of [`receive`](Socket::receive) but for `EAGAIN`.
+    pub fn receive_frames(&self, frames: &mut Vec<Frame>) -> Result<bool, SocketError> {
+        frames.clear();
+        let mut frame = Frame::new();
+        self.receive_each(&mut frame, |frame| frames.push(std::mem::take(frame)))
+    }
+
+    fn receive_each(
+        &self,
+        frame: &mut Frame,
+        mut take: impl FnMut(&mut Frame),
+    ) -> Result<bool, SocketError> {
+        let mut there = false;
+        loop {
+            match self.receive(frame) {
+                Ok(more) => {
+                    there = true;
+                    take(frame);
+                    if !more {
+                        return Ok(true);
+                    }
+                }
+                // libzmq hands over a message only when all of it is there.
+                Err(Errno::EAGAIN) if !there => return Ok(false),
+                Err(errno) => {
+                    return Err(SocketError::new(Operation::Receive, self.socket_type(), errno));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Sending: whole messages, never blocking, never losing one.
+
+use std::ffi::c_int;
+use std::mem::MaybeUninit;
+
+use smallvec::SmallVec;
+use zmq_sys::{ZMQ_DONTWAIT, ZMQ_SNDMORE};
+
+use super::error::Operation;
+use super::parts::Parts;
+use super::{Errno, Frame, SendError, Socket, SocketError, SocketType};
+use crate::message::Frames;
+
+const LAST: c_int = ZMQ_DONTWAIT as c_int;
+const MORE: c_int = (ZMQ_DONTWAIT | ZMQ_SNDMORE) as c_int;
+
+/// Second handles on all frames of a message but the last. Longer messages cost an
+/// allocation.
+type Heads = SmallVec<[Frame; 7]>;
+
+impl Socket {
+    /// Sends a copy of `frames` as one message, all or nothing, without ever
+    /// blocking. Frames of up to 33 bytes cost no allocation, nor do lists of up to
+    /// eight frames.
+    ///
+    /// A message that is not sent has never left the caller: send it again when
+    /// the socket is writable, and the order is kept. Once it is accepted, libzmq
+    /// keeps it until the peer takes it, the peer goes away, or the linger time
+    /// ends.
+    ///
+    /// What libzmq drops on its own account is dropped here, too: PUB and XPUB
+    /// (without `nodrop`) for a subscriber that is too slow, ROUTER (without
+    /// `mandatory`) for a peer that is unknown or too slow.
+    ///
+    /// # Errors
+    /// * [`SendError::WouldBlock`]: no room or no peer, or the peer that had been
+    ///   chosen went away in the middle of the message. (On REQ the latter
+    ///   counts as a request without a reply: unless it is `relaxed`, the next
+    ///   attempt fails with `EFSM`, as when a peer dies with a request.)
+    /// * [`SendError::Unreachable`]: no such peer.
+    /// * [`SendError::Failed`]: no frame at all, no frame after the routing id
+    ///   (ROUTER), not exactly two frames (STREAM), out of turn (REQ, REP), a
+    ///   socket that only receives, a context that ended, no memory.
+    pub fn send(&self, frames: &(impl Frames + ?Sized)) -> Result<(), SendError> {
+        let count = frames.frame_count();
+        self.check_count(count)?;
+        if count == 1 {
+            return self.send_single(frames.frame(0));
+        }
+        // All are copied before the first one goes: then memory must not run out.
+        let mut parts = Parts::new();
+        for index in 0..count {
+            let copied = parts.push_copy(frames.frame(index));
+            copied.map_err(|errno| SendError::new(self.socket_type(), errno))?;
+        }
+        if let Some((last, heads)) = parts.as_mut_slice().split_last_mut() {
+            self.transmit(heads, last)?;
+        }
+        parts.sent();
+        Ok(())
+    }
+
+    #[inline]
+    fn send_single(&self, bytes: &[u8]) -> Result<(), SendError> {
+        let mut slot = MaybeUninit::uninit();
+        Frame::write_copy(&mut slot, bytes)
+            .map_err(|errno| SendError::new(self.socket_type(), errno))?;
+        // SAFETY: that was no error, so it is initialised.
+        let part = unsafe { slot.assume_init_mut() };
+        let result = self.transmit(&mut [], part);
+        if result.is_err() {
+            // After sending it is empty and need not be closed (zmq_msg_send(3)).
+            // SAFETY: it is still initialised, and not used afterwards.
+            unsafe { slot.assume_init_drop() };
+        }
+        result
+    }
+
+    /// Sends `frames` as one message without copying what is large, and leaves the
+    /// list empty, with its capacity, for the next one.
+    ///
+    /// # Errors
+    /// Those of [`send`](Socket::send); all frames are still there then.
+    pub fn send_frames(&self, frames: &mut Vec<Frame>) -> Result<(), SendError> {
+        self.check_count(frames.len())?;
+        // A later frame may fail when the earlier ones have gone, so those that go first
+        // are second handles on the content.
+        if let Some((last, first)) = frames.split_last_mut() {
+            let mut heads: Heads = first.iter_mut().map(Frame::share).collect();
+            self.transmit(&mut heads, last)?;
+        }
+        frames.clear();
+        Ok(())
+    }
+
+    /// Sends `count` frames as one message, each of which is empty afterwards. What
+    /// has gone by then is lost if one of them fails.
+    pub(super) fn send_moving<'f>(
+        &self,
+        frames: impl Iterator<Item = &'f mut Frame>,
+        count: usize,
+    ) -> Result<(), SendError> {
+        self.check_count(count)?;
+        if self.unfinished.get() {
+            self.finish_request()?;
+        }
+        for (index, frame) in frames.enumerate() {
+            let flags = if index + 1 < count { MORE } else { LAST };
+            match index {
+                0 => self.send_first(frame, flags)?,
+                _ => {
+                    self.send_part(frame, flags).map_err(|errno| self.broken_off(flags, errno))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what libzmq would take and then drop, or take for something else.
+    #[inline]
+    fn check_count(&self, count: usize) -> Result<(), SendError> {
+        if self.frames.contains(&count) { Ok(()) } else { Err(self.wrong_count(count)) }
+    }
+
+    #[cold]
+    fn wrong_count(&self, count: usize) -> SendError {
+        let expected = match (self.frames.start(), self.frames.end()) {
+            (1, 1) => "expected one frame (conflate)",
+            (1, _) => "expected at least one frame",
+            (_, 2) => "expected a routing id and one frame of data",
+            _ => "expected a routing id and at least one frame more",
+        };
+        let problem = format!("{expected}, got {count}");
+        SendError::Failed(SocketError::misuse(Operation::Send, self.socket_type(), problem))
+    }
+
+    #[inline]
+    fn transmit(&self, heads: &mut [Frame], last: &mut Frame) -> Result<(), SendError> {
+        if self.unfinished.get() {
+            self.finish_request()?;
+        }
+        match heads.split_first_mut() {
+            None => self.send_first(last, LAST),
+            Some((first, heads)) => {
+                self.send_first(first, MORE)?;
+                self.send_rest(heads, last)
+            }
+        }
+    }
+
+    #[inline]
+    fn send_first(&self, part: &mut Frame, flags: c_int) -> Result<(), SendError> {
+        self.send_part(part, flags).or_else(|errno| self.send_first_again(part, flags, errno))
+    }
+
+    /// libzmq looks for news of peers (room made, connected) at most about every
+    /// millisecond while sending, so a first "no" may be out of date: look, and ask
+    /// once more.
+    #[cold]
+    fn send_first_again(
+        &self,
+        part: &mut Frame,
+        flags: c_int,
+        errno: Errno,
+    ) -> Result<(), SendError> {
+        let outdated = matches!(errno, Errno::EAGAIN | Errno::EHOSTUNREACH);
+        let again = match outdated && self.events().is_ok() {
+            true => self.send_part(part, flags),
+            false => Err(errno),
+        };
+        again.map_err(|errno| SendError::new(self.socket_type(), errno))
+    }
+
+    fn send_rest(&self, heads: &mut [Frame], last: &mut Frame) -> Result<(), SendError> {
+        for head in heads {
+            self.send_part(head, MORE).map_err(|errno| self.broken_off(MORE, errno))?;
+        }
+        self.send_part(last, LAST).map_err(|errno| self.broken_off(LAST, errno))
+    }
+
+    /// After a frame that is not the first was refused, the peer being gone: sockets
+    /// that balance load swallow what follows up to a frame without MORE (lb.cpp), and
+    /// would take the next message for it. Others start afresh by themselves.
+    #[cold]
+    fn broken_off(&self, flags: c_int, errno: Errno) -> SendError {
+        use SocketType::{Dealer, Push, Req};
+        if errno == Errno::EAGAIN && matches!(self.socket_type(), Push | Dealer | Req) {
+            if flags == MORE {
+                let _swallowed = self.send_part(&mut Frame::new(), LAST);
+            } else {
+                self.unfinished.set(self.socket_type() == Req);
+            }
+        }
+        SendError::new(self.socket_type(), errno)
+    }
+
+    /// A request that was refused with its very last frame: lb.cpp is through with it,
+    /// but REQ is not and would leave the delimiter out of the next one (req.cpp). So
+    /// it gets an end, an empty frame, which REP ignores for want of a delimiter.
+    #[cold]
+    fn finish_request(&self) -> Result<(), SendError> {
+        self.send_first(&mut Frame::new(), LAST)?;
+        self.unfinished.set(false);
+        Ok(())
+    }
+
+    /// One frame; it is empty afterwards, or untouched after an error.
+    #[inline]
+    fn send_part(&self, part: &mut Frame, flags: c_int) -> Result<(), Errno> {
+        loop {
+            // SAFETY: the message is initialised, and the socket open as long as `self` is
+            // there, and on this thread, for it is not `Sync`.
+            let rc = unsafe { zmq_sys::zmq_msg_send(part.as_mut_ptr(), self.as_ptr(), flags) };
+            if rc >= 0 {
+                return Ok(());
+            }
+            match Errno::last() {
+                Errno::EINTR => {}
+                errno => return Err(errno),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::message::Multipart;
+    use crate::socket::Interest;
+
+    const ENDPOINT: &str = "inproc://broken";
+
+    /// A socket that has sent the first frame of a message to a peer which then went
+    /// away, with the pipe between them not yet taken down: the peer has its part to
+    /// do for that, and is not called before it is dropped.
+    fn in_the_middle(socket_type: SocketType, peer: SocketType) -> (zmq::Context, Socket, Socket) {
+        let context = zmq::Context::new();
+        let socket = Socket::builder(socket_type).bind(ENDPOINT).build(&context).unwrap();
+        let leaving = Socket::builder(peer).connect(ENDPOINT).build(&context).unwrap();
+        assert!(socket.events().unwrap().writable);
+        assert_eq!(socket.send_part(&mut Frame::copy_from(b"first"), MORE), Ok(()));
+        leaving.disconnect(ENDPOINT).unwrap();
+        // Lets the socket know.
+        socket.events().unwrap();
+        (context, socket, leaving)
+    }
+
+    fn send_rest(socket: &Socket, frames: &[&str]) -> Result<(), SendError> {
+        let (last, heads) = frames.split_last().unwrap();
+        let mut heads: Heads = heads.iter().map(|text| Frame::copy_from(text.as_bytes())).collect();
+        socket.send_rest(&mut heads, &mut Frame::copy_from(last.as_bytes()))
+    }
+
+    fn receive(socket: &Socket) -> Multipart {
+        socket.wait(Interest::READABLE, Some(Duration::from_secs(10))).unwrap();
+        socket.receive_message().unwrap().expect("a message within the deadline")
+    }
+
+    #[test]
+    fn a_broken_message_is_given_back_and_the_next_one_is_whole() {
+        for (socket_type, peer) in [
+            (SocketType::Push, SocketType::Pull),
+            (SocketType::Dealer, SocketType::Dealer),
+            (SocketType::Pair, SocketType::Pair),
+        ] {
+            // The frame that is refused is the last one, or one before.
+            for rest in [&["last"][..], &["second", "last"], &["second", "third", "last"]] {
+                let (context, socket, leaving) = in_the_middle(socket_type, peer);
+                assert_eq!(send_rest(&socket, rest), Err(SendError::WouldBlock), "{socket_type}");
+                drop(leaving);
+                while socket.events().unwrap().writable {}
+                let again = [&["first"], rest].concat();
+                let next = Socket::builder(peer).connect(ENDPOINT);
+                // A PAIR turns the next peer away until it is done with the one before.
+                let next = std::iter::from_fn(|| Some(next.clone().build(&context).unwrap()))
+                    .find(|_| socket.send(&again[..]) == Ok(()))
+                    .unwrap();
+                assert_eq!(receive(&next), again.into_iter().map(str::to_owned).collect());
+                assert_eq!(next.receive_message(), Ok(None), "nothing of the broken message");
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_request_counts_as_one_without_a_reply() {
+        for rest in [&["last"][..], &["second", "last"]] {
+            let (context, req, leaving) = in_the_middle(SocketType::Req, SocketType::Rep);
+            assert_eq!(send_rest(&req, rest), Err(SendError::WouldBlock));
+            drop(leaving);
+            while req.events().unwrap().writable {}
+            let rep = Socket::builder(SocketType::Rep).connect(ENDPOINT).build(&context).unwrap();
+            // It is relaxed only after that, so that the same socket shows both.
+            match req.send("again") {
+                Err(SendError::Failed(error)) => assert_eq!(error.errno(), Errno::EFSM),
+                other => panic!("{other:?}"),
+            }
+            req.as_zmq().set_req_relaxed(true).unwrap();
+            while req.send("again") == Err(SendError::WouldBlock) {}
+            assert_eq!(receive(&rep), Multipart::from(["again"]));
+            rep.send("reply").unwrap();
+            assert_eq!(receive(&req), Multipart::from(["reply"]));
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `set`, `get`, `del`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use serde_json::Value;
+
+use crate::common::{Broker, pollux};
+
+#[test]
+fn a_key_is_set_read_and_deleted() {
+    let broker = Broker::start(&[]);
+    assert_eq!(broker.pollux(["set", "/a", "some text"]).success(), "");
+    assert_eq!(broker.pollux(["get", "/a"]).success(), "some text", "no byte more");
+    assert_eq!(broker.pollux(["set", "/a", "other"]).success(), "");
+    assert_eq!(broker.pollux(["get", "/a"]).success(), "other");
+    assert_eq!(broker.pollux(["del", "/a"]).success(), "");
+    let missing = broker.pollux(["get", "/a"]);
+    assert_eq!(missing.failure(1), "pollux: \"/a\" is not there\n");
+    assert!(missing.stdout.is_empty());
+    assert_eq!(broker.pollux(["del", "/a"]).failure(1), "pollux: \"/a\" is not there\n");
+}
+
+#[test]
+fn a_key_is_not_taken_for_another_that_begins_so() {
+    let broker = Broker::start(&[]);
+    broker.pollux(["set", "/a/b", "longer"]).success();
+    broker.pollux(["get", "/a"]).failure(1);
+    broker.pollux(["get", "/a/"]).failure(1);
+    broker.pollux(["del", "/a/"]).failure(1);
+    assert_eq!(broker.pollux(["get", "/a/b"]).success(), "longer");
+}
+
+#[test]
+fn keys_and_values_are_any_bytes() {
+    let broker = Broker::start(&[]);
+    let key = || OsString::from_vec(b"/\xff\xfe".to_vec());
+    let value = OsString::from_vec((1..=255).collect());
+    broker.pollux(["set".into(), key(), value]).success();
+    let got = broker.pollux(["get".into(), key()]);
+    got.success();
+    assert_eq!(got.stdout, (1..=255).collect::<Vec<u8>>());
+    broker.pollux(["del".into(), key()]).success();
+    let missing = broker.pollux(["get".into(), key()]).failure(1);
+    assert_eq!(missing, "pollux: \"/\\xff\\xfe\" is not there\n");
+}
+
+#[test]
+fn keys_of_every_length_up_to_the_limit_are_confirmed() {
+    let broker = Broker::start(&[]);
+    let mut input = String::new();
+    let mut keys = Vec::new();
+    for length in 230..=255 {
+        // Without a directory, in a short one, and in one that is nearly as long.
+        keys.push("k".repeat(length));
+        keys.push(format!("/d/{}", "k".repeat(length - 3)));
+        keys.push(format!("/{}/k", "d".repeat(length - 3)));
+    }
+    for key in &keys {
+        input.push_str(&format!("{{\"key\":\"{key}\",\"value\":\"1\"}}\n"));
+    }
+    broker.pipe(["load"], input.as_bytes()).success();
+    for key in keys.iter().filter(|key| [240, 241, 245, 246, 251, 252, 255].contains(&key.len())) {
+        assert_eq!(broker.pollux(["get", key]).success(), "1", "{}: {key}", key.len());
+        broker.pollux(["set", key, "2"]).success();
+        broker.pollux(["del", key]).success();
+    }
+}
+
+#[test]
+fn json_tells_the_sequence_and_the_whole_record() {
+    let broker = Broker::start(&[]);
+    let json = |text: String| serde_json::from_str::<Value>(&text).expect("one object");
+    let set = json(broker.pollux(["set", "/a", "x", "--json"]).success());
+    let got = json(broker.pollux(["get", "/a", "--json"]).success());
+    assert_eq!(got["key"], "/a");
+    assert_eq!(got["value"], "x");
+    assert_eq!(got["sequence"], set["sequence"]);
+    assert_eq!(got.get("ttl"), None, "it does not expire");
+    let deleted = json(broker.pollux(["del", "/a", "--json"]).success());
+    assert_eq!(deleted["sequence"].as_u64(), set["sequence"].as_u64().map(|sequence| sequence + 1));
+}
+
+#[test]
+fn a_key_with_a_time_to_live_goes_by_itself() {
+    let broker = Broker::start(&[]);
+    let mut watch = broker.client(["watch"]);
+    broker.pollux(["set", "/short", "x", "--ttl", "200ms"]).success();
+    assert_eq!(watch.line(), "/short = x");
+    assert_eq!(watch.line(), "/short expired");
+    broker.pollux(["get", "/short"]).failure(1);
+
+    broker.pollux(["set", "/long", "x", "--ttl", "1h"]).success();
+    let got: Value = serde_json::from_str(&broker.pollux(["get", "/long", "--json"]).success())
+        .expect("one object");
+    let left = got["ttl"].as_f64().expect("it expires");
+    assert!((3_000.0..=3_600.0).contains(&left), "{left}");
+}
+
+#[test]
+fn all_works_over_ipc_and_with_either_collector() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for collector in ["pull", "sub"] {
+        let endpoint = format!("ipc://{}/{collector}", dir.path().display());
+        let broker = Broker::start_at(&endpoint, &["--collector", collector]);
+        assert_eq!(broker.endpoint, endpoint);
+        broker.pollux(["set", "/a", "x"]).success();
+        assert_eq!(broker.pollux(["get", "/a"]).success(), "x");
+        broker.pollux(["del", "/a"]).success();
+        broker.pollux(["get", "/a"]).failure(1);
+    }
+}
+
+#[test]
+fn the_help_shows_how_to_begin() {
+    let help = pollux(["--help"]).success();
+    for what in ["pollux broker", "pollux watch", "pollux set /greeting hello", "Exit codes"] {
+        assert!(help.contains(what), "{what:?} is missing in\n{help}");
+    }
+    assert!(pollux(["--version"]).success().starts_with("pollux "));
+}
