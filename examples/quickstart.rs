@@ -55,7 +55,9 @@ fn on_event(
         Event::Synced { .. } => return fill(app, cx, who),
         Event::Applied { .. } => {
             if let Some(made) = app.under_way[who].pop_front() {
-                app.round_trips.saturating_record(made.elapsed().as_nanos() as u64);
+                app.round_trips
+                    .record(made.elapsed().as_nanos() as u64)
+                    .map_err(io::Error::other)?;
             }
             app.done += 1;
             app.bar.inc(1);

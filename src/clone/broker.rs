@@ -89,6 +89,10 @@ const ANSWER_INTERVAL: Duration = Duration::from_millis(1);
 /// to live is told anew in each message.
 const HOP_BY_HOP: [&str; 3] = ["ttl", "ttlms", "retry"];
 
+/// What the lines `ttl=` and `ttlms=` can add to the properties of an entry, which
+/// must stay within the limit that clients keep.
+const TTL_ROOM: usize = "ttl=\nttlms=\n".len() + 2 * 20;
+
 /// A shorter interval would take the loop for itself.
 const MIN_HEARTBEAT: Duration = Duration::from_millis(1);
 
@@ -175,6 +179,13 @@ impl Broker {
         self.snapshots.unblock();
     }
 
+    /// A change that [`BrokerOutbox::publish`] took could not be published after
+    /// all: counted; those that should have had it will notice the gap.
+    pub(crate) fn handle_unpublished(&mut self, why: &dyn std::fmt::Display) {
+        self.stats.publish_failed += 1;
+        warn_rarely(self.stats.publish_failed, "not published", why);
+    }
+
     // Changes -------------------------------------------------------------
 
     /// Handles a message from P+2: a `KVSET`.
@@ -201,6 +212,13 @@ impl Broker {
             return self.answer(&change, Answer::Refused("forgotten"), out);
         }
         let ttl = self.read_ttl(change.properties);
+        let size = change.properties.as_bytes().len();
+        if ttl.is_some() && size + TTL_ROOM > self.config.limits.max_properties {
+            self.stats.changes_malformed += 1;
+            let why = "no room in its properties for the time to live";
+            warn_rarely(self.stats.changes_malformed, "change refused", &why);
+            return self.answer(&change, Answer::Refused("properties-too-large"), out);
+        }
         if let Err(reason) = self.apply(now, &change, ttl, out) {
             warn_rarely(self.stats.changes_store_full, "change refused", &reason);
             self.answer(&change, Answer::Refused(reason), out);

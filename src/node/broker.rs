@@ -296,8 +296,13 @@ impl BrokerNode {
         let forward = out.forward;
         drop(slices);
         if let Some(sequence) = forward {
-            let updates = cx.socket(ports.updates)?;
-            self.frames.forward(updates, FRAMES, Frame::copy_from(&sequence))?;
+            let sent = cx.socket(ports.updates).map_err(io::Error::from).and_then(|updates| {
+                let sequence = Frame::copy_from(&sequence);
+                self.frames.forward(updates, FRAMES, sequence).map_err(io::Error::other)
+            });
+            if let Err(error) = sent {
+                self.machine.handle_unpublished(&error);
+            }
         }
         self.set_timer(cx);
         Ok(true)

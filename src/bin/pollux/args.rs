@@ -13,6 +13,9 @@ use crate::units;
 /// Where a broker is looked for unless told otherwise.
 pub(crate) const DEFAULT_ENDPOINT: &str = "tcp://127.0.0.1:5556";
 
+/// The largest value that a broker can be told to take, in bytes.
+pub(crate) const MAX_VALUE: usize = 256 << 20;
+
 const EXAMPLES: &str = "\
 Try it, in two terminals:
   pollux broker                      keeps the state, until Ctrl-C
@@ -117,12 +120,13 @@ pub(crate) struct BrokerArgs {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = heartbeat)]
     pub(crate) heartbeat: Duration,
     /// Deletions remembered, so that a client can catch up after a pause without a full snapshot
+    /// [default: 100000]
     #[arg(long, value_name = "N")]
     pub(crate) history: Option<usize>,
-    /// Largest value taken, in bytes or with K, M, G
-    #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
+    /// Largest value taken, in bytes or with K, M; up to 256M [default: 1M]
+    #[arg(long, value_name = "BYTES", value_parser = value_size)]
     pub(crate) max_value: Option<usize>,
-    /// Most keys kept; further ones are refused
+    /// Most keys kept; further ones are refused [default: 10000000]
     #[arg(long, value_name = "N")]
     pub(crate) max_keys: Option<usize>,
     /// Print a line of figures each TIME
@@ -309,7 +313,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(0..=256))]
     pub(crate) watchers: u16,
     /// Bytes in a value
-    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = units::bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = value_size)]
     pub(crate) value_size: usize,
     /// Keys of each producer, set in turn
     #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
@@ -358,6 +362,13 @@ fn bindable(text: &str) -> Result<String, String> {
         Some("") => Err("there is no host; expected tcp://HOST:PORT".to_owned()),
         Some(_) => Ok(text.to_owned()),
         None => endpoint(text),
+    }
+}
+
+fn value_size(text: &str) -> Result<usize, String> {
+    match units::bytes(text)? {
+        size if size > MAX_VALUE => Err("expected at most 256M".to_owned()),
+        size => Ok(size),
     }
 }
 

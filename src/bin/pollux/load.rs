@@ -26,7 +26,7 @@ use crate::change::refused;
 use crate::exit::Failure;
 use crate::output;
 use crate::session::{self, App, Session, Step, Task};
-use crate::text::thousands;
+use crate::text::{counted, thousands};
 
 /// Batches between the thread that reads and the loop.
 const BATCHES_AHEAD: usize = 4;
@@ -202,7 +202,7 @@ impl Load {
         if self.bar.is_hidden() {
             return;
         }
-        self.bar.set_message(format!("{} keys", thousands(self.counts.applied)));
+        self.bar.set_message(counted(self.counts.applied, "key"));
         match self.bar.length() {
             Some(_) => self.bar.set_position(name.position()),
             None => self.bar.tick(),
@@ -217,7 +217,7 @@ impl Load {
                 "applied": applied, "skipped": skipped, "refused": refused, "unreadable": unreadable,
             }));
         }
-        let mut text = format!("{} keys set", thousands(applied));
+        let mut text = format!("{} set", counted(applied, "key"));
         for (count, what) in
             [(skipped, "skipped"), (refused, "refused"), (unreadable, "not readable")]
         {
@@ -308,8 +308,8 @@ impl Task for Load {
             return "was not heard any more".to_owned();
         }
         format!(
-            "did not confirm {} changes, which may have been applied or not,",
-            thousands(self.under_way.len() as u64)
+            "did not confirm {}, which may have been applied or not,",
+            counted(self.under_way.len() as u64, "change")
         )
     }
 }

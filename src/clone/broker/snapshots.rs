@@ -64,8 +64,9 @@ pub(super) struct Snapshots {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct SnapshotLimits {
-    /// Snapshots served in turns; further ones wait, unless all that is served
-    /// is stalled by its clients. Default 64.
+    /// Snapshots served in turns; further ones wait. Those whose clients take
+    /// nothing do not count here, but all together have no more places than the
+    /// store has [cursors](crate::clone::store::StoreLimits::max_cursors). Default 64.
     pub active: usize,
     /// Clients that may wait; the requests of further ones are dropped, and
     /// they ask again. Default 4,096.
@@ -80,7 +81,9 @@ pub struct SnapshotLimits {
     /// A client that takes nothing for so long has lost its snapshot. Default 30 s.
     pub stall: Duration,
     /// Bytes in the one-message answer that a REQ gets; a larger one is
-    /// refused. Default 64 MiB.
+    /// refused. Such an answer is made in one go, so everybody else waits for it, and
+    /// a peer that asks on without reading has up to `snapshot_hwm` of them kept.
+    /// Default 4 MiB.
     pub whole_answer_bytes: usize,
 }
 
@@ -93,7 +96,7 @@ impl Default for SnapshotLimits {
             slice_entries: 64,
             slice_bytes: 256 * 1024,
             stall: Duration::from_secs(30),
-            whole_answer_bytes: 64 * 1024 * 1024,
+            whole_answer_bytes: 4 * 1024 * 1024,
         }
     }
 }

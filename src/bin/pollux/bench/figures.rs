@@ -11,7 +11,7 @@ use super::producer::Produced;
 use super::watcher::Watched;
 use crate::args::BenchArgs;
 use crate::exit::Failure;
-use crate::text::thousands;
+use crate::text::{counted, thousands};
 use crate::units::show_duration;
 
 /// Round trips in nanoseconds, exact to three digits.
@@ -107,11 +107,11 @@ impl Figures {
         let head = PERCENTILES.map(|(name, _)| format!("{name:>9}")).concat();
         let lines = [
             format!(
-                "{} producers, {} watchers, values of {} bytes, {} keys each; broker {}{endpoint}",
-                args.producers,
-                args.watchers,
-                thousands(args.value_size as u64),
-                thousands(args.keys.into()),
+                "{}, {}, values of {}, {} each; broker {}{endpoint}",
+                counted(args.producers.into(), "producer"),
+                counted(args.watchers.into(), "watcher"),
+                counted(args.value_size as u64, "byte"),
+                counted(args.keys.into(), "key"),
                 if is_own { "of its own at " } else { "at " },
             ),
             String::new(),

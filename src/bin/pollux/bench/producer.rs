@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use pollux::clone::Uuid;
-use pollux::clone::client::{Client, ClientConfig, Event};
+use pollux::clone::client::{Client, ClientConfig, Event, SetError};
 use pollux::reactor::Registry;
 use pollux::time::Time;
 
@@ -15,6 +15,7 @@ use super::stage::{News, Reporter, Stage};
 use crate::args::{BenchArgs, Common};
 use crate::exit::Failure;
 use crate::session::{App, Session, Step, Task};
+use crate::text::counted;
 
 /// What a producer has measured.
 #[derive(Debug)]
@@ -113,8 +114,12 @@ impl Producer {
         while task.under_way.len() < window {
             task.stamp();
             task.key(task.made % task.keys);
-            let made = client.set(registry, &task.key, &task.value, None);
-            let uuid = made.map_err(|error| Failure::Refused(error.to_string()))?;
+            let uuid = match client.set(registry, &task.key, &task.value, None) {
+                Ok(uuid) => uuid,
+                // Large values fill the client before the window is full.
+                Err(SetError::TooManyPending { .. }) if !task.under_way.is_empty() => break,
+                Err(error) => return Err(Failure::Refused(error.to_string())),
+            };
             task.made += 1;
             task.under_way.insert(uuid, (Instant::now(), stage));
         }
@@ -199,7 +204,7 @@ impl Task for Producer {
     fn complaint(&self) -> String {
         match self.under_way.len() {
             0 => "sent no whole snapshot".to_owned(),
-            count => format!("did not confirm {count} changes"),
+            count => format!("did not confirm {}", counted(count as u64, "change")),
         }
     }
 }
