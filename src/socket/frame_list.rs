@@ -41,7 +41,7 @@ impl FrameList {
     /// `EAGAIN` if there is none. libzmq hands a message over only when all of it is
     /// there, so between frames there is no error but `ETERM`, and then the socket
     /// has no use for the rest.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn receive<'f>(
         &'f mut self,
         socket: &Socket,
@@ -90,7 +90,9 @@ impl FrameList {
     }
 }
 
-/// Receives the frames after the first.
+/// Receives the frames after the first. Apart, so that it is not in the way of those
+/// who receive single frames.
+#[inline(never)]
 fn receive_rest<'f>(
     socket: &Socket,
     rest: &'f mut Rest,
