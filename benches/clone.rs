@@ -44,8 +44,8 @@ fn key(number: u64) -> Vec<u8> {
 }
 
 fn uuid(number: u64) -> Uuid {
-    let mut uuid = [0; 16];
-    uuid[..8].copy_from_slice(&number.to_be_bytes());
+    let mut uuid = [0xa7; 16];
+    uuid[8..].copy_from_slice(&number.to_be_bytes());
     Uuid::from_bytes(uuid)
 }
 

@@ -235,7 +235,7 @@ impl Broker {
 
     /// Deletes a key from within the process. False: it was not there.
     pub fn delete(&mut self, now: Time, key: &[u8], out: &mut impl BrokerOutbox) -> bool {
-        // A deletion of a key that is there cannot reach a limit.
+        // A deletion of a key that is there reaches no limit but the last sequence.
         self.get(key).is_some() && self.apply(now, &local_change(key, b""), None, out).is_ok()
     }
 
@@ -247,6 +247,11 @@ impl Broker {
         ttl: Option<Duration>,
         out: &mut impl BrokerOutbox,
     ) -> Result<(), &'static str> {
+        if self.sequence == Sequence::MAX {
+            // To give a number twice would be worse than to stop.
+            self.stats.changes_store_full += 1;
+            return Err("no-sequence-left");
+        }
         let sequence = self.sequence.next();
         let mut properties = change.properties;
         if HOP_BY_HOP.iter().any(|name| properties.get(name).is_some()) {
@@ -303,8 +308,11 @@ impl Broker {
             Some(seconds) if seconds > 0.0 => Duration::try_from_secs_f64(seconds).ok(),
             _ => {
                 self.stats.ttl_malformed += 1;
-                let error = format!("expected seconds, got {:?}", String::from_utf8_lossy(text));
-                warn_rarely(self.stats.ttl_malformed, "ttl ignored", &error);
+                warn_rarely(
+                    self.stats.ttl_malformed,
+                    "ttl ignored",
+                    &format_args!("expected seconds, got \"{}\"", text.escape_ascii()),
+                );
                 None
             }
         }
@@ -348,9 +356,8 @@ impl Broker {
             if !self.store.pop_expired(now, &mut key) {
                 break;
             }
-            let mut why = PropertiesBuf::new();
-            why.push("why", "expired");
-            let change = KvMsg { properties: why.as_properties(), ..local_change(&key, b"") };
+            let properties = Properties::from_checked(b"why=expired\n");
+            let change = KvMsg { properties, ..local_change(&key, b"") };
             self.stats.expired += 1;
             if let Err(reason) = self.apply(now, &change, None, out) {
                 log::error!("a key could not be expired: {reason}");
@@ -453,12 +460,17 @@ impl Broker {
             [STATUS] => self.send_status(peer, delimited, out),
             _ => {
                 self.stats.requests_malformed += 1;
-                let error = format!(
-                    "expected ICANHAZ? with a subtree, or STATUS?; got {} frame(s), the first {:?}",
-                    request.len(),
-                    request.get(0).map(|verb| String::from_utf8_lossy(&verb[..verb.len().min(32)]))
+                let verb = request.get(0).unwrap_or_default();
+                warn_rarely(
+                    self.stats.requests_malformed,
+                    "request dropped",
+                    &format_args!(
+                        "expected ICANHAZ? with a subtree, or STATUS?; got {} frame(s), the first \
+                         \"{}\"",
+                        request.len(),
+                        verb[..verb.len().min(32)].escape_ascii()
+                    ),
                 );
-                warn_rarely(self.stats.requests_malformed, "request dropped", &error);
             }
         }
     }

@@ -4,13 +4,12 @@ use std::io;
 use std::mem;
 
 use super::context::{Context, Flow, Ready};
-use super::frames::{FrameList, Slices};
 use super::key::{Key, SocketKey, SourceId, TimerKey};
 use super::registry::{Queued, Registry};
 use super::slots::SlotKey;
 use super::sockets::MessageHandler;
 use crate::message::Message;
-use crate::socket::Errno;
+use crate::socket::{Errno, FrameList, Slices};
 
 /// How many timers fire in one turn at most, before sockets have theirs again.
 const TIMERS_PER_TURN: u64 = 1024;
@@ -185,6 +184,9 @@ impl<S> Registry<S> {
         drop(batch);
         if let Some(slot) = self.sockets.get_mut(key) {
             slot.on_message = Some(handler);
+        }
+        if messages > 0 {
+            self.recent = Some(key);
         }
         self.end_batch(state, key, end);
         messages

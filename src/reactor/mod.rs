@@ -5,7 +5,6 @@ mod channel;
 mod context;
 mod deadlines;
 mod dispatch;
-mod frames;
 mod key;
 mod poller;
 mod registry;

@@ -11,6 +11,10 @@ use crate::time::Time;
 /// milliseconds, and a sleep and its wake take longer than this anyway.
 const TOO_SHORT_TO_SLEEP: Duration = Duration::from_micros(1);
 
+/// How often a loop that spins asks for everything, while it asks the socket that
+/// had the last message all the time: that is cheaper and finds more.
+const SPIN_POLL_INTERVAL: Duration = Duration::from_micros(2);
+
 impl<S> Registry<S> {
     /// Waits until something is ready, a timer is due, or `max_wait` is over, and
     /// reads the clock. `start` is a reading just made, if there is one.
@@ -64,13 +68,35 @@ impl<S> Registry<S> {
     fn spin(&mut self, until: Time, start: Time) -> io::Result<bool> {
         self.clock.now = start;
         while self.now() < until {
-            self.poll_now()?;
+            if self.recent_has_message() {
+                return Ok(true);
+            }
+            if self.now().since(self.polled_at) < SPIN_POLL_INTERVAL {
+                self.clock.now = self.clock.read();
+            } else {
+                self.poll_now()?;
+            }
             if !self.queue.is_empty() || self.wakes.any() {
                 return Ok(true);
             }
-            std::hint::spin_loop();
         }
         Ok(false)
+    }
+
+    /// Asks the socket that had the last message whether it has another, and queues
+    /// it if so.
+    fn recent_has_message(&mut self) -> bool {
+        let Some(key) = self.recent else { return false };
+        let Some(slot) = self.sockets.get(key).filter(|slot| slot.receiving) else {
+            self.recent = None;
+            return false;
+        };
+        // An error shows when it is served.
+        let queue = slot.socket.events().map_or(true, |events| events.readable);
+        if queue {
+            self.queue_socket(key);
+        }
+        queue
     }
 
     /// Blocks until something is there or `until` has come.

@@ -290,7 +290,7 @@ Producers set keys of a subtree of their own, watchers follow it. First one
 change is under way at a time (the bare round trip, from set to the producer's
 own echo), then --window of them for each producer. Without --connect it starts
 a broker of its own on loopback. At the end all states are compared (exit code 4
-if they differ) and the keys deleted. Losses are updates that a watcher was too
+if they differ) and the keys, below /bench/, deleted. Losses are updates that a watcher was too
 slow to see; it then caught up by a snapshot.
 
 Examples:
@@ -345,6 +345,9 @@ fn subtree(bytes: Vec<u8>) -> Result<Bytes, String> {
 fn endpoint(text: &str) -> Result<String, String> {
     if text.starts_with("inproc:") {
         return Err("inproc reaches only the same process; use tcp:// or ipc://".to_owned());
+    }
+    if text == "ipc://*" {
+        return Err("ipc needs a path that others can name, as in ipc:///tmp/state".to_owned());
     }
     Endpoints::from_first(text).map_err(|error| error.to_string())?;
     Ok(text.to_owned())

@@ -30,6 +30,8 @@ const RFC12_ECHO_PATIENCE: Duration = Duration::from_millis(250);
 pub(super) enum Answer<'a> {
     Applied(Sequence),
     Refused(&'a [u8]),
+    /// The broker does not know any more whether it was applied.
+    Forgotten,
 }
 
 impl Client {
@@ -263,17 +265,21 @@ impl Client {
                 let reason = Arc::from(String::from_utf8_lossy(reason));
                 self.events.push(Event::Refused { uuid, reason });
             }
+            Answer::Forgotten => {
+                self.stats.timed_out += 1;
+                self.events.push(Event::TimedOut { uuid, sent: true });
+            }
         }
         let (older, newer) = (self.pending.older(slot), self.pending.newer(slot));
         self.take(now, slot, out);
         if let Some(older) = older
+            && matches!(answer, Answer::Refused(_))
             && newer.is_none_or(|newer| self.pending.get(newer).sends == 0)
+            && self.pending.is_parked(older)
         {
-            // The newest that was sent is now this one.
-            if self.pending.is_parked(older) {
-                self.pending.due_again(now, older);
-                self.wake_at(now);
-            }
+            // The refused one had no effect, so this is the newest that was sent.
+            self.pending.due_again(now, older);
+            self.wake_at(now);
         }
         if let Some(newer) = newer {
             self.admit_parked(now, newer, out);

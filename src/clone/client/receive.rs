@@ -237,7 +237,11 @@ impl Client {
         if let Some(sequence) = kvmsg.properties.parse("applied") {
             self.answer(now, uuid, Answer::Applied(sequence), out);
         } else if let Some(reason) = kvmsg.properties.get("refused") {
-            self.answer(now, uuid, Answer::Refused(reason), out);
+            let answer = match reason {
+                b"forgotten" => Answer::Forgotten,
+                _ => Answer::Refused(reason),
+            };
+            self.answer(now, uuid, answer, out);
         }
     }
 

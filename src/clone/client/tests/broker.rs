@@ -179,6 +179,9 @@ impl Broker {
         if kvmsg.body == b"refuse me" && self.is_extended() {
             return self.confirm(kvmsg.key, uuid, "refused", "as told");
         }
+        if kvmsg.body == b"forget me" && kvmsg.properties.get("retry").is_some() {
+            return self.confirm(kvmsg.key, uuid, "refused", "forgotten");
+        }
         if let Some(&sequence) = self.applied.get(uuid.as_bytes())
             && self.is_extended()
         {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::broker::{Broker, Dialect, Frames, Map, Send};
+use crate::clone::Collector;
 use crate::clone::SendFailure;
-use crate::clone::client::{Client, ClientConfig, ClientOutbox, Collector, Event};
+use crate::clone::client::{Client, ClientConfig, ClientOutbox, Event};
 use crate::clone::kvmsg::{FRAMES, HUGZ, KTHXBAI};
 use crate::clone::sequence::Sequence;
 use crate::message::Message;
