@@ -7,6 +7,7 @@ mod config;
 mod difference;
 mod echo;
 mod event;
+mod order;
 mod outbox;
 mod pending;
 mod receive;

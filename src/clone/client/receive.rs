@@ -182,8 +182,8 @@ impl Client {
                 }
             }
             let deadline = ttl::relative(kvmsg.properties, now);
-            let (key, value) = subtree.tree.put(kvmsg.key, kvmsg.body, kvmsg.sequence, deadline);
-            Some(Event::Updated { key, value, sequence: kvmsg.sequence })
+            let put = subtree.tree.put(kvmsg.key, kvmsg.body, kvmsg.sequence, deadline);
+            put.ok().map(|(key, value)| Event::Updated { key, value, sequence: kvmsg.sequence })
         };
         subtree.sequence = kvmsg.sequence;
         self.keys = self.keys - keys + subtree.tree.len();

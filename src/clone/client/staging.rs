@@ -63,33 +63,51 @@ impl Staging {
     pub(crate) fn offer(&mut self, learned: &Learned<'_>) {
         let Learned { key, value, sequence, deadline, why, given } = *learned;
         self.newest = self.newest.max(sequence);
-        if let Some(known) = self.known(key)
-            && known >= sequence
+        if let Some(deletion) = self.deletion(key)
+            && deletion >= sequence
         {
-            if known == sequence && given {
-                self.unconfirmed.remove(key);
-            }
             return;
         }
-        let key = if value.is_empty() {
-            let key = self.tree.remove(key).map_or_else(|| Arc::from(key), |(key, _)| key);
-            self.deleted.insert(Arc::clone(&key), Deletion { sequence, why });
-            key
-        } else {
-            self.deleted.remove(key);
-            self.tree.put(key, value, sequence, deadline).0
-        };
-        if given || value.is_empty() {
-            self.unconfirmed.remove(&*key);
-        } else {
-            self.unconfirmed.insert(key);
+        if value.is_empty() {
+            return self.delete(key, Deletion { sequence, why });
+        }
+        match self.tree.put(key, value, sequence, deadline) {
+            Ok((key, _)) => {
+                if !self.deleted.is_empty() {
+                    self.deleted.remove(&key);
+                }
+                match given {
+                    true => self.confirm(&key),
+                    false => {
+                        self.unconfirmed.insert(key);
+                    }
+                }
+            }
+            Err(known) if known == sequence && given => self.confirm(key),
+            Err(_) => {}
         }
     }
 
-    fn known(&self, key: &[u8]) -> Option<Sequence> {
-        match self.tree.get(key) {
-            Some(record) => Some(record.sequence),
-            None => self.deleted.get(key).map(|deletion| deletion.sequence),
+    fn deletion(&self, key: &[u8]) -> Option<Sequence> {
+        // Mostly there is none, which is known without a search.
+        if self.deleted.is_empty() {
+            return None;
+        }
+        self.deleted.get(key).map(|deletion| deletion.sequence)
+    }
+
+    fn delete(&mut self, key: &[u8], deletion: Deletion) {
+        if self.tree.get(key).is_some_and(|record| record.sequence >= deletion.sequence) {
+            return;
+        }
+        let key = self.tree.remove(key).map_or_else(|| Arc::from(key), |(key, _)| key);
+        self.confirm(&key);
+        self.deleted.insert(key, deletion);
+    }
+
+    fn confirm(&mut self, key: &[u8]) {
+        if !self.unconfirmed.is_empty() {
+            self.unconfirmed.remove(key);
         }
     }
 
