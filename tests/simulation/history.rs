@@ -21,6 +21,8 @@ pub(crate) struct History {
     published: Vec<Published>,
     /// Under which sequence a named change was applied.
     applied: HashMap<Uuid, u64>,
+    /// The last change of each key.
+    last: HashMap<Vec<u8>, u64>,
     /// The state at the last place asked for, and how many changes lead to it.
     state: Map,
     reached: usize,
@@ -35,12 +37,18 @@ impl History {
             let before = self.applied.insert(uuid, sequence);
             assert_eq!(before, None, "{uuid} was applied twice");
         }
+        self.last.insert(key.to_vec(), sequence);
         self.published.push(Published { sequence, key: key.to_vec(), value: value.to_vec() });
     }
 
     /// The sequence under which a change was applied.
     pub(crate) fn applied(&self, uuid: Uuid) -> Option<u64> {
         self.applied.get(&uuid).copied()
+    }
+
+    /// Whether a key was changed after this.
+    pub(crate) fn is_changed_after(&self, key: &[u8], sequence: u64) -> bool {
+        self.last.get(key).is_some_and(|&last| last > sequence)
     }
 
     /// The state when `sequence` was the last one.
