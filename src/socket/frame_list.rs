@@ -126,3 +126,47 @@ impl Default for FrameList {
         FrameList::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::pair;
+
+    fn numbered(count: usize) -> Vec<Vec<u8>> {
+        (0..count).map(|number| format!("frame {number} of {count}").into_bytes()).collect()
+    }
+
+    #[test]
+    fn messages_of_any_length_follow_one_another() {
+        let context = zmq::Context::new();
+        let (left, right) = pair(&context).unwrap();
+        let mut list = FrameList::new();
+        for count in [1, 5, KEPT, KEPT + 1, 1000, 2, 1] {
+            let frames = numbered(count);
+            left.send(&frames[..]).unwrap();
+            let mut slices = Slices::new();
+            if let Some(single) = list.receive(&right, &mut slices).unwrap() {
+                slices.push(single);
+            }
+            assert_eq!(slices[..], frames);
+            drop(slices);
+            assert_eq!(list.receive(&right, &mut Slices::new()), Err(Errno::EAGAIN));
+        }
+    }
+
+    #[test]
+    fn what_is_sent_on_is_the_message_but_for_its_second_frame() {
+        let context = zmq::Context::new();
+        let (left, right) = pair(&context).unwrap();
+        let mut list = FrameList::new();
+        for count in [2, 5, KEPT, KEPT + 1, 40] {
+            let mut frames = numbered(count);
+            left.send(&frames[..]).unwrap();
+            assert_eq!(list.receive(&right, &mut Slices::new()), Ok(None));
+            list.forward(&right, count, Frame::copy_from(b"another")).unwrap();
+            frames[1] = b"another".to_vec();
+            let sent_on = left.receive_message().unwrap().expect("a message");
+            assert!(sent_on.iter().eq(&frames));
+        }
+    }
+}
