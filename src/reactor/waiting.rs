@@ -18,14 +18,21 @@ const SPIN_POLL_INTERVAL: Duration = Duration::from_micros(2);
 impl<S> Registry<S> {
     /// Waits until something is ready, a timer is due, or `max_wait` is over, and
     /// reads the clock. `start` is a reading just made, if there is one.
-    pub(super) fn wait(&mut self, max_wait: Duration, start: Option<Time>) -> io::Result<()> {
+    ///
+    /// `false` if it did not look for news at all, for there is work and it looked
+    /// just now.
+    pub(super) fn wait(&mut self, max_wait: Duration, start: Option<Time>) -> io::Result<bool> {
         let start = start.unwrap_or_else(|| self.clock.read());
         if !self.queue.is_empty() || self.wakes.any() {
-            return self.poll_while_busy(start);
+            if start.since(self.polled_at) < self.idle_poll_interval {
+                self.clock.now = start;
+                return Ok(false);
+            }
+            return self.poll_now().map(|()| true);
         }
         let until = self.next_deadline().unwrap_or(Time::NEVER).min(start + max_wait);
         if until <= start {
-            return self.poll_now();
+            return self.poll_now().map(|()| true);
         }
         let spin_until = match self.settings.wait {
             Wait::Block => start,
@@ -33,9 +40,9 @@ impl<S> Registry<S> {
             Wait::SpinFor(duration) => start + duration,
         };
         if self.spin(until.min(spin_until), start)? || self.now() >= until {
-            return Ok(());
+            return Ok(true);
         }
-        self.block(until)
+        self.block(until).map(|()| true)
     }
 
     /// Asks without waiting.
@@ -51,16 +58,6 @@ impl<S> Registry<S> {
             }
             result => result,
         }
-    }
-
-    /// There is work already: look for more, unless the last look was just now.
-    #[inline]
-    fn poll_while_busy(&mut self, start: Time) -> io::Result<()> {
-        if start.since(self.polled_at) < self.idle_poll_interval {
-            self.clock.now = start;
-            return Ok(());
-        }
-        self.poll_now()
     }
 
     /// Asks again and again until something is there (`true`) or `until` has come.

@@ -318,12 +318,19 @@ pub(crate) struct BenchArgs {
     /// Keys of each producer, set in turn
     #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) keys: u32,
-    /// Changes under way for each producer
+    /// Changes under way for each producer, and at most 16M of values
     #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) window: u32,
     /// How long to measure, a quarter of it the bare round trip
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: u32,
+}
+
+impl BenchArgs {
+    /// The window that the size of the values leaves.
+    pub(crate) fn window(&self) -> usize {
+        (self.window as usize).min(((16 << 20) / self.value_size).max(1))
+    }
 }
 
 /// Bytes of an argument, as the system gave them.

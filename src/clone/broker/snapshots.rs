@@ -12,7 +12,7 @@ use super::BrokerOutbox;
 use super::stats::BrokerStats;
 use crate::clone::properties::PropertiesBuf;
 use crate::clone::sequence::Sequence;
-use crate::clone::store::Store;
+use crate::clone::store::{Mode, Store};
 use crate::time::Time;
 
 /// A request as it came.
@@ -40,7 +40,7 @@ pub(super) struct Slice<'a> {
     pub(super) store: &'a mut Store,
     pub(super) stats: &'a mut BrokerStats,
     pub(super) scratch: &'a mut PropertiesBuf,
-    /// Properties of `KTHXBAI`, but for `mode` and `count`.
+    /// Properties of `KTHXBAI`, but for `mode`, `from` and `count`.
     pub(super) capabilities: &'a PropertiesBuf,
     pub(super) now: Time,
 }
@@ -201,7 +201,13 @@ impl Snapshots {
             let Some(asker) = self.waiting.pop_front() else { return };
             let Some(request) = asker.requests.front() else { continue };
             match slice.store.open(&request.subtree, request.since) {
-                Some(cursor) => self.active.push_back(Job::new(asker, cursor, slice.now)),
+                Some(cursor) => {
+                    let from = match (cursor.mode(), request.since) {
+                        (Mode::Delta, Some(since)) => since,
+                        _ => slice.store.sequence(),
+                    };
+                    self.active.push_back(Job::new(asker, cursor, from, slice.now));
+                }
                 None => {
                     self.no_place = true;
                     self.waiting.push_front(asker);

@@ -89,7 +89,7 @@ impl Figures {
             "watchers": args.watchers,
             "value_size": args.value_size,
             "keys": args.keys,
-            "window": args.window,
+            "window": args.window(),
             "seconds": args.seconds,
             "updates": self.applied,
             "updates_per_second": self.per_second(self.updates),
@@ -121,7 +121,7 @@ impl Figures {
             String::new(),
             format!("round trip    {head}      max"),
             row("one at a time", &self.one_by_one),
-            row(&format!("window {}", thousands(args.window.into())), &self.load),
+            row(&format!("window {}", thousands(args.window() as u64)), &self.load),
         ];
         lines.join("\n")
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use pollux::clone::Uuid;
-use pollux::clone::client::{Client, ClientConfig, Event, SetError};
+use pollux::clone::client::{Client, ClientConfig, Event};
 use pollux::reactor::Registry;
 use pollux::time::Time;
 
@@ -59,7 +59,7 @@ impl Producer {
             subtree,
             is_first,
             keys: args.keys.into(),
-            window: args.window as usize,
+            window: args.window(),
             value: vec![b'.'; args.value_size],
             key: Vec::new(),
             made: 0,
@@ -114,12 +114,8 @@ impl Producer {
         while task.under_way.len() < window {
             task.stamp();
             task.key(task.made % task.keys);
-            let uuid = match client.set(registry, &task.key, &task.value, None) {
-                Ok(uuid) => uuid,
-                // Large values fill the client before the window is full.
-                Err(SetError::TooManyPending { .. }) if !task.under_way.is_empty() => break,
-                Err(error) => return Err(Failure::Refused(error.to_string())),
-            };
+            let made = client.set(registry, &task.key, &task.value, None);
+            let uuid = made.map_err(|error| Failure::Refused(error.to_string()))?;
             task.made += 1;
             task.under_way.insert(uuid, (Instant::now(), stage));
         }
