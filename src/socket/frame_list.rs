@@ -60,6 +60,7 @@ impl FrameList {
 
     /// Sends the message last received on, with `second` in place of its second frame.
     /// Nothing is copied: its frames are empty afterwards, to be received into again.
+    /// `count` is how many it has.
     ///
     /// # Errors
     /// Those of [`Socket::send`], but what has been sent of it by then is lost. That
@@ -74,8 +75,9 @@ impl FrameList {
         if let Some(frame) = rest.kept.first_mut() {
             *frame = second;
         }
-        let all = std::iter::once(first).chain(&mut rest.kept).chain(&mut rest.long);
-        socket.send_moving(all.take(count), count)
+        let kept = rest.kept.len().min(count - 1);
+        let rest = [&mut rest.kept[..kept], &mut rest.long[..count - 1 - kept]];
+        socket.send_moving(first, rest)
     }
 
     /// Lets go of all content, so that no receive buffer is kept alive by the last
@@ -159,7 +161,7 @@ mod tests {
         let context = zmq::Context::new();
         let (left, right) = pair(&context).unwrap();
         let mut list = FrameList::new();
-        for count in [2, 5, KEPT, KEPT + 1, 40] {
+        for count in [2, 5, KEPT, KEPT + 1, 40, 3] {
             let mut frames = numbered(count);
             left.send(&frames[..]).unwrap();
             assert_eq!(list.receive(&right, &mut Slices::new()), Ok(None));
