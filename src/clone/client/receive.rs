@@ -144,10 +144,6 @@ impl Client {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.is_for(index)) else {
             return;
         };
-        // What the map had when changes were asked for may be deleted by now.
-        if attempt.since.is_some_and(|since| kvmsg.sequence <= since) {
-            return;
-        }
         attempt.staging.offer(&Learned {
             key: kvmsg.key,
             value: kvmsg.body,
