@@ -2,7 +2,7 @@
 
 use std::io;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pollux::reactor::{Backend, Flow, Reactor, Wait};
 use pollux::socket::Socket;
@@ -12,8 +12,10 @@ use super::common::measure::{interleave, median, median_ratio, nanos, percentile
 use super::outcome::Outcome;
 
 const ROUNDS: usize = 7;
-const WARM_UP: usize = 500;
 const TRIPS: usize = 4000;
+/// A round ends then even if it has had fewer: threads that spin on a busy
+/// machine can take a scheduler's time slice for every trip.
+const ROUND_TIME: Duration = Duration::from_millis(800);
 const PAYLOAD: [u8; 32] = [7; 32];
 
 /// How both sides wait, the echo thread included.
@@ -64,12 +66,18 @@ fn measure(style: Style, endpoint: &str, names: [&'static str; 2]) -> Vec<Outcom
 fn with_echo(style: Style, endpoint: &str, contender: impl FnOnce(Bare) -> Samples) -> f64 {
     let context = zmq::Context::new();
     let (here, there) = (Bare::new(&context, zmq::PAIR), Bare::new(&context, zmq::PAIR));
+    // What ends the echo thread is sent just before its socket is closed.
+    here.zmq().set_linger(1000).expect("LINGER");
     there.connect(&here.bind(endpoint));
     let mut samples = thread::scope(|scope| {
         scope.spawn(|| echo(there, style));
+        // One by hand waits until they are connected.
+        here.send(&mut Part::of(&PAYLOAD), false);
+        assert!(here.receive(&mut Part::new()), "the context has ended");
         contender(here)
     });
-    percentile(&mut samples.ns[WARM_UP..], 50)
+    let warm_up = samples.ns.len() / 10;
+    percentile(&mut samples.ns[warm_up..], 50)
 }
 
 /// Sends everything back, until it gets an empty message.
@@ -95,12 +103,14 @@ fn receive(socket: &Bare, part: &mut Part, style: Style) {
 /// What each trip took.
 struct Samples {
     ns: Vec<u64>,
+    began: Instant,
     sent: Instant,
 }
 
 impl Samples {
     fn new() -> Samples {
-        Samples { ns: Vec::with_capacity(WARM_UP + TRIPS), sent: Instant::now() }
+        let now = Instant::now();
+        Samples { ns: Vec::with_capacity(TRIPS), began: now, sent: now }
     }
 
     /// A trip begins.
@@ -112,8 +122,9 @@ impl Samples {
     /// It is over; true if it was the last.
     #[inline]
     fn end(&mut self) -> bool {
-        self.ns.push(nanos(self.sent.elapsed()));
-        self.ns.len() == WARM_UP + TRIPS
+        let now = Instant::now();
+        self.ns.push(nanos(now - self.sent));
+        self.ns.len() == TRIPS || now - self.began > ROUND_TIME
     }
 }
 
@@ -129,15 +140,12 @@ fn bare(socket: Bare, style: Style) -> Samples {
         }
     }
     socket.send(&mut Part::new(), false);
-    // Over tcp what was sent must get there: the answer to the end is a thread's end.
-    socket.zmq().set_linger(1000).expect("LINGER");
     samples
 }
 
 fn looped(socket: Bare, style: Style, backend: Backend) -> Samples {
     let wait = if style == Style::Block { Wait::Block } else { Wait::Spin };
     let mut reactor = Reactor::builder().backend(backend).wait(wait).build().expect("a reactor");
-    socket.zmq().set_linger(1000).expect("LINGER");
     let socket = Socket::from_zmq(socket.into_zmq()).expect("a socket");
     let key = reactor
         .on_message(socket, |samples: &mut Samples, cx, message| {

@@ -89,6 +89,10 @@ const ANSWER_INTERVAL: Duration = Duration::from_millis(1);
 /// to live is told anew in each message.
 const HOP_BY_HOP: [&str; 3] = ["ttl", "ttlms", "retry"];
 
+/// What the lines `ttl=` and `ttlms=` can add to the properties of an entry, which
+/// must stay within the limit that clients keep.
+const TTL_ROOM: usize = "ttl=\nttlms=\n".len() + 2 * 20;
+
 /// A shorter interval would take the loop for itself.
 const MIN_HEARTBEAT: Duration = Duration::from_millis(1);
 
@@ -161,7 +165,7 @@ impl Broker {
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + self.config.heartbeat;
             self.send_heartbeats(now, |_| true, out);
-            self.watched.drop_left();
+            self.watched.end_round();
         } else if self.watched.any_asked() && now >= self.answer_at {
             self.send_heartbeats(now, |watch| watch.asked, out);
         }
@@ -173,6 +177,13 @@ impl Broker {
     /// [`handle_timeout`](Broker::handle_timeout), which is then due at once.
     pub fn handle_writable(&mut self) {
         self.snapshots.unblock();
+    }
+
+    /// A change that [`BrokerOutbox::publish`] took could not be published after
+    /// all: counted; those that should have had it will notice the gap.
+    pub(crate) fn handle_unpublished(&mut self, why: &dyn std::fmt::Display) {
+        self.stats.publish_failed += 1;
+        warn_rarely(self.stats.publish_failed, "not published", why);
     }
 
     // Changes -------------------------------------------------------------
@@ -201,6 +212,13 @@ impl Broker {
             return self.answer(&change, Answer::Refused("forgotten"), out);
         }
         let ttl = self.read_ttl(change.properties);
+        let size = change.properties.as_bytes().len();
+        if ttl.is_some() && size + TTL_ROOM > self.config.limits.max_properties {
+            self.stats.changes_malformed += 1;
+            let why = "no room in its properties for the time to live";
+            warn_rarely(self.stats.changes_malformed, "change refused", &why);
+            return self.answer(&change, Answer::Refused("properties-too-large"), out);
+        }
         if let Err(reason) = self.apply(now, &change, ttl, out) {
             warn_rarely(self.stats.changes_store_full, "change refused", &reason);
             self.answer(&change, Answer::Refused(reason), out);
@@ -235,7 +253,7 @@ impl Broker {
 
     /// Deletes a key from within the process. False: it was not there.
     pub fn delete(&mut self, now: Time, key: &[u8], out: &mut impl BrokerOutbox) -> bool {
-        // A deletion of a key that is there cannot reach a limit.
+        // A deletion of a key that is there reaches no limit but the last sequence.
         self.get(key).is_some() && self.apply(now, &local_change(key, b""), None, out).is_ok()
     }
 
@@ -247,6 +265,11 @@ impl Broker {
         ttl: Option<Duration>,
         out: &mut impl BrokerOutbox,
     ) -> Result<(), &'static str> {
+        if self.sequence == Sequence::MAX {
+            // To give a number twice would be worse than to stop.
+            self.stats.changes_store_full += 1;
+            return Err("no-sequence-left");
+        }
         let sequence = self.sequence.next();
         let mut properties = change.properties;
         if HOP_BY_HOP.iter().any(|name| properties.get(name).is_some()) {
@@ -303,8 +326,11 @@ impl Broker {
             Some(seconds) if seconds > 0.0 => Duration::try_from_secs_f64(seconds).ok(),
             _ => {
                 self.stats.ttl_malformed += 1;
-                let error = format!("expected seconds, got {:?}", String::from_utf8_lossy(text));
-                warn_rarely(self.stats.ttl_malformed, "ttl ignored", &error);
+                warn_rarely(
+                    self.stats.ttl_malformed,
+                    "ttl ignored",
+                    &format_args!("expected seconds, got \"{}\"", text.escape_ascii()),
+                );
                 None
             }
         }
@@ -348,9 +374,8 @@ impl Broker {
             if !self.store.pop_expired(now, &mut key) {
                 break;
             }
-            let mut why = PropertiesBuf::new();
-            why.push("why", "expired");
-            let change = KvMsg { properties: why.as_properties(), ..local_change(&key, b"") };
+            let properties = Properties::from_checked(b"why=expired\n");
+            let change = KvMsg { properties, ..local_change(&key, b"") };
             self.stats.expired += 1;
             if let Err(reason) = self.apply(now, &change, None, out) {
                 log::error!("a key could not be expired: {reason}");
@@ -453,12 +478,17 @@ impl Broker {
             [STATUS] => self.send_status(peer, delimited, out),
             _ => {
                 self.stats.requests_malformed += 1;
-                let error = format!(
-                    "expected ICANHAZ? with a subtree, or STATUS?; got {} frame(s), the first {:?}",
-                    request.len(),
-                    request.get(0).map(|verb| String::from_utf8_lossy(&verb[..verb.len().min(32)]))
+                let verb = request.get(0).unwrap_or_default();
+                warn_rarely(
+                    self.stats.requests_malformed,
+                    "request dropped",
+                    &format_args!(
+                        "expected ICANHAZ? with a subtree, or STATUS?; got {} frame(s), the first \
+                         \"{}\"",
+                        request.len(),
+                        verb[..verb.len().min(32)].escape_ascii()
+                    ),
                 );
-                warn_rarely(self.stats.requests_malformed, "request dropped", &error);
             }
         }
     }

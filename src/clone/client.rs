@@ -158,7 +158,7 @@ impl Client {
             keys: 0,
             bytes: 0,
             pending,
-            echo: EchoKeys::new(config.max_echo_keys),
+            echo: EchoKeys::new(config.max_echo_keys, config.echo_directories),
             blocked_until: None,
             voted: None,
             events: Events::new(config.max_events),

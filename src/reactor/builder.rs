@@ -28,11 +28,13 @@ pub enum Wait {
     /// microseconds to wake.
     #[default]
     Block,
-    /// Never blocks but polls again and again: the lowest latency, for a whole core.
+    /// Never blocks but asks again and again, the socket that had the last message
+    /// without pause and all others every 2 microseconds: the lowest latency, for a
+    /// whole core.
     /// Only where libzmq's I/O thread has a core of its own, too: with fewer cores
     /// than busy threads it makes everything slower.
     Spin,
-    /// Polls again and again for this long, then blocks.
+    /// Asks again and again for this long, then blocks.
     SpinFor(Duration),
 }
 

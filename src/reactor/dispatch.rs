@@ -4,13 +4,14 @@ use std::io;
 use std::mem;
 
 use super::context::{Context, Flow, Ready};
-use super::frames::{FrameList, Slices};
 use super::key::{Key, SocketKey, SourceId, TimerKey};
 use super::registry::{Queued, Registry};
 use super::slots::SlotKey;
 use super::sockets::MessageHandler;
+use super::sources::{Served, Source};
+use super::timers::TimerHandler;
 use crate::message::Message;
-use crate::socket::Errno;
+use crate::socket::{Errno, FrameList, Slices};
 
 /// How many timers fire in one turn at most, before sockets have theirs again.
 const TIMERS_PER_TURN: u64 = 1024;
@@ -37,6 +38,37 @@ impl<S> Drop for Running<'_, S> {
         if !self.returned {
             // The handler may have removed it before it panicked.
             let _ = self.cx.registry.discard(self.cx.key);
+        }
+    }
+}
+
+/// A source at work, out of its slot.
+struct Serving<'a, S> {
+    running: Running<'a, S>,
+    source: Option<Box<dyn Source<S>>>,
+}
+
+impl<S> Serving<'_, S> {
+    fn serve(&mut self, state: &mut S, ready: Ready, budget: u32) -> Option<Served> {
+        let served = self.source.as_mut()?.serve(state, &mut self.running.cx, ready, budget);
+        self.running.returned = true;
+        Some(served)
+    }
+
+    /// Puts the source back into its slot, unless the handler has removed it.
+    fn put_back(&mut self, id: SourceId) {
+        if let Some(slot) = self.running.cx.registry.sources.get_mut(id.0) {
+            slot.source = self.source.take();
+        }
+    }
+}
+
+impl<S> Drop for Serving<'_, S> {
+    /// It was removed, or its handler panics: end its registration with mio before
+    /// the source goes.
+    fn drop(&mut self) {
+        if let Some(source) = &mut self.source {
+            self.running.cx.registry.deregister_source(source.as_mut());
         }
     }
 }
@@ -186,6 +218,9 @@ impl<S> Registry<S> {
         if let Some(slot) = self.sockets.get_mut(key) {
             slot.on_message = Some(handler);
         }
+        if messages > 0 {
+            self.recent = Some(key);
+        }
         self.end_batch(state, key, end);
         messages
     }
@@ -280,20 +315,21 @@ impl<S> Registry<S> {
         let budget = self.settings.budget.get();
         let Some(slot) = self.sources.get_mut(id.0) else { return 0 };
         slot.queued = false;
+        if slot.paused {
+            slot.held = true;
+            return 0;
+        }
         let ready = mem::take(&mut slot.ready);
-        let Some(mut source) = slot.source.take() else { return 0 };
-        let mut running = Running::new(self, id);
-        let served = source.serve(state, &mut running.cx, ready, budget);
-        running.returned();
-        let Some(slot) = self.sources.get_mut(id.0) else {
-            self.deregister_source(source.as_mut());
-            return served.events;
-        };
-        slot.source = Some(source);
-        slot.stats.events += served.events;
-        if served.events == 0 {
-            self.stats.spurious_wakes += 1;
-            slot.stats.spurious_wakes += 1;
+        let Some(source) = slot.source.take() else { return 0 };
+        let mut serving = Serving { running: Running::new(self, id), source: Some(source) };
+        let Some(served) = serving.serve(state, ready, budget) else { return 0 };
+        serving.put_back(id);
+        drop(serving);
+        if let Some(slot) = self.sources.get_mut(id.0) {
+            let spurious = u64::from(served.events == 0);
+            slot.stats.events += served.events;
+            slot.stats.spurious_wakes += spurious;
+            self.stats.spurious_wakes += spurious;
         }
         let result = served.result.and_then(|flow| self.apply_interest(id).map(|()| flow));
         self.obey(state, id.into(), result);
@@ -322,7 +358,7 @@ impl<S> Registry<S> {
         fired
     }
 
-    fn fire(&mut self, state: &mut S, key: TimerKey, mut handler: super::timers::TimerHandler<S>) {
+    fn fire(&mut self, state: &mut S, key: TimerKey, mut handler: TimerHandler<S>) {
         let mut running = Running::new(self, key);
         let result = handler(state, &mut running.cx);
         running.returned();

@@ -5,7 +5,6 @@ mod channel;
 mod context;
 mod deadlines;
 mod dispatch;
-mod frames;
 mod key;
 mod poller;
 mod registry;
@@ -98,7 +97,7 @@ impl<S> Reactor<S> {
     fn pass(
         &mut self,
         state: &mut S,
-        max_wait: Duration,
+        mut max_wait: Duration,
         start: Option<Time>,
     ) -> io::Result<(u64, Option<Time>)> {
         let registry = &mut self.registry;
@@ -106,12 +105,20 @@ impl<S> Reactor<S> {
         if registry.nested.get() {
             registry.wakes.leave_sleep();
         }
-        registry.probe_touched();
-        registry.wait(max_wait, start)?;
-        registry.take_wakes();
-        let mut handled = registry.serve_queue(state);
-        if !registry.stopping {
-            handled += registry.fire_timers(state);
+        let mut handled;
+        loop {
+            registry.probe_touched();
+            let looked = registry.wait(max_wait, start)?;
+            registry.take_wakes();
+            handled = registry.serve_queue(state);
+            if !registry.stopping {
+                handled += registry.fire_timers(state);
+            }
+            // What was taken for work was none: look after all, so that 0 means idle.
+            if handled > 0 || looked || registry.stopping {
+                break;
+            }
+            max_wait = Duration::ZERO;
         }
         Ok((handled, registry.end_turn(handled)))
     }

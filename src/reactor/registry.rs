@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use super::builder::{Backend, Settings};
 use super::context::{Context, Flow, Ready};
-use super::frames::FrameList;
 use super::key::{Key, SourceId, StaleKey};
 use super::poller::{Found, Poller};
 use super::slots::{SlotKey, Slots};
@@ -18,6 +17,7 @@ use super::sources::SourceSlot;
 use super::stats::{SharedStats, SourceStats, Stats};
 use super::timers::Timers;
 use super::waker::{WakeQueue, WakeState};
+use crate::socket::FrameList;
 use crate::time::Time;
 
 pub(super) type ErrorHook<S> =
@@ -44,6 +44,8 @@ pub struct Registry<S> {
     pub(super) queue: VecDeque<Queued>,
     /// Sockets that a handler had its hands on (only with the epoll backend).
     pub(super) touched: Cell<Vec<SlotKey>>,
+    /// The socket that had the last message.
+    pub(super) recent: Option<SlotKey>,
     /// How many sockets are waited for.
     pub(super) waited_for: usize,
     pub(super) wakes: Arc<WakeQueue>,
@@ -103,6 +105,7 @@ impl<S> Registry<S> {
             timers: Timers::new(),
             queue: VecDeque::new(),
             touched: Cell::new(Vec::new()),
+            recent: None,
             waited_for: 0,
             wakes,
             woken: Vec::new(),

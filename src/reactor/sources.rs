@@ -68,6 +68,10 @@ pub(super) struct SourceSlot<S> {
     pub(super) interest: Option<Interest>,
     /// What it is registered for with mio: the same, but for changes while it runs.
     pub(super) registered: Option<Interest>,
+    /// Not to be served until it has an interest again.
+    pub(super) paused: bool,
+    /// There was something to serve while it was paused.
+    pub(super) held: bool,
     pub(super) stats: SourceStats,
 }
 
@@ -210,6 +214,8 @@ impl<S> Registry<S> {
             queued: false,
             interest,
             registered: interest,
+            paused: false,
+            held: false,
             stats: SourceStats::default(),
         };
         match self.sources.insert(slot) {
@@ -219,8 +225,8 @@ impl<S> Registry<S> {
     }
 
     /// What a file descriptor or mio source is waited for from now on; `None`
-    /// pauses it. What is ready already is reported again. A handler may do this to
-    /// its own source, too; it takes effect when the handler returns.
+    /// pauses it, as it does wakers and channels. What is ready already, or was when
+    /// it was paused, is reported again. A handler may do this to its own source, too.
     ///
     /// # Errors
     /// `NotFound` ([`StaleKey`]) if the source was removed; what mio says.
@@ -232,6 +238,10 @@ impl<S> Registry<S> {
         let id = source.into();
         let slot = self.sources.get_mut(id.0).ok_or(StaleKey(id.into()))?;
         slot.interest = interest.into();
+        slot.paused = slot.interest.is_none();
+        if !slot.paused && std::mem::take(&mut slot.held) {
+            self.queue_source(id, Ready::default());
+        }
         self.apply_interest(id)
     }
 

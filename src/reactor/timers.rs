@@ -198,7 +198,8 @@ impl<S> Registry<S> {
     /// is cancelled: for a state machine with one moving deadline.
     ///
     /// ```
-    /// # use pollux::{reactor::{Flow, Reactor}, Time};
+    /// # use std::time::Duration;
+    /// # use pollux::reactor::{Flow, Reactor};
     /// # fn main() -> std::io::Result<()> {
     /// # let mut reactor = Reactor::new()?;
     /// let timer = reactor.add_standing_timer(|fired: &mut u32, _| {
@@ -207,8 +208,7 @@ impl<S> Registry<S> {
     /// });
     /// let mut fired = 0;
     /// for _ in 0..3 {
-    ///     let now = reactor.now();
-    ///     reactor.rearm(timer, now)?;
+    ///     reactor.rearm_after(timer, Duration::from_millis(1))?;
     ///     reactor.run(&mut fired)?; // until there is nothing left to wait for
     /// }
     /// assert_eq!(fired, 3);
@@ -257,6 +257,14 @@ impl<S> Registry<S> {
             self.timers.deadlines.disarm(key.0.index);
         }
         Ok(())
+    }
+
+    /// [`rearm`](Registry::rearm) counted from [now](Registry::now).
+    ///
+    /// # Errors
+    /// As for [`rearm`](Registry::rearm).
+    pub fn rearm_after(&mut self, key: TimerKey, after: Duration) -> Result<(), StaleKey> {
+        self.rearm(key, self.now() + after)
     }
 
     /// Removes a timer. It does not fire again, not even if it was due already.

@@ -11,17 +11,28 @@ use crate::time::Time;
 /// milliseconds, and a sleep and its wake take longer than this anyway.
 const TOO_SHORT_TO_SLEEP: Duration = Duration::from_micros(1);
 
+/// How often a loop that spins asks for everything, while it asks the socket that
+/// had the last message all the time: that is cheaper and finds more.
+const SPIN_POLL_INTERVAL: Duration = Duration::from_micros(2);
+
 impl<S> Registry<S> {
     /// Waits until something is ready, a timer is due, or `max_wait` is over, and
     /// reads the clock. `start` is a reading just made, if there is one.
-    pub(super) fn wait(&mut self, max_wait: Duration, start: Option<Time>) -> io::Result<()> {
+    ///
+    /// `false` if it did not look for news at all, for there is work and it looked
+    /// just now.
+    pub(super) fn wait(&mut self, max_wait: Duration, start: Option<Time>) -> io::Result<bool> {
         let start = start.unwrap_or_else(|| self.clock.read());
         if !self.queue.is_empty() || self.wakes.any() {
-            return self.poll_while_busy(start);
+            if start.since(self.polled_at) < self.idle_poll_interval {
+                self.clock.now = start;
+                return Ok(false);
+            }
+            return self.poll_now().map(|()| true);
         }
         let until = self.next_deadline().unwrap_or(Time::NEVER).min(start + max_wait);
         if until <= start {
-            return self.poll_now();
+            return self.poll_now().map(|()| true);
         }
         let spin_until = match self.settings.wait {
             Wait::Block => start,
@@ -29,9 +40,9 @@ impl<S> Registry<S> {
             Wait::SpinFor(duration) => start + duration,
         };
         if self.spin(until.min(spin_until), start)? || self.now() >= until {
-            return Ok(());
+            return Ok(true);
         }
-        self.block(until)
+        self.block(until).map(|()| true)
     }
 
     /// Asks without waiting.
@@ -49,28 +60,40 @@ impl<S> Registry<S> {
         }
     }
 
-    /// There is work already: look for more, unless the last look was just now.
-    #[inline]
-    fn poll_while_busy(&mut self, start: Time) -> io::Result<()> {
-        if start.since(self.polled_at) < self.idle_poll_interval {
-            self.clock.now = start;
-            return Ok(());
-        }
-        self.poll_now()
-    }
-
     /// Asks again and again until something is there (`true`) or `until` has come.
     /// `start` is a fresh reading of the clock.
     fn spin(&mut self, until: Time, start: Time) -> io::Result<bool> {
         self.clock.now = start;
         while self.now() < until {
-            self.poll_now()?;
+            if self.recent_has_message() {
+                return Ok(true);
+            }
+            if self.now().since(self.polled_at) < SPIN_POLL_INTERVAL {
+                self.clock.now = self.clock.read();
+            } else {
+                self.poll_now()?;
+            }
             if !self.queue.is_empty() || self.wakes.any() {
                 return Ok(true);
             }
-            std::hint::spin_loop();
         }
         Ok(false)
+    }
+
+    /// Asks the socket that had the last message whether it has another, and queues
+    /// it if so.
+    fn recent_has_message(&mut self) -> bool {
+        let Some(key) = self.recent else { return false };
+        let Some(slot) = self.sockets.get(key).filter(|slot| slot.receiving) else {
+            self.recent = None;
+            return false;
+        };
+        // An error shows when it is served.
+        let queue = slot.socket.events().map_or(true, |events| events.readable);
+        if queue {
+            self.queue_socket(key);
+        }
+        queue
     }
 
     /// Blocks until something is there or `until` has come.

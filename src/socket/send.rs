@@ -93,6 +93,29 @@ impl Socket {
         Ok(())
     }
 
+    /// Sends `count` frames as one message, each of which is empty afterwards. What
+    /// has gone by then is lost if one of them fails.
+    pub(super) fn send_moving<'f>(
+        &self,
+        frames: impl Iterator<Item = &'f mut Frame>,
+        count: usize,
+    ) -> Result<(), SendError> {
+        self.check_count(count)?;
+        if self.unfinished.get() {
+            self.finish_request()?;
+        }
+        for (index, frame) in frames.enumerate() {
+            let flags = if index + 1 < count { MORE } else { LAST };
+            match index {
+                0 => self.send_first(frame, flags)?,
+                _ => {
+                    self.send_part(frame, flags).map_err(|errno| self.broken_off(flags, errno))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses what libzmq would take and then drop, or take for something else.
     #[inline]
     fn check_count(&self, count: usize) -> Result<(), SendError> {

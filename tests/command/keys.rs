@@ -46,6 +46,28 @@ fn keys_and_values_are_any_bytes() {
 }
 
 #[test]
+fn keys_of_every_length_up_to_the_limit_are_confirmed() {
+    let broker = Broker::start(&[]);
+    let mut input = String::new();
+    let mut keys = Vec::new();
+    for length in 230..=255 {
+        // Without a directory, in a short one, and in one that is nearly as long.
+        keys.push("k".repeat(length));
+        keys.push(format!("/d/{}", "k".repeat(length - 3)));
+        keys.push(format!("/{}/k", "d".repeat(length - 3)));
+    }
+    for key in &keys {
+        input.push_str(&format!("{{\"key\":\"{key}\",\"value\":\"1\"}}\n"));
+    }
+    broker.pipe(["load"], input.as_bytes()).success();
+    for key in keys.iter().filter(|key| [240, 241, 245, 246, 251, 252, 255].contains(&key.len())) {
+        assert_eq!(broker.pollux(["get", key]).success(), "1", "{}: {key}", key.len());
+        broker.pollux(["set", key, "2"]).success();
+        broker.pollux(["del", key]).success();
+    }
+}
+
+#[test]
 fn json_tells_the_sequence_and_the_whole_record() {
     let broker = Broker::start(&[]);
     let json = |text: String| serde_json::from_str::<Value>(&text).expect("one object");

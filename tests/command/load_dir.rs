@@ -26,7 +26,7 @@ fn each_file_is_a_key_and_what_makes_none_is_named() {
     write("deep/over-limit", &[b'x'; 1001]);
     write("empty", b"");
     write("con\ntrol", b"x");
-    write(&"n".repeat(250), b"x");
+    write(&"n".repeat(251), b"x");
     symlink("text", root.join("link")).expect("it is ours");
     symlink("..", root.join("deep/loop")).expect("it is ours");
     symlink("nowhere", root.join("dangling")).expect("it is ours");
@@ -97,6 +97,6 @@ fn a_file_that_may_not_be_read_is_no_success() {
     }
     let complaint = finished.failure(4);
     assert!(complaint.contains("shut: cannot be read"), "{complaint}");
-    assert!(complaint.contains("1 keys set, 1 not readable"), "{complaint}");
+    assert!(complaint.contains("1 key set, 1 not readable"), "{complaint}");
     assert_eq!(broker.pollux(["get", "/open"]).success(), "x");
 }

@@ -15,32 +15,32 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Far longer than anything here takes, on a machine that is busy, too.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The built command.
-pub const POLLUX: &str = env!("CARGO_BIN_EXE_pollux");
+pub(crate) const POLLUX: &str = env!("CARGO_BIN_EXE_pollux");
 
 /// A running process of the command. Killed when dropped.
-pub struct Process {
+pub(crate) struct Process {
     pid: u32,
     name: String,
     stdin: Option<ChildStdin>,
-    pub stdout: Lines,
-    pub stderr: Lines,
+    pub(crate) stdout: Lines,
+    pub(crate) stderr: Lines,
     ended: Receiver<ExitStatus>,
     status: Option<ExitStatus>,
 }
 
 impl Process {
     /// Starts `pollux` with these arguments and its streams in our hands.
-    pub fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Process {
+    pub(crate) fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Process {
         let mut command = Command::new(POLLUX);
         command.args(args);
         Process::spawn(command)
     }
 
     /// Starts any command so.
-    pub fn spawn(mut command: Command) -> Process {
+    pub(crate) fn spawn(mut command: Command) -> Process {
         let name = format!("{command:?}");
         let mut child = command
             .stdin(Stdio::piped())
@@ -56,23 +56,24 @@ impl Process {
     }
 
     /// Writes to its stdin, which stays open.
-    pub fn write(&mut self, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         let stdin = self.stdin.as_mut().expect("stdin is open");
-        stdin.write_all(bytes).and_then(|()| stdin.flush()).expect("the process reads");
+        let written = stdin.write_all(bytes).and_then(|()| stdin.flush());
+        written.unwrap_or_else(|error| panic!("{}: {error}:\n{}", self.name, self.stderr.seen()));
     }
 
     /// Closes its stdin.
-    pub fn close_stdin(&mut self) {
+    pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;
     }
 
     /// Reads its stdout no more; the pipe is closed once a line more has come.
-    pub fn close_stdout(&mut self) {
+    pub(crate) fn close_stdout(&mut self) {
         self.stdout = Lines::of(std::io::empty());
     }
 
     /// The next line of its stdout, without the end of it.
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         match self.stdout.next(DEADLINE) {
             Some(line) => String::from_utf8_lossy(&line).into_owned(),
             None => panic!("{}: no line came; stderr:\n{}", self.name, self.stderr.seen()),
@@ -80,7 +81,7 @@ impl Process {
     }
 
     /// The next line of its stderr that contains `text`.
-    pub fn complaint(&mut self, text: &str) -> String {
+    pub(crate) fn complaint(&mut self, text: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -95,7 +96,7 @@ impl Process {
     }
 
     /// Sends a signal by its name, as `TERM`.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("sh")
             .args(["-c", &format!("kill -{signal} {}", self.pid)])
             .status()
@@ -104,13 +105,21 @@ impl Process {
     }
 
     /// The state letter that the kernel gives for it: `T` is stopped.
-    pub fn state(&self) -> char {
+    pub(crate) fn state(&self) -> char {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('?')
     }
 
+    /// Whether it has ended by now.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        if self.status.is_none() {
+            self.status = self.ended.try_recv().ok();
+        }
+        self.status.is_some()
+    }
+
     /// Closes its stdin and waits for its end.
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         self.close_stdin();
         if let Some(status) = self.status {
             return status;
@@ -122,7 +131,7 @@ impl Process {
     }
 
     /// Waits for its end: the exit code, and all that it wrote.
-    pub fn finish(mut self) -> Finished {
+    pub(crate) fn finish(mut self) -> Finished {
         let status = self.wait();
         Finished { status, stdout: self.stdout.rest(), stderr: self.stderr.rest() }
     }
@@ -139,36 +148,36 @@ impl Drop for Process {
 
 /// How a process ended.
 #[derive(Debug)]
-pub struct Finished {
-    pub status: ExitStatus,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
 }
 
 impl Finished {
     /// The exit code; `None` if a signal ended it.
-    pub fn code(&self) -> Option<i32> {
+    pub(crate) fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    pub fn stdout(&self) -> String {
+    pub(crate) fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
     /// All of stdout, of a process that must have succeeded.
     #[track_caller]
-    pub fn success(&self) -> String {
+    pub(crate) fn success(&self) -> String {
         assert_eq!(self.code(), Some(0), "stderr:\n{}", self.stderr());
         self.stdout()
     }
 
     /// All of stderr, of a process that must have ended so.
     #[track_caller]
-    pub fn failure(&self, code: i32) -> String {
+    pub(crate) fn failure(&self, code: i32) -> String {
         let (stdout, stderr) = (self.stdout(), self.stderr());
         assert_eq!(self.code(), Some(code), "stdout:\n{stdout}\nstderr:\n{stderr}");
         stderr
@@ -176,24 +185,24 @@ impl Finished {
 }
 
 /// Runs the command to its end, without any input.
-pub fn pollux<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Finished {
+pub(crate) fn pollux<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Finished {
     Process::start(args).finish()
 }
 
 /// A broker of its own process.
-pub struct Broker {
-    pub process: Process,
-    pub endpoint: String,
+pub(crate) struct Broker {
+    pub(crate) process: Process,
+    pub(crate) endpoint: String,
 }
 
 impl Broker {
     /// A broker at free tcp ports, with these further arguments.
-    pub fn start(args: &[&str]) -> Broker {
+    pub(crate) fn start(args: &[&str]) -> Broker {
         Broker::start_at("tcp://127.0.0.1:*", args)
     }
 
     /// A broker at this endpoint. It listens when this returns.
-    pub fn start_at(endpoint: &str, args: &[&str]) -> Broker {
+    pub(crate) fn start_at(endpoint: &str, args: &[&str]) -> Broker {
         let mut process = Process::start([&["broker", "--bind", endpoint], args].concat());
         let line = process.line();
         let endpoint = match line.strip_prefix("listening on ") {
@@ -207,19 +216,19 @@ impl Broker {
     }
 
     /// Starts a client of this broker.
-    pub fn client<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Process {
+    pub(crate) fn client<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Process {
         let mut command = Command::new(POLLUX);
         command.args(["--connect", &self.endpoint]).args(["--timeout", "30s"]).args(args);
         Process::spawn(command)
     }
 
     /// Runs a client of this broker to its end.
-    pub fn pollux<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Finished {
+    pub(crate) fn pollux<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Finished {
         self.client(args).finish()
     }
 
     /// Runs a client with something to read on its stdin.
-    pub fn pipe<A: AsRef<OsStr>>(
+    pub(crate) fn pipe<A: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = A>,
         stdin: &[u8],
@@ -231,7 +240,7 @@ impl Broker {
 }
 
 /// The lines of a stream, as they come.
-pub struct Lines {
+pub(crate) struct Lines {
     lines: Receiver<Vec<u8>>,
     seen: Arc<Mutex<Vec<u8>>>,
     /// Of what was seen, what was handed out as lines.
@@ -258,7 +267,7 @@ impl Lines {
     }
 
     /// The next line, without its end; `None` if there is none in time.
-    pub fn next(&mut self, timeout: Duration) -> Option<Vec<u8>> {
+    pub(crate) fn next(&mut self, timeout: Duration) -> Option<Vec<u8>> {
         let mut line = self.lines.recv_timeout(timeout).ok()?;
         self.taken += line.len();
         if line.last() == Some(&b'\n') {
@@ -268,7 +277,7 @@ impl Lines {
     }
 
     /// All bytes up to the end of the stream that were not handed out yet.
-    pub fn rest(&self) -> Vec<u8> {
+    pub(crate) fn rest(&self) -> Vec<u8> {
         let deadline = Instant::now() + DEADLINE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -280,7 +289,8 @@ impl Lines {
         self.seen.lock().expect("nobody panics with it").split_off(self.taken)
     }
 
-    fn seen(&self) -> String {
+    /// All that came so far.
+    pub(crate) fn seen(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().expect("nobody panics with it")).into_owned()
     }
 }

@@ -31,8 +31,8 @@ pub(crate) fn set(common: &Common, args: SetArgs) -> Result<(), Failure> {
 pub(crate) fn del(common: &Common, args: DelArgs) -> Result<(), Failure> {
     let key = args.key.into_vec();
     session::check(&key)?;
-    // The keys that begin with this one tell whether it is there.
-    let config = ClientConfig::follow([&key]);
+    // They tell whether it is there.
+    let config = ClientConfig::follow([session::beginning(&key)]);
     make(common, config, Change::new(key, Action::Delete))
 }
 

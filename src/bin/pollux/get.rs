@@ -17,8 +17,7 @@ use crate::text::Shown;
 pub(crate) fn run(common: &Common, args: GetArgs) -> Result<(), Failure> {
     let key = args.key.into_vec();
     session::check(&key)?;
-    // Brokers answer for all keys that begin so.
-    let session = synced(common, &key)?;
+    let session = synced(common, session::beginning(&key))?;
     let entry = session
         .app
         .client

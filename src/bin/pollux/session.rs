@@ -10,7 +10,7 @@ use pollux::node::{ClientNode, ClientOptions};
 use pollux::reactor::{Flow, Reactor, Registry};
 use pollux::time::Time;
 
-use crate::args::{Common, DEFAULT_ENDPOINT};
+use crate::args::{Common, DEFAULT_ENDPOINT, MAX_VALUE};
 use crate::exit::Failure;
 use crate::text::Shown;
 use crate::units::show_duration;
@@ -67,6 +67,8 @@ impl<'a, T: Task> Session<'a, T> {
         task: T,
     ) -> Result<Session<'a, T>, Failure> {
         config.give_up_after = NEVER_GIVE_UP;
+        // Room for one of the largest, at least.
+        config.max_pending_bytes = 2 * MAX_VALUE;
         Session::try_open(common, config, task).map_err(|error| Failure::system(&error))
     }
 
@@ -155,6 +157,13 @@ pub(crate) fn check(key: &[u8]) -> Result<(), Failure> {
     // How long a key may be is the broker's to say.
     limits.max_key = limits.max_key.max(key.len());
     check_key(key, &limits).map_err(|error| refused(key, &error))
+}
+
+/// What to follow for the sake of one key: brokers know beginnings of keys only.
+/// A heartbeat has it in its key frame, behind four bytes of its own, which is
+/// why the end of a very long key is left out.
+pub(crate) fn beginning(key: &[u8]) -> &[u8] {
+    &key[..key.len().min(240)]
 }
 
 /// A key, or what is set under it, is refused for this reason.

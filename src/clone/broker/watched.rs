@@ -18,11 +18,13 @@ pub(super) struct Watch {
     /// at the same moment may have had a heartbeat already, to which the next
     /// must fit.
     is_left: bool,
+    /// It was so at the last round of heartbeats.
+    was_left: bool,
 }
 
 impl Watch {
     pub(super) fn new(sequence: Sequence, published: u64) -> Watch {
-        Watch { sequence, published, asked: false, is_left: false }
+        Watch { sequence, published, asked: false, is_left: false, was_left: false }
     }
 }
 
@@ -62,8 +64,8 @@ impl Watched {
     /// clients join by it.
     pub(super) fn subscribe(&mut self, prefix: &[u8], sequence: Sequence, published: u64) -> bool {
         if !self.contains(prefix) {
-            if self.is_full() {
-                self.drop_left();
+            if self.is_full() && self.left > 0 {
+                self.retain(|_| false);
             }
             if self.is_full() && !prefix.is_empty() {
                 return false;
@@ -73,7 +75,7 @@ impl Watched {
         if let Some(watch) = self.by_prefix.get_mut(prefix) {
             self.asked += usize::from(!watch.asked);
             self.left -= usize::from(watch.is_left);
-            (watch.asked, watch.is_left) = (true, false);
+            (watch.asked, watch.is_left, watch.was_left) = (true, false, false);
         }
         true
     }
@@ -101,22 +103,29 @@ impl Watched {
         }
     }
 
-    /// Stops to count where nobody has come back.
-    pub(super) fn drop_left(&mut self) {
-        if self.left == 0 {
-            return;
+    /// A round of heartbeats went out: stops to count where nobody has come
+    /// back since the last one.
+    pub(super) fn end_round(&mut self) {
+        if self.left > 0 {
+            self.retain(|watch| !watch.was_left);
+            self.by_prefix.values_mut().for_each(|watch| watch.was_left = watch.is_left);
         }
-        self.left = 0;
-        let lengths = &mut self.lengths;
+    }
+
+    /// Removes watches that have been left.
+    fn retain(&mut self, keep: impl Fn(&Watch) -> bool) {
+        let (lengths, left) = (&mut self.lengths, &mut self.left);
         self.by_prefix.retain(|prefix, watch| {
-            if watch.is_left
-                && let Ok(at) = lengths.binary_search_by_key(&prefix.len(), |&(length, _)| length)
-            {
-                lengths[at].1 -= 1;
+            let keep = !watch.is_left || keep(watch);
+            if !keep {
+                *left -= 1;
+                if let Ok(at) = lengths.binary_search_by_key(&prefix.len(), |&(len, _)| len) {
+                    lengths[at].1 -= 1;
+                }
             }
-            !watch.is_left
+            keep
         });
-        self.lengths.retain(|&(_, prefixes)| prefixes > 0);
+        lengths.retain(|&(_, prefixes)| prefixes > 0);
     }
 
     /// A change of `key` was published. The whole tree's figures are the

@@ -144,6 +144,11 @@ impl Client {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.is_for(index)) else {
             return;
         };
+        // A change of before that comes late: its key may be deleted by now, and
+        // the delta has no reason to say so.
+        if attempt.since.is_some_and(|since| kvmsg.sequence <= since) {
+            return;
+        }
         attempt.staging.offer(&Learned {
             key: kvmsg.key,
             value: kvmsg.body,

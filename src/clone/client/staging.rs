@@ -37,9 +37,7 @@ struct Deletion {
 pub(crate) struct Staging {
     tree: Tree,
     deleted: BTreeMap<Arc<[u8]>, Deletion>,
-    /// Keys whose newest value only a live update told. If the snapshot ends
-    /// above it without having given it, the key was deleted meanwhile and the
-    /// deletion was lost.
+    /// Keys whose newest value only a live update told.
     unconfirmed: BTreeSet<Arc<[u8]>>,
     newest: Sequence,
 }
@@ -111,16 +109,16 @@ impl Staging {
         }
     }
 
-    /// The whole map, of a full snapshot that ended at `end`.
-    pub(crate) fn into_tree(mut self, end: Sequence) -> Tree {
-        self.drop_unconfirmed(end);
+    /// The whole map, of a full snapshot that tells all that happened after
+    /// `from`.
+    pub(crate) fn into_tree(mut self, from: Sequence) -> Tree {
+        self.drop_unconfirmed(from);
         self.tree
     }
 
-    /// Lays the changes over `tree`, of a delta that ended at `end`; gives the
-    /// keys that came out different, and why those that are gone went.
-    pub(crate) fn lay_over(mut self, end: Sequence, tree: &mut Tree) -> Vec<(Arc<[u8]>, Why)> {
-        self.drop_unconfirmed(end);
+    /// Lays the changes over `tree`; gives the keys that came out different,
+    /// and why those that are gone went.
+    pub(crate) fn lay_over(mut self, tree: &mut Tree) -> Vec<(Arc<[u8]>, Why)> {
         let mut changed = Vec::new();
         for (key, deletion) in self.deleted {
             if tree.get(&key).is_some_and(|old| old.sequence < deletion.sequence) {
@@ -141,9 +139,13 @@ impl Staging {
         changed
     }
 
-    fn drop_unconfirmed(&mut self, end: Sequence) {
+    /// A key that was changed up to `from`, but is not in the snapshot, was
+    /// deleted before that began, and the deletion was lost on the way. If it
+    /// was changed later, it is missing because it was changed yet again after
+    /// the end of the snapshot; else its deletion would be told.
+    fn drop_unconfirmed(&mut self, from: Sequence) {
         for key in std::mem::take(&mut self.unconfirmed) {
-            if self.tree.get(&key).is_some_and(|record| record.sequence <= end) {
+            if self.tree.get(&key).is_some_and(|record| record.sequence <= from) {
                 self.tree.remove(&key);
             }
         }

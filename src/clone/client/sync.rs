@@ -392,7 +392,14 @@ impl Client {
             return self.limit_reached(now, index, kvmsg.sequence, out);
         }
         self.stats.snapshots += 1;
-        self.install(index, attempt.staging, is_delta, kvmsg.sequence);
+        let end = kvmsg.sequence;
+        match is_delta {
+            true => self.install_delta(index, attempt.staging, end),
+            false => {
+                let from = kvmsg.properties.parse("from").unwrap_or(end);
+                self.install(index, attempt.staging, from, end);
+            }
+        }
         let verified = Verified { node: info.node, sequence: kvmsg.sequence };
         self.subtrees[index].verified = Some(verified);
         self.settle(now, index, info, out);
@@ -400,24 +407,28 @@ impl Client {
         self.flush(now, out);
     }
 
-    /// Makes visible what the snapshot brought.
-    fn install(&mut self, index: usize, staging: Staging, is_delta: bool, end: Sequence) {
+    /// Puts a full snapshot, which began at `from`, in the place of the map.
+    fn install(&mut self, index: usize, staging: Staging, from: Sequence, end: Sequence) {
+        let subtree = &mut self.subtrees[index];
+        subtree.sequence = staging.newest().max(end);
+        subtree.snapshot_end = end;
+        let old = std::mem::replace(&mut subtree.tree, staging.into_tree(from));
+        self.keys = self.keys - old.len() + subtree.tree.len();
+        self.bytes = self.bytes - old.bytes() + subtree.tree.bytes();
+        self.events.replaced(index, old);
+    }
+
+    /// Lays what a delta brought over the map.
+    fn install_delta(&mut self, index: usize, staging: Staging, end: Sequence) {
+        self.stats.deltas += 1;
         let subtree = &mut self.subtrees[index];
         let (keys, bytes) = (subtree.tree.len(), subtree.tree.bytes());
-        let newest = staging.newest().max(end);
-        if is_delta {
-            self.stats.deltas += 1;
-            let changed = staging.lay_over(end, &mut subtree.tree);
-            subtree.sequence = subtree.sequence.max(newest);
-            self.events.changed(index, changed);
-        } else {
-            let old = std::mem::replace(&mut subtree.tree, staging.into_tree(end));
-            subtree.sequence = newest;
-            self.events.replaced(index, old);
-        }
+        subtree.sequence = subtree.sequence.max(staging.newest()).max(end);
         subtree.snapshot_end = end;
+        let changed = staging.lay_over(&mut subtree.tree);
         self.keys = self.keys - keys + subtree.tree.len();
         self.bytes = self.bytes - bytes + subtree.tree.bytes();
+        self.events.changed(index, changed);
     }
 
     /// Decides what the subtree is after a snapshot that `info` sent.

@@ -295,6 +295,28 @@ fn a_heartbeat_asked_for_before_proves_nothing_of_a_later_key() {
 }
 
 #[test]
+fn keys_outside_can_be_watched_by_directory() {
+    let config = ClientConfig { echo_directories: true, ..ClientConfig::default() };
+    let mut world = World::with(Dialect::Extended, config);
+    world.start();
+    world.run(100 * MS);
+    let keys = ["/d/1", "/d/2", "/d/3", "alone"];
+    let uuids = keys.map(|key| world.set(key, "new"));
+    let topics: Vec<_> = world.net.topics.iter().map(Vec::as_slice).collect();
+    assert_eq!(topics, [&b"/d/"[..], b"HUGZ", b"HUGZ/d/", b"alone"]);
+    world.run(10 * MS);
+    let mut answers = world.answers();
+    answers.sort();
+    assert_eq!(answers, uuids.map(|uuid| (uuid, "applied")));
+    // Once the directory is proven, another key of it need not wait.
+    world.set("/d/4", "new");
+    assert_eq!(world.net.changes.len(), 1);
+    world.run(5 * SECOND);
+    let topics: Vec<_> = world.net.topics.iter().collect();
+    assert_eq!(topics, [b"HUGZ"], "all others are gone");
+}
+
+#[test]
 fn without_the_heartbeat_of_the_directory_a_change_goes_all_the_same() {
     let mut world = World::synced(Dialect::Extended, &["/a/"]);
     world.broker.max_watches = 0;

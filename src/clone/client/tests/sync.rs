@@ -243,6 +243,30 @@ fn a_deletion_lost_during_the_snapshot_leaves_no_zombie() {
 }
 
 #[test]
+fn a_late_change_from_before_a_delta_brings_nothing_back() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    world.net.update_delay = 2500 * MS;
+    world.broker.put(b"/a/9", b"short-lived");
+    world.run(MS);
+    world.net.lose_updates = 1;
+    world.broker.put(b"/a/9", b"");
+    let gap = |world: &mut World, properties| {
+        world.inject_update(&frames(b"HUGZ/a/", Sequence::ZERO, properties, b""));
+        assert!(!world.client.is_current());
+    };
+    gap(&mut world, b"chp=2\nnode=0000000000000abc\npublished=0\n");
+    world.run(10 * MS);
+    assert!(world.client.is_current());
+    // The next delta begins behind both changes and takes until the first has come.
+    world.net.request_delay = 1300 * MS;
+    gap(&mut world, b"chp=2\nnode=0000000000000abc\npublished=9\n");
+    world.run(10 * SECOND);
+    world.assert_equal();
+    let told = |event: &Event| matches!(event, Event::Updated { key, .. } if **key == *b"/a/9");
+    assert!(!world.events.iter().any(told), "{:?}", world.events);
+}
+
+#[test]
 fn losses_before_the_end_of_the_snapshot_do_not_matter() {
     // Only who follows everything can tell; a subtree is asked for once more.
     for (subtree, requests) in [("", 2), ("/a/", 3)] {

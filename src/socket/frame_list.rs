@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::socket::{Errno, Frame, Socket};
+use super::{Errno, Frame, SendError, Socket};
 
 /// How many frames are kept for the next message; a longer one allocates.
 const KEPT: usize = 16;
@@ -10,7 +10,7 @@ const KEPT: usize = 16;
 /// The frames of the message last received. Receiving into the same frames again
 /// spares initialising, moving and closing them for each message.
 #[derive(Debug)]
-pub(super) struct FrameList {
+pub(crate) struct FrameList {
     /// Holds the first frame, which most messages have only.
     first: Frame,
     rest: Rest,
@@ -27,10 +27,10 @@ struct Rest {
 }
 
 /// The frames of one message, as a handler sees them.
-pub(super) type Slices<'f> = SmallVec<[&'f [u8]; KEPT]>;
+pub(crate) type Slices<'f> = SmallVec<[&'f [u8]; KEPT]>;
 
 impl FrameList {
-    pub(super) fn new() -> FrameList {
+    pub(crate) fn new() -> FrameList {
         FrameList { first: Frame::new(), rest: Rest::default() }
     }
 
@@ -41,8 +41,8 @@ impl FrameList {
     /// `EAGAIN` if there is none. libzmq hands a message over only when all of it is
     /// there, so between frames there is no error but `ETERM`, and then the socket
     /// has no use for the rest.
-    #[inline]
-    pub(super) fn receive<'f>(
+    #[inline(always)]
+    pub(crate) fn receive<'f>(
         &'f mut self,
         socket: &Socket,
         slices: &mut Slices<'f>,
@@ -58,9 +58,29 @@ impl FrameList {
         }
     }
 
+    /// Sends the message last received on, with `second` in place of its second frame.
+    /// Nothing is copied: its frames are empty afterwards, to be received into again.
+    ///
+    /// # Errors
+    /// Those of [`Socket::send`], but what has been sent of it by then is lost. That
+    /// cannot happen on a socket that never blocks, as PUB does not.
+    pub(crate) fn forward(
+        &mut self,
+        socket: &Socket,
+        count: usize,
+        second: Frame,
+    ) -> Result<(), SendError> {
+        let FrameList { first, rest } = self;
+        if let Some(frame) = rest.kept.first_mut() {
+            *frame = second;
+        }
+        let all = std::iter::once(first).chain(&mut rest.kept).chain(&mut rest.long);
+        socket.send_moving(all.take(count), count)
+    }
+
     /// Lets go of all content, so that no receive buffer is kept alive by the last
     /// message of a batch.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.first = Frame::new();
         for frame in self.rest.kept.iter_mut().take(self.rest.used) {
             *frame = Frame::new();
@@ -70,7 +90,9 @@ impl FrameList {
     }
 }
 
-/// Receives the frames after the first.
+/// Receives the frames after the first. Apart, so that it is not in the way of those
+/// who receive single frames.
+#[inline(never)]
 fn receive_rest<'f>(
     socket: &Socket,
     rest: &'f mut Rest,

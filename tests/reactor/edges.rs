@@ -1,0 +1,164 @@
+//! Edges of `ZMQ_FD` that a handler swallows: whatever is done to a socket in a
+//! handler, its messages are still seen before the loop sleeps.
+
+use std::time::Duration;
+
+use pollux::reactor::{Flow, Interest, SocketKey};
+use pollux::socket::{Socket, SocketType};
+
+use crate::{each, pipe, reactor, settle};
+
+struct State {
+    seen: Vec<String>,
+    other: SocketKey,
+    to_other: Socket,
+}
+
+/// A handler makes another socket look for news by `touch`, just after a message has
+/// come for that one: the descriptor's edge is gone, and the message must be seen.
+fn seen_after(touch: impl Fn(&Socket) + Clone + 'static) {
+    each(|backend| {
+        let mut reactor = reactor(backend);
+        let (other, to_other) = pipe();
+        let (ours, theirs) = pipe();
+        let other = reactor
+            .on_message(other, |state: &mut State, _, message| {
+                state.seen.push(String::from_utf8_lossy(&message[0]).into_owned());
+                Ok(Flow::Continue)
+            })
+            .unwrap();
+        let touch = touch.clone();
+        reactor
+            .on_message(ours, move |state: &mut State, cx, message| {
+                state.seen.push("toucher".into());
+                // The pipe was empty, so this signals; the touch takes the signal.
+                state.to_other.send(&message)?;
+                touch(cx.socket(state.other)?);
+                Ok(Flow::Continue)
+            })
+            .unwrap();
+        let mut state = State { seen: Vec::new(), other, to_other };
+        // So that the other one has been seen empty.
+        settle(&mut reactor, &mut state);
+        for round in 1..=3 {
+            state.seen.clear();
+            theirs.send(&round.to_string()).unwrap();
+            settle(&mut reactor, &mut state);
+            assert_eq!(state.seen, ["toucher".to_string(), round.to_string()]);
+        }
+    });
+}
+
+#[test]
+fn asking_for_events_takes_an_edge() {
+    seen_after(|socket| assert!(socket.events().unwrap().readable));
+}
+
+#[test]
+fn sending_takes_an_edge() {
+    seen_after(|socket| socket.send("out").unwrap());
+}
+
+#[test]
+fn binding_and_connecting_take_an_edge() {
+    seen_after(|socket| {
+        socket.bind("inproc://elsewhere").unwrap();
+        socket.unbind("inproc://elsewhere").unwrap();
+    });
+}
+
+#[test]
+fn options_take_an_edge() {
+    seen_after(|socket| socket.as_zmq().set_linger(0).unwrap());
+}
+
+#[test]
+fn touching_between_turns_takes_an_edge() {
+    each(|backend| {
+        let mut reactor = reactor(backend);
+        let (ours, theirs) = pipe();
+        let key = reactor
+            .on_message(ours, |seen: &mut u32, _, _| {
+                *seen += 1;
+                Ok(Flow::Continue)
+            })
+            .unwrap();
+        let mut seen = 0;
+        settle(&mut reactor, &mut seen);
+        for round in 1..=3 {
+            theirs.send("x").unwrap();
+            assert!(reactor.socket(key).unwrap().events().unwrap().readable);
+            assert_eq!(reactor.turn(&mut seen, Duration::ZERO).unwrap(), 1);
+            assert_eq!(seen, round);
+        }
+    });
+}
+
+/// What came before the socket was registered has signalled before.
+#[test]
+fn a_socket_registered_late_is_looked_at() {
+    each(|backend| {
+        let mut reactor = reactor(backend);
+        let (ours, theirs) = pipe();
+        theirs.send("early").unwrap();
+        assert!(ours.events().unwrap().readable, "and the edge is gone");
+        reactor
+            .on_message(ours, |seen: &mut u32, _, _| {
+                *seen += 1;
+                Ok(Flow::Continue)
+            })
+            .unwrap();
+        let mut seen = 0;
+        assert_eq!(reactor.turn(&mut seen, Duration::ZERO).unwrap(), 1);
+    });
+}
+
+/// Write interest has the same edges: the room that a peer makes is told by a
+/// command, which a receive takes.
+#[test]
+fn receiving_takes_the_edge_of_room() {
+    each(|backend| {
+        struct State {
+            received: u32,
+            writable: u32,
+        }
+        let context = zmq::Context::new();
+        let ours = Socket::builder(SocketType::Pair)
+            .send_hwm(4)
+            .bind("inproc://room")
+            .build(&context)
+            .unwrap();
+        let theirs = Socket::builder(SocketType::Pair)
+            .receive_hwm(4)
+            .connect("inproc://room")
+            .build(&context)
+            .unwrap();
+        let mut reactor = reactor(backend);
+        let key = reactor
+            .on_message(ours, |state: &mut State, _, _| {
+                state.received += 1;
+                Ok(Flow::Continue)
+            })
+            .unwrap();
+        reactor
+            .on_writable(key, move |state: &mut State, cx, _| {
+                state.writable += 1;
+                cx.set_interest(key, Interest::READABLE)?;
+                Ok(Flow::Continue)
+            })
+            .unwrap();
+        let mut state = State { received: 0, writable: 0 };
+        settle(&mut reactor, &mut state);
+        for round in 1..=3 {
+            while reactor.socket(key).unwrap().send("fill").is_ok() {}
+            reactor.set_interest(key, Interest::READABLE | Interest::WRITABLE).unwrap();
+            settle(&mut reactor, &mut state);
+            assert_eq!(state.writable, round - 1, "it is full");
+            // Room is made, and a message comes, which is received first.
+            while theirs.receive_message().unwrap().is_some() {}
+            theirs.send("news").unwrap();
+            settle(&mut reactor, &mut state);
+            assert_eq!((state.received, state.writable), (round, round));
+        }
+    });
+}
