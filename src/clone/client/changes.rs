@@ -275,9 +275,9 @@ impl Client {
         if let Some(older) = older
             && matches!(answer, Answer::Refused(_))
             && newer.is_none_or(|newer| self.pending.get(newer).sends == 0)
-            && self.pending.is_parked(older)
         {
-            // The refused one had no effect, so this is the newest that was sent.
+            // Its answer should have come first: it is lost, and as the refused
+            // one has no effect, it may be sent again.
             self.pending.due_again(now, older);
             self.wake_at(now);
         }

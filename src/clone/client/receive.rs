@@ -144,7 +144,8 @@ impl Client {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.is_for(index)) else {
             return;
         };
-        // What the map had when changes were asked for may be deleted by now.
+        // A change of before that comes late: its key may be deleted by now, and
+        // the delta has no reason to say so.
         if attempt.since.is_some_and(|since| kvmsg.sequence <= since) {
             return;
         }

@@ -49,8 +49,6 @@ impl Client {
 
     /// The broker is heard for the first time, or again.
     fn greet(&mut self, now: Time, out: &mut impl ClientOutbox) {
-        // What was asked without proof has the old dialect, and may have a hole.
-        self.attempt = None;
         self.ask_unproven_at = Time::NEVER;
         for index in 0..self.subtrees.len() {
             if self.subtrees[index].was_synced {
@@ -63,7 +61,6 @@ impl Client {
 
     /// Nothing that is known of the broker's sequences holds any more.
     pub(super) fn restart(&mut self, now: Time, reason: ResyncReason, out: &mut impl ClientOutbox) {
-        self.attempt = None;
         self.last = None;
         for index in 0..self.subtrees.len() {
             self.leave_current(index, reason);
@@ -81,7 +78,8 @@ impl Client {
         let is_extended = self.is_extended();
         self.subscribe_plain(out);
         if self.attempt.as_ref().is_some_and(|attempt| attempt.is_for(index)) {
-            // Asked before the proof that is awaited now.
+            // Asked before the proof that is awaited now, perhaps in another
+            // dialect: its answer may have a hole.
             self.attempt = None;
         }
         let subtree = &mut self.subtrees[index];
@@ -510,7 +508,6 @@ impl Client {
         self.has_heartbeats = false;
         self.tells_sequence = false;
         self.broker = None;
-        self.attempt = None;
         self.last = None;
         self.blocked_until = None;
         self.echo.lost(now);

@@ -171,6 +171,20 @@ fn a_refused_later_change_lets_the_earlier_one_be_sent_again() {
 }
 
 #[test]
+fn what_is_sent_again_goes_before_what_was_never_sent() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    world.net.lose_changes = 2;
+    let lost = world.set("/a/1", "lost");
+    let refused = world.set("/a/1", "refuse me");
+    world.run(500 * MS);
+    assert_eq!(world.client.stats().resent, 1, "the newer of the two");
+    let last = world.set("/a/1", "last");
+    world.run(SECOND);
+    assert_eq!(world.answers(), [(refused, "refused"), (lost, "applied"), (last, "applied")]);
+    assert_eq!(world.client.get(b"/a/1").map(|entry| entry.value), Some(&b"last"[..]));
+}
+
+#[test]
 fn a_change_waits_for_one_that_may_have_to_be_sent_again() {
     let mut world = World::synced(Dialect::Extended, &["/a/"]);
     world.net.lose_changes = 2;
@@ -262,6 +276,22 @@ fn a_key_outside_is_watched_for_the_answer_only() {
     assert_eq!(world.net.topics, topics, "all subscriptions are gone");
     assert_eq!(world.client.get(b"/x/y/1"), None, "not followed");
     assert_eq!(world.client.stats().gaps, 0);
+}
+
+#[test]
+fn a_heartbeat_asked_for_before_proves_nothing_of_a_later_key() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    world.net.update_delay = 10 * MS;
+    world.set("/x/1", "new");
+    world.run(5 * MS);
+    world.set("/x/2", "new");
+    world.run(16 * MS);
+    assert_eq!(world.client.stats().sent, 1, "there and back for the first");
+    world.run(20 * MS);
+    assert_eq!(world.client.stats().sent, 2, "and again for the second");
+    world.run(SECOND);
+    assert_eq!(world.client.stats().confirmed, 2);
+    assert_eq!(world.client.stats().resent, 0);
 }
 
 #[test]
