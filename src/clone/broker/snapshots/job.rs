@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{Asker, Request, Slice, SnapshotLimits};
 use crate::clone::SendFailure;
-use crate::clone::broker::{BrokerOutbox, with_ttl};
+use crate::clone::broker::BrokerOutbox;
+use crate::clone::broker::changes::with_ttl;
 use crate::clone::kvmsg::{KTHXBAI, KvMsg};
 use crate::clone::properties::{Properties, PropertiesBuf};
 use crate::clone::sequence::Sequence;
