@@ -42,6 +42,8 @@ pub(super) struct SocketSlot<S> {
     pub(super) touched: Cell<bool>,
     /// Whether the poller knows it.
     watched: bool,
+    /// The socket's own timeout (`ZMQ_RCVTIMEO`) as the loop last set it.
+    pub(super) receive_timeout_ms: Option<i32>,
     pub(super) budget: u32,
     pub(super) stats: SourceStats,
 }
@@ -72,6 +74,9 @@ impl<S> SocketSlot<S> {
 impl<S> Registry<S> {
     /// Registers a socket whose messages the reactor receives: `handler` gets each
     /// whole message, borrowed until it returns.
+    ///
+    /// The socket's receive timeout (`ZMQ_RCVTIMEO`) is the reactor's while it has the
+    /// socket: it concerns blocking calls only, which have no place in a loop.
     ///
     /// Messages of one socket come in order. After [`budget`](super::Builder::budget)
     /// messages the other sources have their turn. To answer on the same socket, take
@@ -171,6 +176,7 @@ impl<S> Registry<S> {
             queued: false,
             touched: Cell::new(false),
             watched,
+            receive_timeout_ms: None,
             budget: self.settings.budget.get(),
             stats: SourceStats::default(),
         };

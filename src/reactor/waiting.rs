@@ -1,10 +1,13 @@
 //! Waiting: not at all, spinning, or blocking, and for how long.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::builder::Wait;
 use super::registry::Registry;
+use super::slots::SlotKey;
+use crate::socket::Errno;
 use crate::time::Time;
 
 /// A deadline nearer than this is not slept for: the operating system counts in
@@ -107,7 +110,11 @@ impl<S> Registry<S> {
             }
             self.stats.polls += 1;
             self.stats.polls_blocked += 1;
-            let result = self.poll((until < Time::NEVER).then_some(left));
+            let timeout = (until < Time::NEVER).then_some(left);
+            let result = match self.sole_receiver() {
+                Some(key) => self.block_in_receive(key, timeout),
+                None => self.poll(timeout),
+            };
             self.wakes.leave_sleep();
             self.clock.now = self.clock.read();
             self.polled_at = self.clock.now;
@@ -119,6 +126,38 @@ impl<S> Registry<S> {
                 result => return result,
             }
         }
+    }
+
+    /// The socket that had the last message, if nothing but its next one and timers can
+    /// wake the loop: no other socket, no source, no waker, no outer loop.
+    fn sole_receiver(&self) -> Option<SlotKey> {
+        let sole = self.waited_for == 1
+            && self.sources.is_empty()
+            && Arc::strong_count(&self.wakes) == 1
+            && !self.nested.get();
+        let key = self.recent.filter(|_| sole)?;
+        let slot = self.sockets.get(key)?;
+        (slot.receiving && !slot.role.readiness).then_some(key)
+    }
+
+    /// Blocks in receiving itself, which saves half of the system calls that polling
+    /// and then receiving take.
+    fn block_in_receive(&mut self, key: SlotKey, timeout: Option<Duration>) -> io::Result<()> {
+        let Some(slot) = self.sockets.get_mut(key) else { return Ok(()) };
+        let timeout_ms = timeout.map_or(-1, round_up_to_ms);
+        if slot.receive_timeout_ms != Some(timeout_ms) {
+            slot.socket.as_zmq().set_rcvtimeo(timeout_ms)?;
+            slot.receive_timeout_ms = Some(timeout_ms);
+        }
+        match self.frames.receive_ahead(&slot.socket) {
+            Err(Errno::EAGAIN) => return Ok(()),
+            Err(Errno::EINTR) => return Err(Errno::EINTR.into()),
+            // Out of turn (REQ, REP): it must be polled after all.
+            Err(Errno::EFSM) => return self.poll(timeout),
+            // Any other error shows when the socket is served.
+            Ok(()) | Err(_) => self.queue_socket(key),
+        }
+        Ok(())
     }
 
     /// Counts the turn, lets others see it, and returns the time if it was worth
@@ -147,4 +186,10 @@ impl<S> Registry<S> {
             self.wakes.interrupt();
         }
     }
+}
+
+/// Rounded up, so that a deadline is never found "not yet due" in a busy loop; at most
+/// 24 days.
+fn round_up_to_ms(duration: Duration) -> i32 {
+    duration.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32
 }

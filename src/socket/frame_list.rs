@@ -13,6 +13,8 @@ const KEPT: usize = 16;
 pub(crate) struct FrameList {
     /// Holds the first frame, which most messages have only.
     first: Frame,
+    /// The first frame was received ahead; whether more follow.
+    ahead: Option<bool>,
     rest: Rest,
 }
 
@@ -31,7 +33,7 @@ pub(crate) type Slices<'f> = SmallVec<[&'f [u8]; KEPT]>;
 
 impl FrameList {
     pub(crate) fn new() -> FrameList {
-        FrameList { first: Frame::new(), rest: Rest::default() }
+        FrameList { first: Frame::new(), ahead: None, rest: Rest::default() }
     }
 
     /// Receives a whole message. A message of one frame, as most are, is returned;
@@ -47,8 +49,12 @@ impl FrameList {
         socket: &Socket,
         slices: &mut Slices<'f>,
     ) -> Result<Option<&'f [u8]>, Errno> {
-        let FrameList { first, rest } = self;
-        match socket.receive_bytes(first)? {
+        let FrameList { first, ahead, rest } = self;
+        let received = match ahead.take() {
+            Some(more) => (&**first, more),
+            None => socket.receive_bytes(first)?,
+        };
+        match received {
             (bytes, false) => Ok(Some(bytes)),
             (bytes, true) => {
                 slices.push(bytes);
@@ -71,13 +77,23 @@ impl FrameList {
         count: usize,
         second: Frame,
     ) -> Result<(), SendError> {
-        let FrameList { first, rest } = self;
+        let FrameList { first, rest, .. } = self;
         if let Some(frame) = rest.kept.first_mut() {
             *frame = second;
         }
         let kept = rest.kept.len().min(count - 1);
         let rest = [&mut rest.kept[..kept], &mut rest.long[..count - 1 - kept]];
         socket.send_moving(first, rest)
+    }
+
+    /// Blocks until there is a message and receives its first frame, so that the next
+    /// [`receive`](FrameList::receive), which must be from the same socket, has it.
+    ///
+    /// # Errors
+    /// Those of [`Socket::receive_blocking`].
+    pub(crate) fn receive_ahead(&mut self, socket: &Socket) -> Result<(), Errno> {
+        self.ahead = Some(socket.receive_blocking(&mut self.first)?);
+        Ok(())
     }
 
     /// Lets go of all content, so that no receive buffer is kept alive by the last

@@ -61,6 +61,19 @@ impl Socket {
         }
     }
 
+    /// [`receive`](Socket::receive) that blocks until there is something, or for as long
+    /// as the socket's receive timeout (`ZMQ_RCVTIMEO`) says.
+    ///
+    /// # Errors
+    /// Those of [`receive`](Socket::receive), `EAGAIN` meaning that the time is over;
+    /// `EINTR` if a signal arrived, upon which it must be called again, for libzmq may
+    /// have taken the news of a message without handing it over.
+    pub(crate) fn receive_blocking(&self, frame: &mut Frame) -> Result<bool, Errno> {
+        // SAFETY: as in `receive`.
+        let rc = unsafe { zmq_sys::zmq_msg_recv(frame.as_mut_ptr(), self.as_ptr(), 0) };
+        if rc >= 0 { Ok(frame.more()) } else { Err(Errno::last()) }
+    }
+
     /// Receives a whole message and copies it; `None` if there is none.
     ///
     /// How long a message may get is up to the peer, unless a limit for its frames
