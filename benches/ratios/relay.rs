@@ -18,9 +18,9 @@ use super::common::bare::{Bare, Part};
 use super::common::measure::{interleave, median, median_ratio, per_second};
 use super::outcome::Outcome;
 
-const ROUNDS: usize = 7;
-const WARM_UP: u64 = 20_000;
-const UPDATES: u64 = 300_000;
+const ROUNDS: usize = 31;
+const WARM_UP: u64 = 10_000;
+const UPDATES: u64 = 50_000;
 const KEYS: u64 = 10_000;
 const WINDOW: u64 = 4096;
 

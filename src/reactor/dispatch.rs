@@ -36,6 +36,7 @@ impl<'a, S> Running<'a, S> {
 impl<S> Drop for Running<'_, S> {
     fn drop(&mut self) {
         if !self.returned {
+            self.cx.registry.clock.in_turn = false;
             // The handler may have removed it before it panicked.
             let _ = self.cx.registry.discard(self.cx.key);
         }
@@ -341,7 +342,7 @@ impl<S> Registry<S> {
 
     /// Fires timers that are due, one by one, and returns how many.
     pub(super) fn fire_timers(&mut self, state: &mut S) -> u64 {
-        let now = self.now();
+        let now = self.clock.now;
         let mut fired = 0;
         self.timers.begin_pass(now);
         while fired < TIMERS_PER_TURN

@@ -102,13 +102,20 @@ impl<S> Reactor<S> {
     ) -> io::Result<(u64, Option<Time>)> {
         let registry = &mut self.registry;
         registry.stopping = false;
+        registry.clock.in_turn = true;
         if registry.nested.get() {
             registry.wakes.leave_sleep();
         }
         let mut handled;
         loop {
             registry.probe_touched();
-            let looked = registry.wait(max_wait, start)?;
+            let looked = match registry.wait(max_wait, start) {
+                Ok(looked) => looked,
+                Err(error) => {
+                    registry.end_turn(0);
+                    return Err(error);
+                }
+            };
             registry.take_wakes();
             handled = registry.serve_queue(state);
             if !registry.stopping {

@@ -80,6 +80,7 @@ pub(super) enum Queued {
 pub(super) struct Clock {
     origin: Instant,
     pub(super) now: Time,
+    pub(super) in_turn: bool,
 }
 
 impl Clock {
@@ -98,7 +99,7 @@ impl<S> Registry<S> {
             idle_poll_interval: settings.idle_poll_interval(),
             settings,
             poller,
-            clock: Clock { origin: Instant::now(), now: Time::ZERO },
+            clock: Clock { origin: Instant::now(), now: Time::ZERO, in_turn: false },
             polled_at: Time::ZERO,
             sockets: Slots::new(),
             sources: Slots::new(),
@@ -121,11 +122,11 @@ impl<S> Registry<S> {
         })
     }
 
-    /// The clock as it was read in this turn, counted from when the reactor was
-    /// made. All handlers of a turn see the same time.
+    /// The time since the reactor was made. In a handler it is the clock's one reading
+    /// of this turn, the same for all handlers; between turns the clock is read.
     #[inline]
     pub fn now(&self) -> Time {
-        self.clock.now
+        if self.clock.in_turn { self.clock.now } else { self.clock.read() }
     }
 
     /// Which backend the loop was built with.

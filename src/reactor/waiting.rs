@@ -39,7 +39,7 @@ impl<S> Registry<S> {
             Wait::Spin => Time::NEVER,
             Wait::SpinFor(duration) => start + duration,
         };
-        if self.spin(until.min(spin_until), start)? || self.now() >= until {
+        if self.spin(until.min(spin_until), start)? || self.clock.now >= until {
             return Ok(true);
         }
         self.block(until).map(|()| true)
@@ -64,11 +64,11 @@ impl<S> Registry<S> {
     /// `start` is a fresh reading of the clock.
     fn spin(&mut self, until: Time, start: Time) -> io::Result<bool> {
         self.clock.now = start;
-        while self.now() < until {
+        while self.clock.now < until {
             if self.recent_has_message() {
                 return Ok(true);
             }
-            if self.now().since(self.polled_at) < SPIN_POLL_INTERVAL {
+            if self.clock.now.since(self.polled_at) < SPIN_POLL_INTERVAL {
                 self.clock.now = self.clock.read();
             } else {
                 self.poll_now()?;
@@ -99,7 +99,7 @@ impl<S> Registry<S> {
     /// Blocks until something is there or `until` has come.
     fn block(&mut self, until: Time) -> io::Result<()> {
         loop {
-            let start = self.now();
+            let start = self.clock.now;
             let left = until.since(start);
             if left < TOO_SHORT_TO_SLEEP || !self.wakes.fall_asleep() {
                 self.wakes.leave_sleep();
@@ -111,7 +111,7 @@ impl<S> Registry<S> {
             self.wakes.leave_sleep();
             self.clock.now = self.clock.read();
             self.polled_at = self.clock.now;
-            self.stats.blocked_ns += self.now().since(start).as_nanos() as u64;
+            self.stats.blocked_ns += self.clock.now.since(start).as_nanos() as u64;
             match result {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                     self.stats.polls_interrupted += 1;
@@ -124,11 +124,12 @@ impl<S> Registry<S> {
     /// Counts the turn, lets others see it, and returns the time if it was worth
     /// reading the clock.
     pub(super) fn end_turn(&mut self, handled: u64) -> Option<Time> {
+        self.clock.in_turn = false;
         self.stats.turns += 1;
         self.stats.events += handled;
         let end = (handled > 0).then(|| self.clock.read());
         if let Some(end) = end {
-            let turn_ns = end.since(self.now()).as_nanos() as u64;
+            let turn_ns = end.since(self.clock.now).as_nanos() as u64;
             self.stats.turn_max_ns = self.stats.turn_max_ns.max(turn_ns);
         }
         if let Some(shared) = &self.shared_stats {

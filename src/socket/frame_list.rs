@@ -60,6 +60,7 @@ impl FrameList {
 
     /// Sends the message last received on, with `second` in place of its second frame.
     /// Nothing is copied: its frames are empty afterwards, to be received into again.
+    /// `count` is how many it has.
     ///
     /// # Errors
     /// Those of [`Socket::send`], but what has been sent of it by then is lost. That
@@ -74,8 +75,9 @@ impl FrameList {
         if let Some(frame) = rest.kept.first_mut() {
             *frame = second;
         }
-        let all = std::iter::once(first).chain(&mut rest.kept).chain(&mut rest.long);
-        socket.send_moving(all.take(count), count)
+        let kept = rest.kept.len().min(count - 1);
+        let rest = [&mut rest.kept[..kept], &mut rest.long[..count - 1 - kept]];
+        socket.send_moving(first, rest)
     }
 
     /// Lets go of all content, so that no receive buffer is kept alive by the last
@@ -124,5 +126,49 @@ fn receive_rest<'f>(
 impl Default for FrameList {
     fn default() -> FrameList {
         FrameList::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::pair;
+
+    fn numbered(count: usize) -> Vec<Vec<u8>> {
+        (0..count).map(|number| format!("frame {number} of {count}").into_bytes()).collect()
+    }
+
+    #[test]
+    fn messages_of_any_length_follow_one_another() {
+        let context = zmq::Context::new();
+        let (left, right) = pair(&context).unwrap();
+        let mut list = FrameList::new();
+        for count in [1, 5, KEPT, KEPT + 1, 1000, 2, 1] {
+            let frames = numbered(count);
+            left.send(&frames[..]).unwrap();
+            let mut slices = Slices::new();
+            if let Some(single) = list.receive(&right, &mut slices).unwrap() {
+                slices.push(single);
+            }
+            assert_eq!(slices[..], frames);
+            drop(slices);
+            assert_eq!(list.receive(&right, &mut Slices::new()), Err(Errno::EAGAIN));
+        }
+    }
+
+    #[test]
+    fn what_is_sent_on_is_the_message_but_for_its_second_frame() {
+        let context = zmq::Context::new();
+        let (left, right) = pair(&context).unwrap();
+        let mut list = FrameList::new();
+        for count in [2, 5, KEPT, KEPT + 1, 40, 3] {
+            let mut frames = numbered(count);
+            left.send(&frames[..]).unwrap();
+            assert_eq!(list.receive(&right, &mut Slices::new()), Ok(None));
+            list.forward(&right, count, Frame::copy_from(b"another")).unwrap();
+            frames[1] = b"another".to_vec();
+            let sent_on = left.receive_message().unwrap().expect("a message");
+            assert!(sent_on.iter().eq(&frames));
+        }
     }
 }

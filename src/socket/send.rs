@@ -93,25 +93,23 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends `count` frames as one message, each of which is empty afterwards. What
-    /// has gone by then is lost if one of them fails.
-    pub(super) fn send_moving<'f>(
+    /// Sends these frames as one message, each of which is empty afterwards. What has
+    /// gone by then is lost if one of them fails.
+    pub(super) fn send_moving(
         &self,
-        frames: impl Iterator<Item = &'f mut Frame>,
-        count: usize,
+        first: &mut Frame,
+        rest: [&mut [Frame]; 2],
     ) -> Result<(), SendError> {
-        self.check_count(count)?;
+        let mut left = rest[0].len() + rest[1].len();
+        self.check_count(1 + left)?;
         if self.unfinished.get() {
             self.finish_request()?;
         }
-        for (index, frame) in frames.enumerate() {
-            let flags = if index + 1 < count { MORE } else { LAST };
-            match index {
-                0 => self.send_first(frame, flags)?,
-                _ => {
-                    self.send_part(frame, flags).map_err(|errno| self.broken_off(flags, errno))?;
-                }
-            }
+        self.send_first(first, if left > 0 { MORE } else { LAST })?;
+        for frame in rest.into_iter().flatten() {
+            left -= 1;
+            let flags = if left > 0 { MORE } else { LAST };
+            self.send_part(frame, flags).map_err(|errno| self.broken_off(flags, errno))?;
         }
         Ok(())
     }

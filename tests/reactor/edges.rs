@@ -1,12 +1,14 @@
 //! Edges of `ZMQ_FD` that a handler swallows: whatever is done to a socket in a
 //! handler, its messages are still seen before the loop sleeps.
 
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use pollux::reactor::{Flow, Interest, SocketKey};
 use pollux::socket::{Socket, SocketType};
 
-use crate::{each, pipe, reactor, settle};
+use crate::{DEADLINE, each, pipe, reactor, settle, until};
 
 struct State {
     seen: Vec<String>,
@@ -160,5 +162,51 @@ fn receiving_takes_the_edge_of_room() {
             settle(&mut reactor, &mut state);
             assert_eq!((state.received, state.writable), (round, round));
         }
+    });
+}
+
+/// Messages that come just while the socket is asked for room.
+#[test]
+fn a_message_that_comes_while_room_is_asked_for_is_seen() {
+    const MESSAGES: u32 = 20_000;
+    each(|backend| {
+        struct State {
+            received: u32,
+            seen: mpsc::Sender<()>,
+        }
+        let context = zmq::Context::new();
+        let ours = Socket::builder(SocketType::Pair)
+            .send_hwm(1)
+            .bind("inproc://no-room")
+            .build(&context)
+            .unwrap();
+        let theirs = Socket::builder(SocketType::Pair)
+            .receive_hwm(1)
+            .connect("inproc://no-room")
+            .build(&context)
+            .unwrap();
+        let mut reactor = reactor(backend);
+        let key = reactor
+            .on_message(ours, |state: &mut State, _, _| {
+                state.received += 1;
+                state.seen.send(()).map_err(std::io::Error::other)?;
+                Ok(Flow::Continue)
+            })
+            .unwrap();
+        reactor.on_writable(key, |_, _, _| panic!("nobody makes room")).unwrap();
+        while reactor.socket(key).unwrap().send("fill").is_ok() {}
+        reactor.set_interest(key, Interest::READABLE | Interest::WRITABLE).unwrap();
+        let (seen, has_seen) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            for number in 0..MESSAGES {
+                theirs.send("news").unwrap();
+                // At once after the one before was seen, while that one's turn goes on.
+                assert_eq!(has_seen.recv_timeout(DEADLINE), Ok(()), "message {number}");
+            }
+            theirs
+        });
+        let mut state = State { received: 0, seen };
+        until(&mut reactor, &mut state, |state| state.received == MESSAGES);
+        thread.join().unwrap();
     });
 }

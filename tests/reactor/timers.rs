@@ -306,3 +306,27 @@ fn lateness_is_counted() {
     let late = Duration::from_nanos(reactor.stats().timer_lateness_max_ns);
     assert!(late >= 19 * MS && late < crate::DEADLINE, "{late:?}");
 }
+
+/// Between turns the clock goes on: what is armed then counts from then.
+#[test]
+fn a_timer_armed_between_turns_is_not_early() {
+    each(|backend| {
+        let mut reactor = reactor(backend);
+        reactor.turn(&mut Vec::new(), Duration::ZERO).unwrap();
+        let before = reactor.now();
+        busy(5 * MS);
+        assert!(reactor.now().since(before) >= 5 * MS);
+        let armed = Instant::now();
+        let standing = reactor.add_standing_timer(log("standing"));
+        reactor.rearm_after(standing, 3 * MS).unwrap();
+        reactor.add_timer(3 * MS, log("once"));
+        reactor.add_periodic(3 * MS, Missed::Skip, |seen: &mut Vec<&str>, _| {
+            seen.push("periodic");
+            Ok(Flow::Remove)
+        });
+        let mut seen = Vec::new();
+        reactor.run(&mut seen).unwrap();
+        assert!(armed.elapsed() >= 3 * MS);
+        assert_eq!(seen.len(), 3);
+    });
+}
