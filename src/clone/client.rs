@@ -85,6 +85,36 @@ const HEARTBEATLESS: Duration = Duration::from_millis(1500);
 ///   and `TimedOut`.
 /// * Nothing grows without limit, and no message can make it panic.
 ///
+/// ```
+/// use pollux::Time;
+/// use pollux::clone::client::{Client, ClientConfig, ClientOutbox};
+/// use pollux::clone::{Collector, SendFailure};
+///
+/// struct Sockets; // the SUB, the DEALER, the PUSH or PUB
+/// impl ClientOutbox for Sockets {
+///     fn subscribe(&mut self, topic: &[u8]) {}
+///     fn unsubscribe(&mut self, topic: &[u8]) {}
+///     fn open_requests(&mut self) {}
+///     fn request(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
+///         Ok(())
+///     }
+///     fn open_changes(&mut self, collector: Collector) {}
+///     fn change(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
+///         Ok(())
+///     }
+/// }
+///
+/// let seed = 0x5eed; // from the operating system's random source
+/// let mut client = Client::new(ClientConfig::follow(["/room/"]), seed)?;
+/// client.start(Time::ZERO, &mut Sockets);
+///
+/// let uuid = client.set(Time::ZERO, b"/room/1", b"open", None, &mut Sockets)?;
+/// assert_eq!(client.get_local(b"/room/1"), Some(&b"open"[..]));
+/// assert_eq!(client.get(b"/room/1"), None); // not confirmed
+/// assert!(client.is_pending(uuid)); // until Event::Applied
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// With servers of RFC 12, which neither count nor confirm, a loss under a
 /// subtree that is not the whole tree goes unnoticed, and a change that is sent
 /// again may be applied again.
