@@ -27,7 +27,10 @@ use common::measure::Random;
 const SIZES: [u64; 3] = [1_000, 100_000, 1_000_000];
 
 fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .configure_from_args();
     codec(&mut criterion);
     for keys in SIZES {
         store_changes(&mut criterion, keys);
@@ -44,8 +47,8 @@ fn key(number: u64) -> Vec<u8> {
 }
 
 fn uuid(number: u64) -> Uuid {
-    let mut uuid = [0; 16];
-    uuid[..8].copy_from_slice(&number.to_be_bytes());
+    let mut uuid = [0xa7; 16];
+    uuid[8..].copy_from_slice(&number.to_be_bytes());
     Uuid::from_bytes(uuid)
 }
 

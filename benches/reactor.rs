@@ -26,7 +26,10 @@ use common::measure::Random;
 const BACKENDS: [Backend; 2] = [Backend::Epoll, Backend::ZmqPoll];
 
 fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .configure_from_args();
     hot(&mut criterion);
     cold(&mut criterion);
     timers(&mut criterion);

@@ -25,6 +25,8 @@ struct App {
     todo: u64,
     done: u64,
     bar: ProgressBar,
+    /// What a handler could not cope with.
+    failure: Option<io::Error>,
 }
 
 /// Changes a client has under way at a time.
@@ -53,7 +55,9 @@ fn on_event(
         Event::Synced { .. } => return fill(app, cx, who),
         Event::Applied { .. } => {
             if let Some(made) = app.under_way[who].pop_front() {
-                app.round_trips.saturating_record(made.elapsed().as_nanos() as u64);
+                app.round_trips
+                    .record(made.elapsed().as_nanos() as u64)
+                    .map_err(io::Error::other)?;
             }
             app.done += 1;
             app.bar.inc(1);
@@ -81,14 +85,19 @@ fn phase(reactor: &mut Reactor<App>, app: &mut App, name: &str, changes: u64) ->
     };
     while app.done < changes || !everybody_knows(app) {
         reactor.turn(app, Duration::from_millis(100))?;
+        if let Some(error) = app.failure.take() {
+            return Err(error);
+        }
     }
     app.bar.finish_and_clear();
     Ok(changes as f64 / start.elapsed().as_secs_f64())
 }
 
 fn main() -> io::Result<()> {
-    let mut args = std::env::args().skip(1).map(|arg| arg.parse().expect("expected a number"));
-    let (keys, changes) = (args.next().unwrap_or(100_000), args.next().unwrap_or(1_000_000));
+    let mut args = std::env::args().skip(1);
+    let mut number = |default| args.next().map_or(Ok(default), |arg| arg.parse::<u64>());
+    let keys = number(100_000).map_err(io::Error::other)?.max(1);
+    let changes = number(1_000_000).map_err(io::Error::other)?;
     let context = zmq::Context::new();
     let mut reactor = Reactor::new()?;
     let client = || {
@@ -107,7 +116,12 @@ fn main() -> io::Result<()> {
         todo: 0,
         done: 0,
         bar: ProgressBar::hidden(),
+        failure: None,
     };
+    reactor.on_error(|app: &mut App, _, error| {
+        app.failure = Some(error);
+        Flow::Stop
+    });
     BrokerNode::attach(&mut reactor, &mut app, |app| &mut app.broker)?;
     ClientNode::attach(
         &mut reactor,

@@ -4,6 +4,7 @@
 //! Counted is what Rust code asks for on the loop's thread. (libzmq allocates for frames
 //! of more than 33 bytes, by the C library.)
 
+#[expect(dead_code, reason = "the benches count bytes, too")]
 #[path = "../benches/common/alloc.rs"]
 mod alloc;
 

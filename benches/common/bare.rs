@@ -8,7 +8,7 @@ use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::slice;
 
-use zmq_sys::{ZMQ_DONTWAIT, ZMQ_SNDMORE, zmq_msg_t};
+use zmq_sys::{ZMQ_DONTWAIT, ZMQ_SNDMORE, zmq_msg_t, zmq_pollitem_t};
 
 const NOW: c_int = ZMQ_DONTWAIT as c_int;
 const MORE: c_int = ZMQ_SNDMORE as c_int;
@@ -132,6 +132,16 @@ impl Bare {
     pub(crate) fn receive(&self, part: &mut Part) -> bool {
         // SAFETY: as in `try_receive`.
         unsafe { zmq_sys::zmq_msg_recv(&mut part.0, self.raw, 0) >= 0 }
+    }
+
+    /// Waits until something can be received, by zmq_poll(3).
+    #[inline]
+    pub(crate) fn poll(&self) {
+        let events = zmq_sys::ZMQ_POLLIN as i16;
+        let mut item = zmq_pollitem_t { socket: self.raw, fd: 0, events, revents: 0 };
+        // SAFETY: it is one item, whose socket is open and on this thread.
+        let rc = unsafe { zmq_sys::zmq_poll(&mut item, 1, -1) };
+        assert!(rc >= 0, "poll: {}", zmq::Error::from_raw(zmq_errno()));
     }
 
     /// Sends a part, moving its content; waits for room.

@@ -18,9 +18,9 @@ use super::common::bare::{Bare, Part};
 use super::common::measure::{interleave, median, median_ratio, per_second};
 use super::outcome::Outcome;
 
-const ROUNDS: usize = 7;
-const WARM_UP: u64 = 20_000;
-const UPDATES: u64 = 300_000;
+const ROUNDS: usize = 31;
+const WARM_UP: u64 = 10_000;
+const UPDATES: u64 = 50_000;
 const KEYS: u64 = 10_000;
 const WINDOW: u64 = 4096;
 
@@ -82,7 +82,7 @@ impl Traffic {
         sub.connect(&self.endpoints.updates);
         sub.zmq().set_subscribe(b"/").expect("SUBSCRIBE");
         let (first, value_len) = (self.sent, self.value_len);
-        let rate = thread::scope(|scope| {
+        thread::scope(|scope| {
             let subscriber = scope.spawn(|| subscriber(sub, &received));
             let sender = scope.spawn(|| {
                 let sent = sender(push, &received, first, value_len);
@@ -95,8 +95,7 @@ impl Traffic {
             let (sent, rate) = sender.join().expect("sender");
             self.sent = sent;
             rate
-        });
-        rate
+        })
     }
 }
 
@@ -106,8 +105,9 @@ fn sender(push: Bare, received: &AtomicU64, first: u64, value_len: usize) -> u64
     let mut number = first;
     let mut send = |key: &[u8]| {
         number += 1;
-        let mut uuid = [0; 16];
-        uuid[..8].copy_from_slice(&number.to_be_bytes());
+        // As our clients make them: a number behind what is random once.
+        let mut uuid = [0xa7; 16];
+        uuid[8..].copy_from_slice(&number.to_be_bytes());
         value[..8].copy_from_slice(&number.to_be_bytes());
         push.send_all(&[key, &[0; 8], &uuid, b"", &value]);
     };

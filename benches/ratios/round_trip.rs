@@ -2,7 +2,7 @@
 
 use std::io;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pollux::reactor::{Backend, Flow, Reactor, Wait};
 use pollux::socket::Socket;
@@ -12,17 +12,23 @@ use super::common::measure::{interleave, median, median_ratio, nanos, percentile
 use super::outcome::Outcome;
 
 const ROUNDS: usize = 7;
-const WARM_UP: usize = 500;
 const TRIPS: usize = 4000;
+/// A round ends then even if it has had fewer: threads that spin on a busy
+/// machine can take a scheduler's time slice for every trip.
+const ROUND_TIME: Duration = Duration::from_millis(800);
 const PAYLOAD: [u8; 32] = [7; 32];
 
-/// How both sides wait, the echo thread included.
+/// How both sides wait.
 #[derive(Clone, Copy, PartialEq)]
 enum Style {
-    /// In the system: `zmq_msg_recv` without `DONTWAIT`; `Wait::Block`.
+    /// In the system: `Wait::Block`, and by hand zmq_poll(3) and then a receive, which
+    /// is how one waits who may have more than one thing to wait for.
     Block,
     /// `zmq_msg_recv(DONTWAIT)` again and again; `Wait::Spin`.
     Spin,
+    /// In `zmq_msg_recv`, for one socket and nothing else; the echo thread does so in
+    /// style `Block`.
+    Receive,
 }
 
 pub(crate) fn block_tcp() -> Vec<Outcome> {
@@ -43,17 +49,22 @@ pub(crate) fn spin_inproc() -> Vec<Outcome> {
 
 fn measure(style: Style, endpoint: &str, names: [&'static str; 2]) -> Vec<Outcome> {
     let looped = |backend| with_echo(style, endpoint, |socket| looped(socket, style, backend));
-    let [bare, epoll, zmq_poll] = interleave(
+    let bare = |style| with_echo(style, endpoint, |socket| bare(socket, style));
+    let [bare, receive, epoll, zmq_poll] = interleave(
         ROUNDS,
         [
-            &mut || with_echo(style, endpoint, |socket| bare(socket, style)),
+            &mut || bare(style),
+            &mut || if style == Style::Block { bare(Style::Receive) } else { 0.0 },
             &mut || looped(Backend::Epoll),
             &mut || looped(Backend::ZmqPoll),
         ],
     );
     let outcome = |name, ours: &[f64]| {
         let (ours_us, bare_us) = (median(ours) / 1e3, median(&bare) / 1e3);
-        let figures = format!("p50 {ours_us:.2} us, bare {bare_us:.2}");
+        let mut figures = format!("p50 {ours_us:.2} us, bare {bare_us:.2}");
+        if style == Style::Block {
+            figures += &format!(", in a blocking receive {:.2}", median(&receive) / 1e3);
+        }
         Outcome::new(name, median_ratio(ours, &bare), figures)
     };
     vec![outcome(names[0], &epoll), outcome(names[1], &zmq_poll)]
@@ -64,12 +75,19 @@ fn measure(style: Style, endpoint: &str, names: [&'static str; 2]) -> Vec<Outcom
 fn with_echo(style: Style, endpoint: &str, contender: impl FnOnce(Bare) -> Samples) -> f64 {
     let context = zmq::Context::new();
     let (here, there) = (Bare::new(&context, zmq::PAIR), Bare::new(&context, zmq::PAIR));
+    // What ends the echo thread is sent just before its socket is closed.
+    here.zmq().set_linger(1000).expect("LINGER");
     there.connect(&here.bind(endpoint));
     let mut samples = thread::scope(|scope| {
-        scope.spawn(|| echo(there, style));
+        let style = if style == Style::Spin { Style::Spin } else { Style::Receive };
+        scope.spawn(move || echo(there, style));
+        // One by hand waits until they are connected.
+        here.send(&mut Part::of(&PAYLOAD), false);
+        assert!(here.receive(&mut Part::new()), "the context has ended");
         contender(here)
     });
-    percentile(&mut samples.ns[WARM_UP..], 50)
+    let warm_up = samples.ns.len() / 10;
+    percentile(&mut samples.ns[warm_up..], 50)
 }
 
 /// Sends everything back, until it gets an empty message.
@@ -87,20 +105,28 @@ fn echo(socket: Bare, style: Style) {
 #[inline]
 fn receive(socket: &Bare, part: &mut Part, style: Style) {
     match style {
-        Style::Block => while !socket.receive(part) {},
+        Style::Block => {
+            socket.poll();
+            while !socket.try_receive(part) {
+                socket.poll();
+            }
+        }
         Style::Spin => while !socket.try_receive(part) {},
+        Style::Receive => while !socket.receive(part) {},
     }
 }
 
 /// What each trip took.
 struct Samples {
     ns: Vec<u64>,
+    began: Instant,
     sent: Instant,
 }
 
 impl Samples {
     fn new() -> Samples {
-        Samples { ns: Vec::with_capacity(WARM_UP + TRIPS), sent: Instant::now() }
+        let now = Instant::now();
+        Samples { ns: Vec::with_capacity(TRIPS), began: now, sent: now }
     }
 
     /// A trip begins.
@@ -112,8 +138,9 @@ impl Samples {
     /// It is over; true if it was the last.
     #[inline]
     fn end(&mut self) -> bool {
-        self.ns.push(nanos(self.sent.elapsed()));
-        self.ns.len() == WARM_UP + TRIPS
+        let now = Instant::now();
+        self.ns.push(nanos(now - self.sent));
+        self.ns.len() == TRIPS || now - self.began > ROUND_TIME
     }
 }
 
@@ -129,15 +156,12 @@ fn bare(socket: Bare, style: Style) -> Samples {
         }
     }
     socket.send(&mut Part::new(), false);
-    // Over tcp what was sent must get there: the answer to the end is a thread's end.
-    socket.zmq().set_linger(1000).expect("LINGER");
     samples
 }
 
 fn looped(socket: Bare, style: Style, backend: Backend) -> Samples {
-    let wait = if style == Style::Block { Wait::Block } else { Wait::Spin };
+    let wait = if style == Style::Spin { Wait::Spin } else { Wait::Block };
     let mut reactor = Reactor::builder().backend(backend).wait(wait).build().expect("a reactor");
-    socket.zmq().set_linger(1000).expect("LINGER");
     let socket = Socket::from_zmq(socket.into_zmq()).expect("a socket");
     let key = reactor
         .on_message(socket, |samples: &mut Samples, cx, message| {

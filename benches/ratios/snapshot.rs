@@ -239,8 +239,8 @@ impl Served {
 }
 
 fn uuid(number: u64) -> [u8; 16] {
-    let mut uuid = [0; 16];
-    uuid[..8].copy_from_slice(&number.to_be_bytes());
+    let mut uuid = [0xa7; 16];
+    uuid[8..].copy_from_slice(&number.to_be_bytes());
     uuid
 }
 

@@ -7,11 +7,11 @@ use pollux::reactor::{Flow, Reactor, TimerKey};
 use super::common::measure::{Random, interleave, median, median_ratio};
 use super::outcome::Outcome;
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 31;
 /// Armed together, then cancelled together, so that not all of them lie where
 /// the last one left the cache warm.
 const BATCH: usize = 64;
-const BATCHES: usize = 2000;
+const BATCHES: usize = 1000;
 /// All deadlines lie somewhere in this hour.
 const SPREAD: Duration = Duration::from_secs(3600);
 

@@ -15,11 +15,15 @@
 //! # Ok::<(), pollux::blocking::Error>(())
 //! ```
 
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::fmt;
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,7 +33,7 @@ use crate::clone::Sequence;
 use crate::clone::client::{Event, SetError};
 use crate::reactor::Sender;
 
-use worker::{Change, Command};
+use worker::{Change, Command, Queue, Watcher};
 
 /// What can go wrong with a blocking [`Client`].
 #[derive(Debug)]
@@ -108,13 +112,16 @@ impl From<io::Error> for Error {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// What is followed: the whole tree (default), or subtrees like `/robot/`.
+    /// What is followed: the whole tree (default), or subtrees like `/robot/`. Without
+    /// any the client only writes. Keys that are not followed are not known: `get`,
+    /// `watch` and `snapshot` find nothing there.
     pub subtrees: Vec<Vec<u8>>,
     /// How long `connect` waits for the state, and `set` and `delete` for the
     /// broker. Default 5 s.
     pub timeout: Duration,
     /// Events a watch holds for a reader that is slow, before it ends with
-    /// [`Error::Overrun`]. Default 65,536.
+    /// [`Error::Overrun`]. Default 65,536. A resynchronisation after which more keys
+    /// differ than this can overrun any reader.
     pub watch_capacity: usize,
 }
 
@@ -130,7 +137,8 @@ impl Default for Options {
 
 /// Live shared state, followed by a thread of its own.
 ///
-/// Each call blocks until it has its answer. Dropping the client ends the thread.
+/// Each call blocks until it has its answer. Dropping the client ends the thread, which
+/// takes up to a second if changes are still on their way into the network.
 #[derive(Debug)]
 pub struct Client {
     commands: Sender<Command>,
@@ -178,7 +186,8 @@ impl Client {
         }
     }
 
-    /// The confirmed value of a key, or `None` if it is not there.
+    /// The confirmed value of a key, or `None` if it is not there (or not under
+    /// the subtrees followed).
     ///
     /// # Errors
     /// [`Error::Stale`] while the state is not current.
@@ -213,15 +222,24 @@ impl Client {
     }
 
     /// What is there now under `subtree` (any prefix of keys), then each event
-    /// as it happens. The two join without a gap.
+    /// as it happens: `Updated` and `Deleted` of keys under it, and whatever tells how
+    /// far the state can be relied on (`Lost`, `Gap`, `Resync`, `Synced`). The two join
+    /// without a gap.
     ///
     /// # Errors
-    /// [`Error::Stopped`] if the thread has ended.
+    /// [`Error::Stale`] while the state is not current, [`Error::Stopped`] if the
+    /// thread has ended.
     pub fn watch(&self, subtree: &[u8]) -> Result<Watch, Error> {
-        let (events, receiver) = sync_channel(self.options.watch_capacity);
-        let subtree = subtree.to_vec();
-        let (initial, overrun) = self.ask(|reply| Command::Watch { subtree, events, reply })?;
-        Ok(Watch { initial: initial.into_iter(), receiver, overrun, ended: false })
+        let (events, receiver) = mpsc::channel();
+        let queue = Arc::new(Queue::default());
+        let watcher = Watcher {
+            subtree: subtree.to_vec(),
+            events,
+            queue: Arc::clone(&queue),
+            capacity: self.options.watch_capacity,
+        };
+        let initial = self.ask(|reply| Command::Watch { watcher, reply })??;
+        Ok(Watch { initial: initial.into_iter(), receiver, queue, ended: false })
     }
 
     /// All keys and values under `subtree` (any prefix of keys), in order of keys.
@@ -263,7 +281,7 @@ impl Drop for Client {
 pub struct Watch {
     initial: std::vec::IntoIter<Event>,
     receiver: Receiver<Event>,
-    overrun: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    queue: Arc<Queue>,
     ended: bool,
 }
 
@@ -278,10 +296,13 @@ impl Iterator for Watch {
             return None;
         }
         match self.receiver.recv() {
-            Ok(event) => Some(Ok(event)),
+            Ok(event) => {
+                self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
+                Some(Ok(event))
+            }
             Err(_) => {
                 self.ended = true;
-                let overrun = self.overrun.load(std::sync::atomic::Ordering::Acquire);
+                let overrun = self.queue.overrun.load(Ordering::Acquire);
                 overrun.then_some(Err(Error::Overrun))
             }
         }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, SyncSender};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use super::{Error, Options};
 use crate::clone::client::{ClientConfig, Event};
 use crate::clone::{Sequence, Uuid};
 use crate::node::{ClientNode, ClientOptions};
-use crate::reactor::{Context, Flow, Reactor, Sender};
+use crate::reactor::{Context, Flow, Missed, Reactor, Sender};
 
 /// A change to make; no value means delete.
 #[derive(Debug)]
@@ -23,7 +23,6 @@ pub(super) struct Change {
     pub(super) ttl: Option<Duration>,
 }
 
-type Watching = (Vec<Event>, Arc<AtomicBool>);
 type Entries = Vec<(Bytes, Bytes)>;
 
 /// What a caller asks of the thread, and where it waits for the answer.
@@ -31,17 +30,33 @@ type Entries = Vec<(Bytes, Bytes)>;
 pub(super) enum Command {
     Get { key: Vec<u8>, reply: SyncSender<Result<Option<Bytes>, Error>> },
     Change { change: Change, reply: SyncSender<Result<Sequence, Error>> },
-    Watch { subtree: Vec<u8>, events: SyncSender<Event>, reply: SyncSender<Watching> },
+    Watch { watcher: Watcher, reply: SyncSender<Result<Vec<Event>, Error>> },
     Snapshot { subtree: Vec<u8>, reply: SyncSender<Result<Entries, Error>> },
     Stop,
 }
 
-#[derive(Debug)]
-struct Watcher {
-    subtree: Vec<u8>,
-    events: SyncSender<Event>,
-    overrun: Arc<AtomicBool>,
+/// What a watch and the thread share; the last one to hold it is the one that is left.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// Events sent and not yet read.
+    pub(super) waiting: AtomicUsize,
+    /// There were too many of them; no more come.
+    pub(super) overrun: AtomicBool,
 }
+
+/// Where the events of a watch go.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    pub(super) subtree: Vec<u8>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) queue: Arc<Queue>,
+    /// How many may wait.
+    pub(super) capacity: usize,
+}
+
+/// How often a client that follows nothing, and so hears of nothing, looks
+/// whether the broker is there.
+const LOOK: Duration = Duration::from_millis(10);
 
 struct State {
     client: ClientNode<State>,
@@ -86,6 +101,12 @@ fn make(
     let client = ClientNode::new(&context, endpoint, ClientOptions::new(config))?;
     let mut state =
         State { client, waiting: HashMap::new(), watchers: Vec::new(), synced: Some(synced) };
+    if options.subtrees.is_empty() {
+        reactor.add_periodic(LOOK, Missed::Skip, |state: &mut State, _| {
+            state.tell_if_current();
+            Ok(if state.synced.is_some() { Flow::Continue } else { Flow::Remove })
+        });
+    }
     ClientNode::attach(
         &mut reactor,
         &mut state,
@@ -121,16 +142,25 @@ impl State {
                     Err(error) => drop(reply.send(Err(Error::Invalid(error)))),
                 }
             }
-            Command::Watch { subtree, events, reply } => {
-                let overrun = Arc::new(AtomicBool::new(false));
-                let initial = self.client.machine().iter(&subtree).map(|entry| Event::Updated {
-                    key: entry.key.into(),
-                    value: entry.value.into(),
-                    sequence: entry.sequence,
-                });
-                if reply.send((initial.collect(), Arc::clone(&overrun))).is_ok() {
-                    self.watchers.push(Watcher { subtree, events, overrun });
+            Command::Watch { watcher, reply } => {
+                // Under a quiet subtree nothing else tells that a reader has gone.
+                self.watchers.retain(|other| !other.is_alone());
+                let machine = self.client.machine();
+                let initial = match machine.is_current() {
+                    true => Ok(machine
+                        .iter(&watcher.subtree)
+                        .map(|entry| Event::Updated {
+                            key: entry.key.into(),
+                            value: entry.value.into(),
+                            sequence: entry.sequence,
+                        })
+                        .collect()),
+                    false => Err(Error::Stale),
+                };
+                if initial.is_ok() {
+                    self.watchers.push(watcher);
                 }
+                let _ = reply.send(initial);
             }
             Command::Snapshot { subtree, reply } => {
                 let machine = self.client.machine();
@@ -165,17 +195,28 @@ impl State {
             }
             return;
         }
-        if matches!(event, Event::Synced { .. })
-            && self.client.machine().is_current()
+        if matches!(event, Event::Synced { .. }) {
+            self.tell_if_current();
+        }
+        self.watchers.retain(|watcher| watcher.hear(&event));
+    }
+
+    /// Lets `connect` return once the state is there.
+    fn tell_if_current(&mut self) {
+        if self.client.machine().is_current()
             && let Some(synced) = self.synced.take()
         {
             let _ = synced.send(());
         }
-        self.watchers.retain(|watcher| watcher.hear(&event));
     }
 }
 
 impl Watcher {
+    /// Whether its reader is gone.
+    fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.queue) == 1
+    }
+
     /// False: this watcher is gone, or has fallen too far behind.
     fn hear(&self, event: &Event) -> bool {
         if let Event::Updated { key, .. } | Event::Deleted { key, .. } = event
@@ -183,13 +224,11 @@ impl Watcher {
         {
             return true;
         }
-        match self.events.try_send(event.clone()) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                self.overrun.store(true, Ordering::Release);
-                false
-            }
-            Err(TrySendError::Disconnected(_)) => false,
+        if self.queue.waiting.load(Ordering::Relaxed) >= self.capacity {
+            self.queue.overrun.store(true, Ordering::Release);
+            return false;
         }
+        self.queue.waiting.fetch_add(1, Ordering::Relaxed);
+        self.events.send(event.clone()).is_ok()
     }
 }

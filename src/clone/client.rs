@@ -7,8 +7,10 @@ mod config;
 mod difference;
 mod echo;
 mod event;
+mod order;
 mod outbox;
 mod pending;
+mod presence;
 mod receive;
 mod staging;
 mod stats;
@@ -82,6 +84,36 @@ const HEARTBEATLESS: Duration = Duration::from_millis(1500);
 /// * Each change ends with exactly one of `Applied`, `Refused`, `Superseded`
 ///   and `TimedOut`.
 /// * Nothing grows without limit, and no message can make it panic.
+///
+/// ```
+/// use pollux::Time;
+/// use pollux::clone::client::{Client, ClientConfig, ClientOutbox};
+/// use pollux::clone::{Collector, SendFailure};
+///
+/// struct Sockets; // the SUB, the DEALER, the PUSH or PUB
+/// impl ClientOutbox for Sockets {
+///     fn subscribe(&mut self, topic: &[u8]) {}
+///     fn unsubscribe(&mut self, topic: &[u8]) {}
+///     fn open_requests(&mut self) {}
+///     fn request(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
+///         Ok(())
+///     }
+///     fn open_changes(&mut self, collector: Collector) {}
+///     fn change(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
+///         Ok(())
+///     }
+/// }
+///
+/// let seed = 0x5eed; // from the operating system's random source
+/// let mut client = Client::new(ClientConfig::follow(["/room/"]), seed)?;
+/// client.start(Time::ZERO, &mut Sockets);
+///
+/// let uuid = client.set(Time::ZERO, b"/room/1", b"open", None, &mut Sockets)?;
+/// assert_eq!(client.get_local(b"/room/1"), Some(&b"open"[..]));
+/// assert_eq!(client.get(b"/room/1"), None); // not confirmed
+/// assert!(client.is_pending(uuid)); // until Event::Applied
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// With servers of RFC 12, which neither count nor confirm, a loss under a
 /// subtree that is not the whole tree goes unnoticed, and a change that is sent
@@ -157,7 +189,7 @@ impl Client {
             keys: 0,
             bytes: 0,
             pending,
-            echo: EchoKeys::new(config.max_echo_keys),
+            echo: EchoKeys::new(config.max_echo_keys, config.echo_directories),
             blocked_until: None,
             voted: None,
             events: Events::new(config.max_events),
@@ -187,7 +219,8 @@ impl Client {
     /// [`max_events`](ClientConfig::max_events) may wait, then those of keys are
     /// dropped with [`Event::Overrun`]. What a snapshot changed is found out
     /// here, event by event; keys that came out the same are passed over on the
-    /// way, which takes about 0.2 µs each.
+    /// way, which takes about 0.2 µs each. Who lets events wait may be told the
+    /// same state of a key twice, never an older one.
     pub fn poll_event(&mut self) -> Option<Event> {
         loop {
             match self.events.front()? {

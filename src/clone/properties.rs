@@ -51,7 +51,12 @@ impl<'a> Properties<'a> {
     }
 
     /// The value of the first property `name`.
+    #[inline]
     pub fn get(self, name: &str) -> Option<&'a [u8]> {
+        // Most messages have none at all.
+        if self.is_empty() {
+            return None;
+        }
         self.iter().find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
     }
 

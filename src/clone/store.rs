@@ -224,7 +224,7 @@ impl Store {
         let first = self.order.at_or_after(&self.slots, prefix);
         (self.order.iter_from(first))
             .map(|slot| self.entry(slot))
-            .take_while(move |entry| entry.key.starts_with(prefix))
+            .take_while(move |entry| is_under(entry.key, prefix))
     }
 
     /// Gives a key a value, be it new or not. A value that fits where the old
@@ -346,6 +346,7 @@ impl Store {
         self.lookup.find(hash, |slot| self.slots[slot].key() == key)
     }
 
+    #[inline]
     fn entry(&self, slot: u32) -> Entry<'_> {
         let node = &self.slots[slot];
         Entry {
@@ -437,6 +438,15 @@ impl Store {
         self.take_out(slot);
         self.slots.remove(slot);
     }
+}
+
+/// Whether a key begins with `prefix`.
+///
+/// To compare no bytes at all, at the address that an empty box has, takes 40 ns
+/// with glibc's AVX-512 code, which is more than all the rest of a walk's step.
+#[inline]
+fn is_under(key: &[u8], prefix: &[u8]) -> bool {
+    prefix.is_empty() || key.starts_with(prefix)
 }
 
 impl Tally {

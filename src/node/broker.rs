@@ -7,10 +7,11 @@ use super::Endpoints;
 use super::port::Port;
 use crate::clone::SendFailure;
 use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
+use crate::clone::kvmsg::FRAMES;
 use crate::clone::{Collector, Sequence};
 use crate::message::Message;
 use crate::reactor::{Context, Flow, Registry, SocketKey, TimerKey};
-use crate::socket::{Socket, SocketType};
+use crate::socket::{Errno, Frame, FrameList, Interest, Slices, Socket, SocketType};
 use crate::time::Time;
 
 /// What a [`BrokerNode`] is made with, beyond its machine's [`BrokerConfig`].
@@ -21,9 +22,14 @@ pub struct BrokerOptions {
     /// process unless set.
     pub config: BrokerConfig,
     /// Messages kept for a subscriber that is slow to read, before it misses
-    /// some, notices, and resynchronises. Default 100,000.
+    /// some, notices, and resynchronises. Default 100,000. The limit counts
+    /// messages, not bytes: what is kept for all slow subscribers together is shared,
+    /// so it costs at most about this many values. With large values set it lower.
     pub updates_hwm: u32,
-    /// Messages of a snapshot in flight for one client. Default 4,096.
+    /// Messages of a snapshot in flight for one client. Default 4,096. Messages, not
+    /// bytes: a client that does not read holds so many values for up to
+    /// [`stall`](crate::clone::broker::SnapshotLimits::stall), or until it
+    /// disconnects. With large values set it lower.
     pub snapshot_hwm: u32,
     /// Changes that may wait to be read from one sender, who is then held
     /// back. Default 10,000.
@@ -68,6 +74,8 @@ pub struct BrokerNode {
     endpoints: Endpoints,
     sockets: Option<Sockets>,
     ports: Option<Ports>,
+    /// The frames of the change at work.
+    frames: FrameList,
 }
 
 #[derive(Debug)]
@@ -88,6 +96,12 @@ struct Ports {
     armed: Time,
 }
 
+/// Changes handled in one turn, before others have theirs.
+const CHANGES_AT_ONCE: usize = 64;
+
+/// Bytes of a frame that a subscriber may send; the longest topic is `HUGZ` and a key.
+const MAX_SUBSCRIPTION: u64 = 128 * 1024;
+
 /// How often neighbouring ports are tried for a wildcard.
 const WILDCARD_TRIES: usize = 64;
 
@@ -98,12 +112,13 @@ impl BrokerNode {
     ///
     /// # Errors
     /// An endpoint that cannot be used or is taken; the text names it and the
-    /// remedy.
+    /// remedy. A `start` above which there is no sequence left.
     pub fn bind(
         context: &zmq::Context,
         endpoint: &str,
         options: BrokerOptions,
     ) -> io::Result<BrokerNode> {
+        check_start(options.config.start)?;
         let (sockets, endpoints) = match endpoint.strip_suffix(":*") {
             Some(host) => Sockets::bind_neighbours(context, host, &options)?,
             None => {
@@ -112,14 +127,16 @@ impl BrokerNode {
             }
         };
         let machine = Broker::new(options.config, Time::ZERO);
-        Ok(BrokerNode { machine, endpoints, sockets: Some(sockets), ports: None })
+        let (sockets, frames) = (Some(sockets), FrameList::default());
+        Ok(BrokerNode { machine, endpoints, sockets, ports: None, frames })
     }
 
     /// Hands the sockets to the loop. `project` leads from the application's
-    /// state to this node.
+    /// state to this node. If the loop removes one of them (the context ended), the
+    /// others and the timer go within a heartbeat, as by [`detach`](BrokerNode::detach).
     ///
     /// # Errors
-    /// If the node is attached already, or the loop cannot take a socket.
+    /// If the node is or was attached to a loop, or the loop cannot take a socket.
     pub fn attach<S: 'static, F>(
         registry: &mut Registry<S>,
         state: &mut S,
@@ -129,10 +146,9 @@ impl BrokerNode {
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
     {
         let now = registry.now();
-        let sockets = project(state)
-            .sockets
-            .take()
-            .ok_or_else(|| io::Error::other("broker: it is attached to a loop already"))?;
+        let sockets = project(state).sockets.take().ok_or_else(|| {
+            io::Error::other("broker: it was attached to a loop before; make a new one")
+        })?;
         let snapshots = registry
             .on_message(sockets.snapshots, move |state: &mut S, cx, message| {
                 project(state).on_request(cx, message)
@@ -140,9 +156,11 @@ impl BrokerNode {
         let updates = registry.on_message(sockets.updates, move |state: &mut S, cx, message| {
             project(state).on_subscription(cx, message)
         })?;
-        let changes = registry.on_message(sockets.changes, move |state: &mut S, cx, message| {
-            project(state).on_change(cx, message)
-        })?;
+        let changes = registry.on_ready(
+            sockets.changes,
+            Interest::READABLE,
+            move |state: &mut S, cx, _| project(state).on_changes(cx),
+        )?;
         let timer =
             registry.add_standing_timer(move |state: &mut S, cx| project(state).on_timer(cx));
         registry.rearm(timer, now)?;
@@ -157,6 +175,31 @@ impl BrokerNode {
             drop(registry.remove(key));
         }
         let _ = registry.cancel(ports.timer);
+    }
+
+    /// Whether it is on a loop: before [`attach`](BrokerNode::attach) and after
+    /// [`detach`](BrokerNode::detach) it is not.
+    pub fn is_attached(&self) -> bool {
+        self.ports.is_some()
+    }
+
+    /// Removes the socket for changes behind the node's back, as the loop does
+    /// when the context ends.
+    #[cfg(test)]
+    pub(super) fn lose_changes<S>(&self, registry: &mut Registry<S>) {
+        let key = self.ports.map(|ports| ports.changes);
+        drop(key.and_then(|key| registry.remove(key).ok()).expect("a socket for changes"));
+    }
+
+    /// Detaches what is left if the loop has removed a socket.
+    fn detach_if_torn<S>(&mut self, registry: &mut Registry<S>) {
+        let Some(ports) = self.ports else { return };
+        let sockets = [ports.snapshots, ports.updates, ports.changes];
+        if !sockets.into_iter().all(|key| registry.contains(key)) {
+            let endpoint = &self.endpoints.snapshots;
+            log::error!("broker at {endpoint}: off the loop, which removed a socket of it");
+            self.detach(registry);
+        }
     }
 
     /// The endpoints bound, the first of which is what clients connect to.
@@ -216,10 +259,53 @@ impl BrokerNode {
         Ok(Flow::Continue)
     }
 
-    fn on_change<S>(&mut self, cx: &mut Context<'_, S>, message: Message<'_>) -> io::Result<Flow> {
+    /// Takes changes from their socket, as many as a socket may have in one turn.
+    ///
+    /// Not by `on_message`, which lends the frames only: most changes are published
+    /// with the very frames they came in.
+    fn on_changes<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<Flow> {
+        let mut result = Ok(Flow::Continue);
+        for _ in 0..CHANGES_AT_ONCE {
+            match self.on_change(cx) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.frames.clear();
+        result
+    }
+
+    /// Takes one change; false if there is none.
+    fn on_change<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<bool> {
+        let Some(ports) = self.ports else { return Ok(false) };
         let now = cx.now();
-        self.with_outbox(cx, |machine, out| machine.handle_change(now, message, out));
-        Ok(Flow::Continue)
+        let mut slices = Slices::new();
+        match self.frames.receive(cx.socket(ports.changes)?, &mut slices) {
+            Ok(None) => {}
+            Ok(Some(frame)) => slices.push(frame),
+            Err(Errno::EAGAIN) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        }
+        let change = Message::new(&slices);
+        let mut out = Outbox { registry: cx, ports, change, forward: None };
+        self.machine.handle_change(now, change, &mut out);
+        let forward = out.forward;
+        drop(slices);
+        if let Some(sequence) = forward {
+            let sent = cx.socket(ports.updates).map_err(io::Error::from).and_then(|updates| {
+                let sequence = Frame::copy_from(&sequence);
+                self.frames.forward(updates, FRAMES, sequence).map_err(io::Error::other)
+            });
+            if let Err(error) = sent {
+                self.machine.handle_unpublished(&error);
+            }
+        }
+        self.set_timer(cx);
+        Ok(true)
     }
 
     fn on_timer<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<Flow> {
@@ -228,6 +314,7 @@ impl BrokerNode {
             // It has fired: whatever comes next must be armed anew.
             ports.armed = Time::NEVER;
         }
+        self.detach_if_torn(cx);
         self.with_outbox(cx, |machine, out| machine.handle_timeout(now, out));
         Ok(Flow::Continue)
     }
@@ -239,22 +326,61 @@ impl BrokerNode {
         registry: &mut Registry<S>,
         act: impl FnOnce(&mut Broker, &mut Outbox<'_, S>) -> R,
     ) -> Option<R> {
-        let ports = self.ports.as_mut()?;
-        let result = act(&mut self.machine, &mut Outbox { registry, ports: *ports });
+        let ports = self.ports?;
+        let mut out = Outbox { registry, ports, change: Message::new(&[]), forward: None };
+        let result = act(&mut self.machine, &mut out);
+        self.set_timer(registry);
+        Some(result)
+    }
+
+    /// Sets the timer to the machine's next deadline.
+    fn set_timer<S>(&mut self, registry: &mut Registry<S>) {
+        let Some(ports) = &mut self.ports else { return };
         let next = self.machine.next_deadline().unwrap_or(Time::NEVER);
         if next != ports.armed {
             ports.armed = next;
             // Stale only if the application cancelled it behind our back.
             let _ = registry.rearm(ports.timer, next);
         }
-        Some(result)
     }
 }
 
-/// The machine's messages go straight into the sockets.
+/// The machine's messages go straight into the sockets, but for a change that is
+/// published as it came: that waits until the machine has done with its frames.
 struct Outbox<'a, S> {
     registry: &'a mut Registry<S>,
     ports: Ports,
+    /// The change at work, or nothing.
+    change: Message<'a>,
+    /// Its new sequence, if it is to go on in its own frames.
+    forward: Option<[u8; 8]>,
+}
+
+impl<S> Outbox<'_, S> {
+    /// Whether `frames` are those of the change at work but for the sequence.
+    fn is_change(&self, frames: &[&[u8]; FRAMES]) -> bool {
+        let &[key, _, uuid, properties, body] = self.change.frames() else { return false };
+        std::ptr::eq(body, frames[4])
+            && std::ptr::eq(key, frames[0])
+            && std::ptr::eq(properties, frames[3])
+            && uuid == frames[2]
+    }
+
+    /// Sends what waits, for something else is to be sent after it.
+    fn flush(&mut self) -> Result<(), SendFailure> {
+        match (self.forward.take(), self.change.frames()) {
+            (Some(sequence), &[key, _, uuid, properties, body]) => {
+                self.send(&[key, &sequence, uuid, properties, body])
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn send(&self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
+        let port =
+            self.registry.socket(self.ports.updates).map_err(|_| SendFailure::Unreachable)?;
+        Port::send(port, frames)
+    }
 }
 
 impl<S> BrokerOutbox for Outbox<'_, S> {
@@ -264,10 +390,15 @@ impl<S> BrokerOutbox for Outbox<'_, S> {
         port.send_to(peer, frames)
     }
 
-    fn publish(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
-        let port =
-            self.registry.socket(self.ports.updates).map_err(|_| SendFailure::Unreachable)?;
-        Port::send(port, frames)
+    fn publish(&mut self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
+        self.flush()?;
+        match frames[1].try_into() {
+            Ok(sequence) if self.is_change(frames) => {
+                self.forward = Some(sequence);
+                Ok(())
+            }
+            _ => self.send(frames),
+        }
     }
 }
 
@@ -277,6 +408,9 @@ impl Sockets {
         endpoints: &Endpoints,
         options: &BrokerOptions,
     ) -> io::Result<Sockets> {
+        for endpoint in [&endpoints.snapshots, &endpoints.updates, &endpoints.changes] {
+            check_path_is_free(endpoint)?;
+        }
         // A whole answer may stay behind for a client that is slow to read it;
         // a second is what an ending process grants it.
         let linger = Duration::from_secs(1);
@@ -299,6 +433,8 @@ impl Sockets {
             updates: Socket::builder(SocketType::XPub)
                 .verbose(true)
                 .send_hwm(options.updates_hwm)
+                // Subscriptions are all that comes in.
+                .max_message_size(MAX_SUBSCRIPTION)
                 .linger(linger)
                 .bind(&endpoints.updates)
                 .build(context)?,
@@ -328,6 +464,39 @@ impl Sockets {
             }
         }
         Err(last)
+    }
+}
+
+/// Sequences have to rise from one run to the next, by the clock unless the
+/// application knows better.
+fn check_start(start: Sequence) -> io::Result<()> {
+    if start == Sequence::MAX {
+        let problem = "start: no sequence lies above it; is the clock set beyond December 2040?";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    }
+    if start == Sequence::ZERO {
+        log::warn!(
+            "sequences begin at zero (a clock before 2025 does that): RFC 12 clients that know \
+             an earlier run will ignore this one until they are restarted"
+        );
+    }
+    Ok(())
+}
+
+/// libzmq removes the socket file that it finds at a path, also if another
+/// process listens there, who then is cut off without a word.
+fn check_path_is_free(endpoint: &str) -> io::Result<()> {
+    let Some(path) = endpoint.strip_prefix("ipc://") else { return Ok(()) };
+    // Never blocks: a listener with a full queue would block.
+    match mio::net::UnixStream::connect(path) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!(
+                "bind {endpoint}: Address already in use; choose another path or stop the other \
+                 process"
+            ),
+        )),
     }
 }
 

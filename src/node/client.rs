@@ -45,12 +45,16 @@ pub struct ClientNode<S> {
     endpoints: Endpoints,
     options: ClientOptions,
     ports: Option<Ports<S>>,
+    /// It is, or was, on a loop; its machine starts once.
+    started: bool,
 }
 
 struct Ports<S> {
     updates: SocketKey,
     requests: Option<SocketKey>,
     changes: Option<SocketKey>,
+    /// The kind of socket for changes that the machine asked for.
+    collector: Option<Collector>,
     timer: TimerKey,
     /// What the timer is set to.
     armed: Time,
@@ -92,14 +96,27 @@ impl<S: 'static> ClientNode<S> {
         let endpoints = Endpoints::from_first(endpoint)?;
         let machine = Client::new(options.config.clone(), super::random_u64())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        Ok(ClientNode { machine, context: context.clone(), endpoints, options, ports: None })
+        Ok(ClientNode {
+            machine,
+            context: context.clone(),
+            endpoints,
+            options,
+            ports: None,
+            started: false,
+        })
     }
 
     /// Opens the sockets on the loop and begins. `project` leads from the
     /// application's state to this node; `on_event` hears what happens.
     ///
+    /// A node has four places on the loop: three sockets and a timer. If `on_event`
+    /// returns [`Flow::Remove`], all of them go, as by [`detach`](ClientNode::detach);
+    /// so they do when the loop's error hook lets one of them be removed for an error
+    /// (which is what happens unless a hook is set), since a client without all its
+    /// ears would call itself current when it is not.
+    ///
     /// # Errors
-    /// If the node is attached already, or a socket cannot be made.
+    /// If the node is or was attached to a loop, or a socket cannot be made.
     pub fn attach<F, H>(
         registry: &mut Registry<S>,
         state: &mut S,
@@ -112,8 +129,10 @@ impl<S: 'static> ClientNode<S> {
     {
         let now = registry.now();
         let node = project(state);
-        if node.ports.is_some() {
-            return Err(io::Error::other("client: it is attached to a loop already"));
+        if node.started {
+            return Err(io::Error::other(
+                "client: it was attached to a loop before; make a new one",
+            ));
         }
         let updates = Socket::builder(SocketType::Sub)
             .receive_hwm(node.options.updates_hwm)
@@ -130,6 +149,7 @@ impl<S: 'static> ClientNode<S> {
             if let Some(ports) = &mut node.ports {
                 ports.armed = Time::NEVER;
             }
+            node.detach_if_torn(cx);
             let now = cx.now();
             node.run(cx, |machine, out| machine.handle_timeout(now, out));
             deliver(state, cx, project, on_event)
@@ -150,10 +170,12 @@ impl<S: 'static> ClientNode<S> {
             }),
         });
         let node = project(state);
+        node.started = true;
         node.ports = Some(Ports {
             updates,
             requests: None,
             changes: None,
+            collector: None,
             timer,
             armed: now,
             awaiting_room: false,
@@ -163,7 +185,14 @@ impl<S: 'static> ClientNode<S> {
         Ok(())
     }
 
-    /// Takes the sockets off the loop and closes them. The map stays readable.
+    /// Whether it is on a loop: before [`attach`](ClientNode::attach) and after
+    /// [`detach`](ClientNode::detach) it is not, and its map stands still.
+    pub fn is_attached(&self) -> bool {
+        self.ports.is_some()
+    }
+
+    /// Takes the sockets off the loop and closes them, for good. The map stays
+    /// readable as it is at this moment; changes without an answer never get one.
     pub fn detach(&mut self, registry: &mut Registry<S>) {
         let Some(ports) = self.ports.take() else { return };
         for key in [Some(ports.updates), ports.requests, ports.changes].into_iter().flatten() {
@@ -205,13 +234,39 @@ impl<S: 'static> ClientNode<S> {
             .unwrap_or(Err(SetError::NotStarted))
     }
 
+    /// Closes the socket for changes, as if it could not have been opened.
+    #[cfg(test)]
+    pub(super) fn lose_changes(&mut self, registry: &mut Registry<S>) {
+        let key = self.ports.as_mut().and_then(|ports| ports.changes.take());
+        drop(key.and_then(|key| registry.remove(key).ok()).expect("a socket for changes"));
+    }
+
+    /// Detaches what is left if the loop has removed a part, for an error of the
+    /// application's handler or the end of the context.
+    fn detach_if_torn(&mut self, registry: &mut Registry<S>) {
+        let Some(ports) = &self.ports else { return };
+        let sockets = [Some(ports.updates), ports.requests, ports.changes];
+        let is_whole = registry.contains(ports.timer)
+            && sockets.into_iter().flatten().all(|key| registry.contains(key));
+        if !is_whole {
+            log::error!(
+                "client of {}: off the loop, which removed a part",
+                self.endpoints.snapshots
+            );
+            self.detach(registry);
+        }
+    }
+
     /// Runs the machine with its sockets at hand, then sets the timer to its
-    /// next deadline. `None`: there is no loop yet.
+    /// next deadline. `None`: it is on no loop.
     fn run<R>(
         &mut self,
         registry: &mut Registry<S>,
         act: impl FnOnce(&mut Client, &mut Outbox<'_, S>) -> R,
     ) -> Option<R> {
+        if !registry.contains(self.ports.as_ref()?.timer) {
+            self.detach_if_torn(registry);
+        }
         let ports = self.ports.as_mut()?;
         let mut outbox = Outbox {
             registry,
@@ -224,7 +279,7 @@ impl<S: 'static> ClientNode<S> {
         let next = self.machine.next_deadline().unwrap_or(Time::NEVER);
         if next != ports.armed {
             ports.armed = next;
-            // Stale only if the application cancelled it behind our back.
+            // Not stale: it was there just now.
             let _ = registry.rearm(ports.timer, next);
         }
         Some(result)
@@ -241,20 +296,32 @@ impl<S: 'static> ClientNode<S> {
 }
 
 /// Hands the events that an input caused to the application.
-fn deliver<S, F, H>(
+fn deliver<S: 'static, F, H>(
     state: &mut S,
     cx: &mut Context<'_, S>,
     project: F,
     on_event: H,
 ) -> io::Result<Flow>
 where
-    F: Fn(&mut S) -> &mut ClientNode<S>,
+    F: Fn(&mut S) -> &mut ClientNode<S> + Copy + 'static,
     H: Fn(&mut S, &mut Context<'_, S>, Event) -> io::Result<Flow>,
 {
     while let Some(event) = project(state).machine.poll_event() {
-        match on_event(state, cx, event)? {
-            Flow::Continue => {}
-            flow => return Ok(flow),
+        match on_event(state, cx, event) {
+            Ok(Flow::Continue) => {}
+            Ok(Flow::Stop) => return Ok(Flow::Stop),
+            Ok(Flow::Remove) => {
+                project(state).detach(cx);
+                return Ok(Flow::Remove);
+            }
+            Err(error) => {
+                // The error hook may remove the part that brought the event. By then it has.
+                cx.add_timer(Duration::ZERO, move |state: &mut S, cx| {
+                    project(state).detach_if_torn(cx);
+                    Ok(Flow::Remove)
+                });
+                return Err(error);
+            }
         }
     }
     Ok(Flow::Continue)
@@ -282,6 +349,8 @@ impl<S: 'static> Outbox<'_, S> {
             drop(self.registry.remove(old));
         }
         let socket = Socket::builder(SocketType::Dealer)
+            // Servers of RFC 12 send a snapshot in one go, and their ROUTER drops what
+            // does not fit: whatever comes must be taken off the wire at once.
             .receive_hwm(0)
             .linger(Duration::ZERO)
             .connect(&self.endpoints.snapshots)
@@ -357,12 +426,17 @@ impl<S: 'static> ClientOutbox for Outbox<'_, S> {
     }
 
     fn open_changes(&mut self, collector: Collector) {
+        self.ports.collector = Some(collector);
         if let Err(error) = self.replace_changes(collector) {
             log::error!("no socket for changes: {error}");
         }
     }
 
     fn change(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
+        if let (None, Some(collector)) = (self.ports.changes, self.ports.collector) {
+            // There was none to be had (no descriptors left): perhaps now.
+            self.open_changes(collector);
+        }
         let sent = self.send(self.ports.changes, frames);
         if let (Err(SendFailure::WouldBlock), false, Some(key)) =
             (sent, self.ports.awaiting_room, self.ports.changes)

@@ -9,6 +9,8 @@ mod broker;
 mod client;
 mod endpoint;
 mod port;
+#[cfg(test)]
+mod tests;
 
 pub use broker::{BrokerNode, BrokerOptions};
 pub use client::{ClientNode, ClientOptions};

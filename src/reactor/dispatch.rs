@@ -4,7 +4,6 @@ use std::io;
 use std::mem;
 
 use super::context::{Context, Flow, Ready};
-use super::frames::{FrameList, Slices};
 use super::key::{Key, SocketKey, SourceId, TimerKey};
 use super::registry::{Queued, Registry};
 use super::slots::SlotKey;
@@ -12,7 +11,7 @@ use super::sockets::MessageHandler;
 use super::sources::{Served, Source};
 use super::timers::TimerHandler;
 use crate::message::Message;
-use crate::socket::Errno;
+use crate::socket::{Errno, FrameList, Slices};
 
 /// How many timers fire in one turn at most, before sockets have theirs again.
 const TIMERS_PER_TURN: u64 = 1024;

@@ -78,7 +78,6 @@ mod channel;
 mod context;
 mod deadlines;
 mod dispatch;
-mod frames;
 mod key;
 mod poller;
 mod registry;

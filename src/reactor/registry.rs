@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use super::builder::{Backend, Settings};
 use super::context::{Context, Flow, Ready};
-use super::frames::FrameList;
 use super::key::{Key, SourceId, StaleKey};
 use super::poller::{Found, Poller};
 use super::slots::{SlotKey, Slots};
@@ -18,6 +17,7 @@ use super::sources::SourceSlot;
 use super::stats::{SharedStats, SourceStats, Stats};
 use super::timers::Timers;
 use super::waker::{WakeQueue, WakeState};
+use crate::socket::FrameList;
 use crate::time::Time;
 
 pub(super) type ErrorHook<S> =

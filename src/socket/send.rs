@@ -93,6 +93,27 @@ impl Socket {
         Ok(())
     }
 
+    /// Sends these frames as one message, each of which is empty afterwards. What has
+    /// gone by then is lost if one of them fails.
+    pub(super) fn send_moving(
+        &self,
+        first: &mut Frame,
+        rest: [&mut [Frame]; 2],
+    ) -> Result<(), SendError> {
+        let mut left = rest[0].len() + rest[1].len();
+        self.check_count(1 + left)?;
+        if self.unfinished.get() {
+            self.finish_request()?;
+        }
+        self.send_first(first, if left > 0 { MORE } else { LAST })?;
+        for frame in rest.into_iter().flatten() {
+            left -= 1;
+            let flags = if left > 0 { MORE } else { LAST };
+            self.send_part(frame, flags).map_err(|errno| self.broken_off(flags, errno))?;
+        }
+        Ok(())
+    }
+
     /// Refuses what libzmq would take and then drop, or take for something else.
     #[inline]
     fn check_count(&self, count: usize) -> Result<(), SendError> {

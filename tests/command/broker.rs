@@ -88,7 +88,7 @@ fn figures_are_printed_while_it_runs() {
     let deadline = Instant::now() + DEADLINE;
     loop {
         let line = broker.process.line();
-        if line.starts_with("1 keys, 7 bytes; 1 changes") {
+        if line.starts_with("1 key, 7 bytes; 1 change") {
             break;
         }
         assert!(Instant::now() < deadline, "{line}");

@@ -123,7 +123,7 @@ fn a_bad_line_is_named_and_what_comes_before_it_is_set() {
     fs::write(&file, text).expect("it is ours");
     let complaint = broker.pollux(["load", file.to_str().expect("text")]).failure(2);
     assert!(complaint.contains("line 3: column 18: unknown field `valu`"), "{complaint}");
-    assert!(complaint.contains("1 keys set"), "{complaint}");
+    assert!(complaint.contains("1 key set"), "{complaint}");
     assert_eq!(lines(&broker.pollux(["dump"]).success()), [json!({ "key": "/a", "value": "1" })]);
 }
 

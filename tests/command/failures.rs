@@ -70,9 +70,9 @@ fn a_broker_that_stops_answering_leaves_the_outcome_open() {
     broker.process.signal("STOP");
     load.write(b"{\"key\":\"/b\",\"value\":\"1\"}\n");
     let complaint = load.finish().failure(3);
-    assert!(complaint.contains("did not confirm 1 changes"), "{complaint}");
+    assert!(complaint.contains("did not confirm 1 change"), "{complaint}");
     assert!(complaint.contains("may have been applied or not"), "{complaint}");
-    assert!(complaint.contains("1 keys set"), "{complaint}");
+    assert!(complaint.contains("1 key set"), "{complaint}");
     broker.process.signal("CONT");
 }
 
@@ -118,6 +118,7 @@ fn a_wrong_command_line_is_explained() {
         (&["broker", "--bind", "udp://x"], "not supported"),
         (&["broker", "--heartbeat", "0.5ms"], "1ms to 1h"),
         (&["broker", "--max-value", "much"], "a number of bytes"),
+        (&["broker", "--max-value", "257M"], "at most 256M"),
         (&["load", "a", "--dir", "b"], "cannot be used with"),
         (&["load", "a", "--prefix", "/b/"], "cannot be used with"),
         (&["load", "--prefix", "/b/"], "--dir <DIR>"),

@@ -97,6 +97,6 @@ fn a_file_that_may_not_be_read_is_no_success() {
     }
     let complaint = finished.failure(4);
     assert!(complaint.contains("shut: cannot be read"), "{complaint}");
-    assert!(complaint.contains("1 keys set, 1 not readable"), "{complaint}");
+    assert!(complaint.contains("1 key set, 1 not readable"), "{complaint}");
     assert_eq!(broker.pollux(["get", "/open"]).success(), "x");
 }

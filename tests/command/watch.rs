@@ -24,7 +24,7 @@ fn only_the_subtree_only_changes_and_only_so_many() {
     broker.pollux(["set", "/a/old", "1"]).success();
     let mut watch = broker.client(["watch", "/a/", "--no-initial", "--count", "2", "-v"]);
     // A change that comes before this would be part of the state.
-    watch.complaint("the state is there: 1 keys");
+    watch.complaint("the state is there: 1 key");
     for (key, value) in [("/b/x", "1"), ("/a/x", "2"), ("/ab", "3"), ("/a/old", "4"), ("/a/y", "5")]
     {
         broker.pollux(["set", key, value]).success();

@@ -58,7 +58,8 @@ impl Process {
     /// Writes to its stdin, which stays open.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         let stdin = self.stdin.as_mut().expect("stdin is open");
-        stdin.write_all(bytes).and_then(|()| stdin.flush()).expect("the process reads");
+        let written = stdin.write_all(bytes).and_then(|()| stdin.flush());
+        written.unwrap_or_else(|error| panic!("{}: {error}:\n{}", self.name, self.stderr.seen()));
     }
 
     /// Closes its stdin.
@@ -107,6 +108,14 @@ impl Process {
     pub(crate) fn state(&self) -> char {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('?')
+    }
+
+    /// Whether it has ended by now.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        if self.status.is_none() {
+            self.status = self.ended.try_recv().ok();
+        }
+        self.status.is_some()
     }
 
     /// Closes its stdin and waits for its end.
@@ -280,7 +289,8 @@ impl Lines {
         self.seen.lock().expect("nobody panics with it").split_off(self.taken)
     }
 
-    fn seen(&self) -> String {
+    /// All that came so far.
+    pub(crate) fn seen(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().expect("nobody panics with it")).into_owned()
     }
 }

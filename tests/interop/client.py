@@ -292,7 +292,7 @@ class Client:
             emit("update", **describe(message))
 
     def check_echo(self, message: chp.Message) -> None:
-        """An own change comes back as it went: same key, value and properties in order; a server may round `ttl`."""
+        """An own change comes back as it went: same key, value and properties in order; a server may round `ttl`, and add it in milliseconds."""
         mine = self.awaited.pop(message.uuid, None)
         if mine is None:
             return
@@ -377,7 +377,7 @@ def seconds_of(command: Json) -> float:
 
 
 def without_ttl(message: chp.Message) -> list[bytes]:
-    return [line for line in message.properties.split(b"\n") if not line.startswith(b"ttl=")]
+    return [line for line in message.properties.split(b"\n") if not line.startswith((b"ttl=", b"ttlms="))]
 
 
 def at_offset(endpoint: str, offset: int) -> str:

@@ -8,4 +8,5 @@ mod hostile;
 mod joins;
 mod losses;
 mod restarts;
+#[path = "../world/mod.rs"]
 mod world;

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::args::{BrokerArgs, CollectorArg};
 use crate::exit::Failure;
 use crate::interrupt::on_interrupt;
-use crate::text::thousands;
+use crate::text::{counted, thousands};
 
 struct App {
     broker: BrokerNode,
@@ -47,7 +47,7 @@ fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
     reactor.run(&mut app)?;
     let keys = app.broker.machine().store().len() as u64;
     app.broker.detach(&mut reactor);
-    log::info!("ended in order with {} keys", thousands(keys));
+    log::info!("ended in order with {}", counted(keys, "key"));
     Ok(())
 }
 
@@ -131,12 +131,12 @@ fn text_figures(broker: &Broker, per_second: f64) -> String {
         + stats.requests_malformed
         + stats.snapshots_refused;
     format!(
-        "{} keys, {} bytes; {} changes ({per_second:.0}/s), {} expired; {} snapshots; {} refused",
-        thousands(broker.store().len() as u64),
-        thousands(broker.store().bytes() as u64),
-        thousands(stats.changes_applied),
+        "{}, {}; {} ({per_second:.0}/s), {} expired; {}; {} refused",
+        counted(broker.store().len() as u64, "key"),
+        counted(broker.store().bytes() as u64, "byte"),
+        counted(stats.changes_applied, "change"),
         thousands(stats.expired),
-        thousands(stats.snapshots_done),
+        counted(stats.snapshots_done, "snapshot"),
         thousands(dropped),
     )
 }

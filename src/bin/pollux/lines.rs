@@ -18,10 +18,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
-/// The most bytes a line may have, its end not counted: what the largest value
-/// that brokers are made for may become in JSON, and then some.
-pub(crate) const MAX_LINE_BYTES: usize = 64 << 20;
-
 /// The longest `ttl`, in milliseconds: up to here each is exact in a JSON number.
 const MAX_TTL_MS: f64 = (1_u64 << 50) as f64;
 
@@ -80,9 +76,6 @@ struct Line<'a> {
 /// # Errors
 /// A line that is no such object: what was expected, and where it stands.
 pub(crate) fn parse_line(line: &[u8]) -> Result<Record<'static>, LineError> {
-    if line.len() > MAX_LINE_BYTES {
-        return Err(error(format!("expected at most {MAX_LINE_BYTES} bytes, got {}", line.len())));
-    }
     // serde would take an array for the object, its values in order.
     if line.trim_ascii_start().first() != Some(&b'{') {
         return Err(error("expected a JSON object, as in {\"key\":\"/a\",\"value\":\"text\"}"));
@@ -227,12 +220,6 @@ mod tests {
     fn a_moment_left_is_not_printed_as_none() {
         assert_eq!(seconds(Duration::from_nanos(1)), 0.001);
         assert_eq!(ttl(1e-9), Ok(Duration::from_millis(1)));
-    }
-
-    #[test]
-    fn a_line_over_the_limit_is_refused_before_it_is_read() {
-        let error = parse_line(&vec![b'{'; MAX_LINE_BYTES + 1]).unwrap_err().to_string();
-        assert!(error.contains("at most"), "{error}");
     }
 
     proptest! {

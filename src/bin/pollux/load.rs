@@ -26,7 +26,7 @@ use crate::change::refused;
 use crate::exit::Failure;
 use crate::output;
 use crate::session::{self, App, Session, Step, Task};
-use crate::text::thousands;
+use crate::text::{counted, thousands};
 
 /// Batches between the thread that reads and the loop.
 const BATCHES_AHEAD: usize = 4;
@@ -34,15 +34,12 @@ const BATCHES_AHEAD: usize = 4;
 /// Changes under way at the same time.
 const MAX_UNDER_WAY: usize = 10_000;
 
-/// Keys that may wait for the proof that their echo will be heard.
-const MAX_ECHO_KEYS: usize = 4096;
-
 /// `pollux load`.
 pub(crate) fn run(common: &Common, args: LoadArgs) -> Result<(), Failure> {
     let source = Source::of(args)?;
     let mut config = ClientConfig::default();
     config.max_pending = MAX_UNDER_WAY;
-    config.max_echo_keys = MAX_ECHO_KEYS;
+    config.echo_directories = true;
     let bar = source.bar();
     let mut session = Session::open(common, config, Load::new(source, bar))?;
     let outcome = session.run();
@@ -193,15 +190,22 @@ impl Load {
         match refusal {
             None => {
                 self.counts.applied += 1;
-                self.bar.set_message(format!("{} keys", thousands(self.counts.applied)));
             }
             Some(reason) => {
                 self.refuse(&name, &refused(client, &key, value_size, reason));
             }
         }
-        match &self.batches {
-            Some(_) if self.bar.length().is_some() => self.bar.set_position(name.position()),
-            _ => self.bar.tick(),
+        self.move_bar(&name);
+    }
+
+    fn move_bar(&self, name: &Name) {
+        if self.bar.is_hidden() {
+            return;
+        }
+        self.bar.set_message(counted(self.counts.applied, "key"));
+        match self.bar.length() {
+            Some(_) => self.bar.set_position(name.position()),
+            None => self.bar.tick(),
         }
     }
 
@@ -213,7 +217,7 @@ impl Load {
                 "applied": applied, "skipped": skipped, "refused": refused, "unreadable": unreadable,
             }));
         }
-        let mut text = format!("{} keys set", thousands(applied));
+        let mut text = format!("{} set", counted(applied, "key"));
         for (count, what) in
             [(skipped, "skipped"), (refused, "refused"), (unreadable, "not readable")]
         {
@@ -294,15 +298,18 @@ impl Task for Load {
     }
 
     /// A pause of the input is none of the broker's.
-    fn progress(&self, _: &Client) -> Option<u64> {
+    fn progress(&self, client: &Client) -> Option<u64> {
         let is_idle = self.batches.is_some() && self.under_way.is_empty();
-        (!is_idle).then_some(self.counts.applied + self.counts.refused)
+        (!is_idle || client.broker().is_none()).then_some(self.counts.applied + self.counts.refused)
     }
 
     fn complaint(&self) -> String {
+        if self.under_way.is_empty() {
+            return "was not heard any more".to_owned();
+        }
         format!(
-            "did not confirm {} changes, which may have been applied or not,",
-            thousands(self.under_way.len() as u64)
+            "did not confirm {}, which may have been applied or not,",
+            counted(self.under_way.len() as u64, "change")
         )
     }
 }

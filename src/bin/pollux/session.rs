@@ -10,7 +10,7 @@ use pollux::node::{ClientNode, ClientOptions};
 use pollux::reactor::{Flow, Reactor, Registry};
 use pollux::time::Time;
 
-use crate::args::{Common, DEFAULT_ENDPOINT};
+use crate::args::{Common, DEFAULT_ENDPOINT, MAX_VALUE};
 use crate::exit::Failure;
 use crate::text::Shown;
 use crate::units::show_duration;
@@ -67,6 +67,8 @@ impl<'a, T: Task> Session<'a, T> {
         task: T,
     ) -> Result<Session<'a, T>, Failure> {
         config.give_up_after = NEVER_GIVE_UP;
+        // Room for one of the largest, at least.
+        config.max_pending_bytes = 2 * MAX_VALUE;
         Session::try_open(common, config, task).map_err(|error| Failure::system(&error))
     }
 

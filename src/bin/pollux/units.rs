@@ -74,7 +74,7 @@ pub(crate) fn show_duration(duration: Duration) -> String {
         1_000_000..1_000_000_000 => ("ms", 1_000_000),
         _ => ("s", 1_000_000_000),
     };
-    let decimals = if ns >= 100 * unit_ns || ns % unit_ns == 0 { 0 } else { 1 };
+    let decimals = if ns >= 100 * unit_ns || ns.is_multiple_of(unit_ns) { 0 } else { 1 };
     let value = ns as f64 / unit_ns as f64;
     format!("{value:.decimals$}{unit}")
 }

@@ -14,7 +14,7 @@ use crate::get::too_large;
 use crate::interrupt::on_interrupt;
 use crate::lines::{seconds, text_or_base64};
 use crate::session::{App, Session, Step, Task};
-use crate::text::Shown;
+use crate::text::{Shown, counted};
 
 /// `pollux watch`.
 pub(crate) fn run(common: &Common, args: &WatchArgs) -> Result<(), Failure> {
@@ -78,7 +78,7 @@ impl Task for Watch {
             }),
             Event::Deleted { key, why } => self.print(|watch| watch.print_deleted(&key, why)),
             Event::Synced { keys, .. } => {
-                log::info!("the state is there: {keys} keys");
+                log::info!("the state is there: {}", counted(keys as u64, "key"));
                 self.is_synced = true;
                 self.silent = false;
                 if std::mem::take(&mut self.was_lost) {

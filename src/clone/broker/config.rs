@@ -28,7 +28,7 @@ pub struct BrokerConfig {
     /// How many snapshots, how fast.
     pub snapshots: SnapshotLimits,
     /// Uuids remembered, so that a repeated change has no second effect.
-    /// Default 1,048,576 (at most 48 MB, taken as needed).
+    /// Default 1,048,576 (at most 64 MB, taken as needed).
     pub recent_count: usize,
     /// How long uuids are remembered. Default 60 s.
     pub recent_age: Duration,

@@ -10,17 +10,24 @@ use crate::clone::kvmsg::Uuid;
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
 
+/// More could not be told apart by 32 bits.
+const MAX_COUNT: usize = 1 << 30;
+
 /// A window of applied uuids, bounded by count and by age.
 ///
-/// Entries lie in a ring in order of arrival; the table holds their running
-/// numbers only. After start-up nothing is allocated.
+/// Entries lie in a ring in order of arrival. The tables find them by their
+/// running numbers, of which nothing is ever taken back one by one: what has
+/// left the ring does not count, and when the younger table has seen a whole
+/// ring of entries, the older one is cleared and takes its place. So a change
+/// touches the memory of its own entry and hardly any other; with a million
+/// entries that is most of what it costs. After start-up nothing is allocated.
 #[derive(Debug)]
 pub(super) struct Recent {
     ring: VecDeque<Applied>,
-    /// Running number of the entry at the front of the ring.
-    first: u64,
-    /// Running numbers, found by the uuid of the entry.
-    table: HashTable<u64>,
+    /// Running number of the entry at the front of the ring, modulo 2^32.
+    first: u32,
+    young: HashTable<u32>,
+    old: HashTable<u32>,
     hasher: DefaultHashBuilder,
     max_count: usize,
     max_age: Duration,
@@ -41,9 +48,10 @@ impl Recent {
         Recent {
             ring: VecDeque::new(),
             first: 0,
-            table: HashTable::new(),
+            young: HashTable::new(),
+            old: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            max_count: max_count.max(1),
+            max_count: max_count.clamp(1, MAX_COUNT),
             max_age,
             forgotten_until: None,
         }
@@ -55,11 +63,13 @@ impl Recent {
 
     /// The sequence under which a change with this uuid was applied.
     pub(super) fn get(&self, uuid: &Uuid) -> Option<Sequence> {
-        let (ring, first) = (&self.ring, self.first);
-        let at = |number: u64| &ring[(number - first) as usize];
-        self.table
-            .find(self.hasher.hash_one(uuid), |&number| at(number).uuid == *uuid)
-            .map(|&number| at(number).sequence)
+        let hash = hash(&self.hasher, uuid);
+        let find = |table: &HashTable<u32>| {
+            let found = table
+                .find(hash, |&number| self.entry(number).is_some_and(|entry| entry.uuid == *uuid));
+            found.and_then(|&number| self.entry(number)).map(|entry| entry.sequence)
+        };
+        find(&self.young).or_else(|| find(&self.old))
     }
 
     /// Whether a change first sent at `sent` may have been applied and
@@ -68,32 +78,54 @@ impl Recent {
         self.forgotten_until.is_some_and(|until| sent <= until)
     }
 
-    /// Remembers a change that was applied now.
+    /// Remembers a change that was applied now, of which it does not know.
     pub(super) fn insert(&mut self, uuid: Uuid, sequence: Sequence, now: Time) {
         while self.ring.len() >= self.max_count
             || self.ring.front().is_some_and(|oldest| now.since(oldest.at) > self.max_age)
         {
             self.forget_oldest();
         }
-        let number = self.first + self.ring.len() as u64;
-        self.ring.push_back(Applied { uuid, sequence, at: now });
-        let (ring, first, hasher) = (&self.ring, self.first, &self.hasher);
-        self.table.insert_unique(hasher.hash_one(uuid), number, |&number| {
-            hasher.hash_one(ring[(number - first) as usize].uuid)
-        });
+        if self.young.len() >= self.max_count {
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.young.clear();
+        }
+        let Recent { ring, young, hasher, first, max_count, .. } = self;
+        if young.capacity() < *max_count {
+            // All at once, for to grow it later would hold everything up. The system
+            // gives the memory as it is used.
+            ring.reserve_exact(*max_count - ring.len());
+            young.reserve(*max_count, |_| unreachable!("it is empty"));
+        }
+        let number = first.wrapping_add(ring.len() as u32);
+        ring.push_back(Applied { uuid, sequence, at: now });
+        young.insert_unique(hash(hasher, &uuid), number, |_| unreachable!("it is large enough"));
+    }
+
+    /// The entry with this number, if it is still in the ring.
+    fn entry(&self, number: u32) -> Option<&Applied> {
+        self.ring.get(number.wrapping_sub(self.first) as usize)
     }
 
     fn forget_oldest(&mut self) {
         let Some(oldest) = self.ring.pop_front() else { return };
-        let number = self.first;
-        self.first += 1;
+        self.first = self.first.wrapping_add(1);
         self.forgotten_until = Some(oldest.at);
-        let found =
-            self.table.find_entry(self.hasher.hash_one(oldest.uuid), |&other| other == number);
-        if let Ok(entry) = found {
-            entry.remove();
-        }
     }
+}
+
+/// A hash that puts uuids which differ only in their last 6 bits next to one
+/// another: those of our clients are numbered, so that one after the other is
+/// found in the same few cache lines. Which lines these are cannot be foreseen
+/// without the hasher's seed.
+#[inline]
+fn hash(hasher: &DefaultHashBuilder, uuid: &Uuid) -> u64 {
+    const RUN: u64 = 0x3f;
+    let bits = u128::from_be_bytes(*uuid.as_bytes());
+    let within = bits as u64 & RUN;
+    let run = hasher.hash_one(bits >> RUN.count_ones());
+    // The table takes the place from the lower bits, and tells those in one place
+    // apart by the uppermost seven.
+    ((run & !RUN) | within) ^ (within << 58)
 }
 
 #[cfg(test)]
@@ -119,6 +151,39 @@ mod tests {
         assert_eq!(recent.get(&uuid(2)), Some(Sequence::new(1, 2)));
         assert!(recent.may_have_forgotten(at(1)));
         assert!(!recent.may_have_forgotten(at(2)));
+    }
+
+    #[test]
+    fn remembers_the_last_ones_and_not_one_more() {
+        let (count, age) = (1000, Duration::from_secs(60));
+        let mut recent = Recent::new(count, age);
+        // Numbered ones and such as have nothing in common.
+        for uuid_of in [|n: u128| n, |n: u128| n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c)] {
+            let uuid = |n: usize| Uuid::from_bytes(uuid_of(n as u128).to_be_bytes());
+            for n in 1..5 * count {
+                recent.insert(uuid(n), Sequence::new(2, n as u64), at(0));
+                assert_eq!(recent.get(&uuid(n)), Some(Sequence::new(2, n as u64)));
+                if n >= count {
+                    assert_eq!(recent.get(&uuid(n - count)), None, "{n}");
+                    let oldest = n - count + 1;
+                    assert_eq!(recent.get(&uuid(oldest)), Some(Sequence::new(2, oldest as u64)));
+                }
+            }
+            recent = Recent::new(count, age);
+        }
+    }
+
+    #[test]
+    fn numbers_may_wrap() {
+        let mut recent = Recent::new(3, Duration::from_secs(60));
+        recent.first = u32::MAX - 1;
+        for n in 0..9 {
+            recent.insert(uuid(n), Sequence::new(1, n.into()), at(0));
+        }
+        assert_eq!(recent.get(&uuid(5)), None);
+        for n in 6..9 {
+            assert_eq!(recent.get(&uuid(n)), Some(Sequence::new(1, n.into())));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::BrokerOutbox;
 use super::stats::BrokerStats;
 use crate::clone::properties::PropertiesBuf;
 use crate::clone::sequence::Sequence;
-use crate::clone::store::Store;
+use crate::clone::store::{Mode, Store};
 use crate::time::Time;
 
 /// A request as it came.
@@ -40,7 +40,7 @@ pub(super) struct Slice<'a> {
     pub(super) store: &'a mut Store,
     pub(super) stats: &'a mut BrokerStats,
     pub(super) scratch: &'a mut PropertiesBuf,
-    /// Properties of `KTHXBAI`, but for `mode` and `count`.
+    /// Properties of `KTHXBAI`, but for `mode`, `from` and `count`.
     pub(super) capabilities: &'a PropertiesBuf,
     pub(super) now: Time,
 }
@@ -64,8 +64,9 @@ pub(super) struct Snapshots {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct SnapshotLimits {
-    /// Snapshots served in turns; further ones wait, unless all that is served
-    /// is stalled by its clients. Default 64.
+    /// Snapshots served in turns; further ones wait. Those whose clients take
+    /// nothing do not count here, but all together have no more places than the
+    /// store has [cursors](crate::clone::store::StoreLimits::max_cursors). Default 64.
     pub active: usize,
     /// Clients that may wait; the requests of further ones are dropped, and
     /// they ask again. Default 4,096.
@@ -80,7 +81,9 @@ pub struct SnapshotLimits {
     /// A client that takes nothing for so long has lost its snapshot. Default 30 s.
     pub stall: Duration,
     /// Bytes in the one-message answer that a REQ gets; a larger one is
-    /// refused. Default 64 MiB.
+    /// refused. Such an answer is made in one go, so everybody else waits for it, and
+    /// a peer that asks on without reading has up to `snapshot_hwm` of them kept.
+    /// Default 4 MiB.
     pub whole_answer_bytes: usize,
 }
 
@@ -93,7 +96,7 @@ impl Default for SnapshotLimits {
             slice_entries: 64,
             slice_bytes: 256 * 1024,
             stall: Duration::from_secs(30),
-            whole_answer_bytes: 64 * 1024 * 1024,
+            whole_answer_bytes: 4 * 1024 * 1024,
         }
     }
 }
@@ -198,7 +201,13 @@ impl Snapshots {
             let Some(asker) = self.waiting.pop_front() else { return };
             let Some(request) = asker.requests.front() else { continue };
             match slice.store.open(&request.subtree, request.since) {
-                Some(cursor) => self.active.push_back(Job::new(asker, cursor, slice.now)),
+                Some(cursor) => {
+                    let from = match (cursor.mode(), request.since) {
+                        (Mode::Delta, Some(since)) => since,
+                        _ => slice.store.sequence(),
+                    };
+                    self.active.push_back(Job::new(asker, cursor, from, slice.now));
+                }
                 None => {
                     self.no_place = true;
                     self.waiting.push_front(asker);

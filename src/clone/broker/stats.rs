@@ -16,7 +16,7 @@ pub struct BrokerStats {
     pub changes_malformed: u64,
     /// Changes of reserved keys, which cannot be stored.
     pub changes_reserved: u64,
-    /// Changes refused because the store has reached a limit.
+    /// Changes refused because the store has reached a limit, or no sequence is left.
     pub changes_store_full: u64,
     /// Repeated changes so old that they may have been applied and forgotten;
     /// refused, since *once* could not be promised.

@@ -30,6 +30,8 @@ const RFC12_ECHO_PATIENCE: Duration = Duration::from_millis(250);
 pub(super) enum Answer<'a> {
     Applied(Sequence),
     Refused(&'a [u8]),
+    /// The broker does not know any more whether it was applied.
+    Forgotten,
 }
 
 impl Client {
@@ -226,7 +228,7 @@ impl Client {
                 self.stats.sent += 1;
                 let factor = if is_extended { 1 } else { RFC12_RESEND_FACTOR };
                 let due = self.pending.sent(now, slot, self.config.resend_after * factor);
-                self.wake_at(due);
+                self.wake_at(due.min(now + WEDGED_AFTER));
                 true
             }
             Err(SendFailure::WouldBlock | SendFailure::Unreachable) => {
@@ -263,17 +265,21 @@ impl Client {
                 let reason = Arc::from(String::from_utf8_lossy(reason));
                 self.events.push(Event::Refused { uuid, reason });
             }
+            Answer::Forgotten => {
+                self.stats.timed_out += 1;
+                self.events.push(Event::TimedOut { uuid, sent: true });
+            }
         }
         let (older, newer) = (self.pending.older(slot), self.pending.newer(slot));
         self.take(now, slot, out);
         if let Some(older) = older
+            && matches!(answer, Answer::Refused(_))
             && newer.is_none_or(|newer| self.pending.get(newer).sends == 0)
         {
-            // The newest that was sent is now this one.
-            if self.pending.is_parked(older) {
-                self.pending.due_again(now, older);
-                self.wake_at(now);
-            }
+            // Its answer should have come first: it is lost, and as the refused
+            // one has no effect, it may be sent again.
+            self.pending.due_again(now, older);
+            self.wake_at(now);
         }
         if let Some(newer) = newer {
             self.admit_parked(now, newer, out);
@@ -343,29 +349,34 @@ impl Client {
     /// for somebody to ask for a snapshot: a restarted half of a pair does.
     fn vote_if_wedged(&mut self, now: Time, out: &mut impl ClientOutbox) {
         let Some(slot) = self.pending.oldest() else { return };
-        let change = self.pending.get(slot);
-        if !self.is_online
-            || !self.has_heartbeats
-            || self.broker.is_none_or(|broker| broker.extended)
-            || change.sends == 0
-            || change.first_sent + WEDGED_AFTER > now
-            || self.voted.is_some_and(|voted| voted + VOTE_EVERY > now)
-        {
+        if self.wedged_at(slot) > now {
             return;
         }
-        let key = Arc::clone(&change.key);
         self.stats.votes += 1;
         self.voted = Some(now);
-        let index = match change.path {
-            Path::Subtree(index) => Some(index as usize),
-            _ => None,
-        };
-        match index {
-            Some(index) if self.subtrees[index].state == SubtreeState::Current => {
-                self.resync(now, index, ResyncReason::Wedged, out);
+        let change = self.pending.get(slot);
+        match change.path {
+            Path::Subtree(index)
+                if self.subtrees[index as usize].state == SubtreeState::Current =>
+            {
+                self.resync(now, index as usize, ResyncReason::Wedged, out);
             }
-            _ => self.vote(now, &key, out),
+            _ => {
+                let key = Arc::clone(&change.key);
+                self.vote(now, &key, out);
+            }
         }
+    }
+
+    /// When the server is to be taken for wedged, the oldest change being this.
+    fn wedged_at(&self, oldest: Slot) -> Time {
+        let change = self.pending.get(oldest);
+        let is_rfc12 = self.broker.is_some_and(|broker| !broker.extended);
+        if change.sends == 0 || !is_rfc12 || !self.is_online || !self.has_heartbeats {
+            return Time::NEVER;
+        }
+        let wedged_at = change.first_sent + WEDGED_AFTER;
+        self.voted.map_or(wedged_at, |voted| wedged_at.max(voted + VOTE_EVERY))
     }
 
     /// When something is due for our changes.
@@ -375,7 +386,9 @@ impl Client {
         let patience = if is_heard { self.echo_patience() } else { Duration::MAX };
         let mut deadline = self.echo.next_deadline(patience);
         if let Some(oldest) = self.pending.oldest() {
-            deadline = deadline.min(self.pending.get(oldest).submitted + self.config.give_up_after);
+            let submitted = self.pending.get(oldest).submitted;
+            deadline = deadline.min(submitted + self.config.give_up_after);
+            deadline = deadline.min(self.wedged_at(oldest));
         }
         if let Some(until) = self.blocked_until {
             deadline = deadline.min(until);

@@ -45,6 +45,10 @@ pub struct ClientConfig {
     /// Keys outside the subtrees that may have changes under way at the same
     /// time; more wait their turn. Each costs a subscription. 256.
     pub max_echo_keys: usize,
+    /// Watches whole directories (keys up to their last slash) instead of single
+    /// keys for the answers to changes outside the subtrees: for who writes many
+    /// keys. What others change there comes along and is ignored. `false`.
+    pub echo_directories: bool,
     /// Longest key and largest value until a broker announces its own.
     pub limits: Limits,
     /// How an RFC 12 server collects changes: `Sub`, as RFC 12 says; `Pull` for
@@ -66,6 +70,7 @@ impl Default for ClientConfig {
             max_bytes: 4 << 30,
             max_events: 65_536,
             max_echo_keys: 256,
+            echo_directories: false,
             limits: Limits::default(),
             rfc12_collector: Collector::Sub,
         }

@@ -34,14 +34,15 @@ struct Merge {
     ahead: VecDeque<Arc<[u8]>>,
     /// The last key taken ahead.
     reached: Option<Arc<[u8]>>,
-    exhausted: bool,
+    is_exhausted: bool,
+    /// The last key compared: nothing up to here is left to tell.
+    passed: Option<Arc<[u8]>>,
 }
 
 impl Difference {
     /// From `old` to whatever the subtree's map is.
     pub(crate) fn full(subtree: usize, old: Tree) -> Difference {
-        let (ahead, reached) = (VecDeque::new(), None);
-        Difference { subtree, kind: Kind::Full(Merge { old, ahead, reached, exhausted: false }) }
+        Difference { subtree, kind: Kind::Full(Merge::new(old)) }
     }
 
     /// These keys.
@@ -70,15 +71,11 @@ impl Difference {
     /// one before. Starts again from there.
     pub(crate) fn rebase(&mut self, mut tree: Tree) {
         let Kind::Full(merge) = &mut self.kind else { return };
-        // Keys before the merge's position were told as they are in `tree`,
-        // those behind it are still known as they were in `old`.
-        let told = match (merge.ahead.front(), merge.exhausted) {
-            (Some(next), _) => tree.keys_after(None).take_while(|key| *key < next).count(),
-            (None, true) => tree.len(),
-            (None, false) => {
-                let reached = merge.reached.as_deref();
-                tree.len() - tree.keys_after(reached).count()
-            }
+        // Up to the last key passed it was told as it is in `tree`, behind that
+        // it is still known as it was in `old`.
+        let told = match &merge.passed {
+            Some(passed) => tree.len() - tree.keys_after(Some(passed)).count(),
+            None => 0,
         };
         let mut known = std::mem::take(&mut merge.old);
         for _ in 0..told {
@@ -86,7 +83,7 @@ impl Difference {
                 known.put_shared(&key, record);
             }
         }
-        *merge = Merge { old: known, ahead: VecDeque::new(), reached: None, exhausted: false };
+        *merge = Merge::new(known);
     }
 }
 
@@ -96,6 +93,11 @@ fn updated(tree: &Tree, key: Arc<[u8]>) -> Option<Event> {
 }
 
 impl Merge {
+    fn new(old: Tree) -> Merge {
+        let (ahead, reached, passed) = (VecDeque::new(), None, None);
+        Merge { old, ahead, reached, is_exhausted: false, passed }
+    }
+
     fn next(&mut self, tree: &Tree) -> Option<Event> {
         loop {
             self.look_ahead(tree);
@@ -107,6 +109,7 @@ impl Merge {
             };
             let old = if order.is_le() { self.old.pop_first() } else { None };
             let new = if order.is_ge() { self.ahead.pop_front() } else { None };
+            self.passed = new.clone().or_else(|| old.as_ref().map(|(key, _)| Arc::clone(key)));
             // The new map may have moved on since the key was taken ahead.
             let event = match new.and_then(|key| updated(tree, key)) {
                 Some(Event::Updated { value, .. })
@@ -124,13 +127,13 @@ impl Merge {
     }
 
     fn look_ahead(&mut self, tree: &Tree) {
-        if !self.ahead.is_empty() || self.exhausted {
+        if !self.ahead.is_empty() || self.is_exhausted {
             return;
         }
         self.ahead.extend(tree.keys_after(self.reached.as_deref()).take(AHEAD).cloned());
         match self.ahead.back() {
             Some(last) => self.reached = Some(Arc::clone(last)),
-            None => self.exhausted = true,
+            None => self.is_exhausted = true,
         }
     }
 }

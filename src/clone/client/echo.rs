@@ -20,7 +20,14 @@ const LINGER: Duration = Duration::from_secs(2);
 /// 255 bytes; some transports lose subscriptions a few bytes earlier. Any part
 /// of a directory covers its keys, too.
 const LONGEST_DIRECTORY: usize = 240;
-/// A watched key.
+
+/// The part of a key up to its last slash.
+fn directory(key: &[u8]) -> &[u8] {
+    let end = key.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    &key[..end.min(LONGEST_DIRECTORY)]
+}
+
+/// A watched key, or directory of keys.
 #[derive(Debug)]
 struct EchoKey {
     key: Arc<[u8]>,
@@ -59,10 +66,12 @@ pub(crate) struct EchoKeys {
     /// again meanwhile has another time in `keys` and is skipped.
     idle: VecDeque<(Time, u32)>,
     max: usize,
+    /// Directories are watched in place of their keys.
+    by_directory: bool,
 }
 
 impl EchoKeys {
-    pub(crate) fn new(max: usize) -> EchoKeys {
+    pub(crate) fn new(max: usize, by_directory: bool) -> EchoKeys {
         EchoKeys {
             keys: Slab::new(),
             by_key: HashMap::new(),
@@ -70,6 +79,15 @@ impl EchoKeys {
             by_topic: HashMap::new(),
             idle: VecDeque::new(),
             max,
+            by_directory,
+        }
+    }
+
+    /// What is subscribed to for the sake of a key.
+    fn name<'a>(&self, key: &'a [u8]) -> &'a [u8] {
+        match directory(key) {
+            directory if self.by_directory && !directory.is_empty() => directory,
+            _ => key,
         }
     }
 
@@ -85,7 +103,7 @@ impl EchoKeys {
 
     /// Adds a user to a key that is watched.
     pub(crate) fn reuse(&mut self, now: Time, key: &[u8]) -> Option<u32> {
-        let id = *self.by_key.get(key)?;
+        let id = *self.by_key.get(self.name(key))?;
         let key = &mut self.keys[id as usize];
         key.users += 1;
         if key.users == 1 {
@@ -118,10 +136,12 @@ impl EchoKeys {
         topics: &mut Topics,
         out: &mut impl ClientOutbox,
     ) -> u32 {
-        topics.add(key, out);
+        let name = self.name(key);
+        let name = if name.len() == key.len() { Arc::clone(key) } else { Arc::from(name) };
+        topics.add(&name, out);
         let directory = self.directory(key, topics, out);
         let key = EchoKey {
-            key: Arc::clone(key),
+            key: Arc::clone(&name),
             directory,
             users: 1,
             is_live: false,
@@ -129,15 +149,13 @@ impl EchoKeys {
             since: now,
             held,
         };
-        let name = Arc::clone(&key.key);
         let id = self.keys.insert(key) as u32;
         self.by_key.insert(name, id);
         id
     }
 
     fn directory(&mut self, key: &[u8], topics: &mut Topics, out: &mut impl ClientOutbox) -> u32 {
-        let end = key.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
-        let topic = [HUGZ, &key[..end.min(LONGEST_DIRECTORY)]].concat();
+        let topic = [HUGZ, directory(key)].concat();
         if let Some(&id) = self.by_topic.get(&topic[..]) {
             self.directories[id as usize].keys += 1;
             return id;

@@ -88,7 +88,8 @@ pub enum Event {
         /// The later one.
         by: Uuid,
     },
-    /// No answer came before the time to give up: forgotten.
+    /// No answer came before the time to give up, or the broker has forgotten
+    /// by now whether it applied the change.
     TimedOut {
         /// Which change.
         uuid: Uuid,

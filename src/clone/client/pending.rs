@@ -51,6 +51,8 @@ pub(crate) struct Change {
     pub(crate) first_sent: Time,
     /// How often it was sent.
     pub(crate) sends: u32,
+    /// It was lost for certain and is to be sent again.
+    is_lost: bool,
     /// When to send it again.
     due: Time,
     /// The list it is in; `NONE` if it waits for another change of its key.
@@ -203,7 +205,7 @@ impl Pending {
     /// before it that is not sent, or that may have to be sent again.
     pub(crate) fn may_go(&self, slot: Slot) -> bool {
         let older = self.older(slot);
-        older.is_none_or(|older| self.get(older).sends == 1 && !self.is_parked(older))
+        older.is_none_or(|older| self.get(older).sends == 1 && !self.get(older).is_lost)
     }
 
     /// Takes a change in, parked.
@@ -221,6 +223,7 @@ impl Pending {
             submitted: now,
             first_sent: Time::NEVER,
             sends: 0,
+            is_lost: false,
             due: Time::NEVER,
             list: NONE,
             links: UNLINKED,
@@ -345,7 +348,9 @@ impl Pending {
 
     /// Puts a change that was parked back among those due to be sent again.
     pub(crate) fn due_again(&mut self, now: Time, slot: Slot) {
-        self.get_mut(slot).due = now;
+        let change = self.get_mut(slot);
+        change.due = now;
+        change.is_lost = true;
         // Times in a list must rise; what is due now stands before all.
         self.list_first(slot, SENT);
     }

@@ -144,7 +144,8 @@ impl Client {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.is_for(index)) else {
             return;
         };
-        // What the map had when changes were asked for may be deleted by now.
+        // A change of before that comes late: its key may be deleted by now, and
+        // the delta has no reason to say so.
         if attempt.since.is_some_and(|since| kvmsg.sequence <= since) {
             return;
         }
@@ -182,8 +183,8 @@ impl Client {
                 }
             }
             let deadline = ttl::relative(kvmsg.properties, now);
-            let (key, value) = subtree.tree.put(kvmsg.key, kvmsg.body, kvmsg.sequence, deadline);
-            Some(Event::Updated { key, value, sequence: kvmsg.sequence })
+            let put = subtree.tree.put(kvmsg.key, kvmsg.body, kvmsg.sequence, deadline);
+            put.ok().map(|(key, value)| Event::Updated { key, value, sequence: kvmsg.sequence })
         };
         subtree.sequence = kvmsg.sequence;
         self.keys = self.keys - keys + subtree.tree.len();
@@ -237,7 +238,11 @@ impl Client {
         if let Some(sequence) = kvmsg.properties.parse("applied") {
             self.answer(now, uuid, Answer::Applied(sequence), out);
         } else if let Some(reason) = kvmsg.properties.get("refused") {
-            self.answer(now, uuid, Answer::Refused(reason), out);
+            let answer = match reason {
+                b"forgotten" => Answer::Forgotten,
+                _ => Answer::Refused(reason),
+            };
+            self.answer(now, uuid, answer, out);
         }
     }
 

@@ -37,9 +37,7 @@ struct Deletion {
 pub(crate) struct Staging {
     tree: Tree,
     deleted: BTreeMap<Arc<[u8]>, Deletion>,
-    /// Keys whose newest value only a live update told. If the snapshot ends
-    /// above it without having given it, the key was deleted meanwhile and the
-    /// deletion was lost.
+    /// Keys whose newest value only a live update told.
     unconfirmed: BTreeSet<Arc<[u8]>>,
     newest: Sequence,
 }
@@ -63,46 +61,64 @@ impl Staging {
     pub(crate) fn offer(&mut self, learned: &Learned<'_>) {
         let Learned { key, value, sequence, deadline, why, given } = *learned;
         self.newest = self.newest.max(sequence);
-        if let Some(known) = self.known(key)
-            && known >= sequence
+        if let Some(deletion) = self.deletion(key)
+            && deletion >= sequence
         {
-            if known == sequence && given {
-                self.unconfirmed.remove(key);
-            }
             return;
         }
-        let key = if value.is_empty() {
-            let key = self.tree.remove(key).map_or_else(|| Arc::from(key), |(key, _)| key);
-            self.deleted.insert(Arc::clone(&key), Deletion { sequence, why });
-            key
-        } else {
-            self.deleted.remove(key);
-            self.tree.put(key, value, sequence, deadline).0
-        };
-        if given || value.is_empty() {
-            self.unconfirmed.remove(&*key);
-        } else {
-            self.unconfirmed.insert(key);
+        if value.is_empty() {
+            return self.delete(key, Deletion { sequence, why });
+        }
+        match self.tree.put(key, value, sequence, deadline) {
+            Ok((key, _)) => {
+                if !self.deleted.is_empty() {
+                    self.deleted.remove(&key);
+                }
+                match given {
+                    true => self.confirm(&key),
+                    false => {
+                        self.unconfirmed.insert(key);
+                    }
+                }
+            }
+            Err(known) if known == sequence && given => self.confirm(key),
+            Err(_) => {}
         }
     }
 
-    fn known(&self, key: &[u8]) -> Option<Sequence> {
-        match self.tree.get(key) {
-            Some(record) => Some(record.sequence),
-            None => self.deleted.get(key).map(|deletion| deletion.sequence),
+    fn deletion(&self, key: &[u8]) -> Option<Sequence> {
+        // Mostly there is none, which is known without a search.
+        if self.deleted.is_empty() {
+            return None;
+        }
+        self.deleted.get(key).map(|deletion| deletion.sequence)
+    }
+
+    fn delete(&mut self, key: &[u8], deletion: Deletion) {
+        if self.tree.get(key).is_some_and(|record| record.sequence >= deletion.sequence) {
+            return;
+        }
+        let key = self.tree.remove(key).map_or_else(|| Arc::from(key), |(key, _)| key);
+        self.confirm(&key);
+        self.deleted.insert(key, deletion);
+    }
+
+    fn confirm(&mut self, key: &[u8]) {
+        if !self.unconfirmed.is_empty() {
+            self.unconfirmed.remove(key);
         }
     }
 
-    /// The whole map, of a full snapshot that ended at `end`.
-    pub(crate) fn into_tree(mut self, end: Sequence) -> Tree {
-        self.drop_unconfirmed(end);
+    /// The whole map, of a full snapshot that tells all that happened after
+    /// `from`.
+    pub(crate) fn into_tree(mut self, from: Sequence) -> Tree {
+        self.drop_unconfirmed(from);
         self.tree
     }
 
-    /// Lays the changes over `tree`, of a delta that ended at `end`; gives the
-    /// keys that came out different, and why those that are gone went.
-    pub(crate) fn lay_over(mut self, end: Sequence, tree: &mut Tree) -> Vec<(Arc<[u8]>, Why)> {
-        self.drop_unconfirmed(end);
+    /// Lays the changes over `tree`; gives the keys that came out different,
+    /// and why those that are gone went.
+    pub(crate) fn lay_over(mut self, tree: &mut Tree) -> Vec<(Arc<[u8]>, Why)> {
         let mut changed = Vec::new();
         for (key, deletion) in self.deleted {
             if tree.get(&key).is_some_and(|old| old.sequence < deletion.sequence) {
@@ -123,9 +139,13 @@ impl Staging {
         changed
     }
 
-    fn drop_unconfirmed(&mut self, end: Sequence) {
+    /// A key that was changed up to `from`, but is not in the snapshot, was
+    /// deleted before that began, and the deletion was lost on the way. If it
+    /// was changed later, it is missing because it was changed yet again after
+    /// the end of the snapshot; else its deletion would be told.
+    fn drop_unconfirmed(&mut self, from: Sequence) {
         for key in std::mem::take(&mut self.unconfirmed) {
-            if self.tree.get(&key).is_some_and(|record| record.sequence <= end) {
+            if self.tree.get(&key).is_some_and(|record| record.sequence <= from) {
                 self.tree.remove(&key);
             }
         }

@@ -1,28 +1,21 @@
-//! How a subtree comes to be current: proof of its subscription, a request, a
-//! snapshot, and again when something was lost.
-
-use std::time::Duration;
+//! How a subtree comes to be current: a request, a snapshot, and again when
+//! something was lost.
 
 use super::attempt::{Attempt, Target};
 use super::broker_info::BrokerInfo;
 use super::changes::Answer;
 use super::event::{Event, ResyncReason};
 use super::outbox::ClientOutbox;
+use super::presence::{ASK_AGAIN, REPLACED};
 use super::receive::{self, Scratch};
 use super::staging::{Learned, Staging};
 use super::subtree::{SubtreeState, Verified, back_off};
-use super::{Client, HEARTBEATLESS, ttl};
+use super::{Client, ttl};
 use crate::clone::kvmsg::{ICANHAZ, KTHXBAI, KvMsg, is_reserved};
 use crate::clone::sequence::Sequence;
 use crate::message::Message;
 use crate::time::Time;
 
-/// How long to wait for a subtree's heartbeat before asking for it again.
-pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// A broker that knows the extensions answers the subscription to its heartbeat
-/// when it is back: after it was lost, ask without proof only after this long,
-/// in case that another kind of server takes its place.
-pub(super) const REPLACED: Duration = Duration::from_secs(15);
 /// A subtree without heartbeats is asked for changes every so many of them, but
 /// not more often than once a second.
 const POLL_HEARTBEATS: u32 = 3;
@@ -32,96 +25,6 @@ const LIMIT_BACK_OFF: u32 = 8;
 const TIMEOUT_DOUBLINGS: u32 = 4;
 
 impl Client {
-    /// Takes what the broker told of itself.
-    pub(super) fn learn(&mut self, now: Time, info: BrokerInfo, out: &mut impl ClientOutbox) {
-        let before = self.broker.replace(info);
-        if self.collector != Some(info.collector) {
-            self.collector = Some(info.collector);
-            self.blocked_until = None;
-            out.open_changes(info.collector);
-        }
-        match before {
-            Some(before) if before.is_same(&info) => {}
-            Some(_) => self.restart(now, ResyncReason::NewBroker, out),
-            None => self.greet(now, out),
-        }
-    }
-
-    /// The broker is heard for the first time, or again.
-    fn greet(&mut self, now: Time, out: &mut impl ClientOutbox) {
-        // What was asked without proof has the old dialect, and may have a hole.
-        self.attempt = None;
-        self.ask_unproven_at = Time::NEVER;
-        for index in 0..self.subtrees.len() {
-            if self.subtrees[index].was_synced {
-                self.tell_resync(index, ResyncReason::Reconnected);
-            }
-            self.await_proof(now, index, out);
-        }
-        self.wake_at(now);
-    }
-
-    /// Nothing that is known of the broker's sequences holds any more.
-    pub(super) fn restart(&mut self, now: Time, reason: ResyncReason, out: &mut impl ClientOutbox) {
-        self.attempt = None;
-        self.last = None;
-        for index in 0..self.subtrees.len() {
-            self.leave_current(index, reason);
-            self.await_proof(now, index, out);
-        }
-        if !self.is_extended() {
-            // The message that told it proves the connection.
-            self.prove_all(now, out);
-        }
-    }
-
-    /// Waits for the heartbeat that proves that the subtree's subscription is
-    /// live, and asks for it.
-    pub(super) fn await_proof(&mut self, now: Time, index: usize, out: &mut impl ClientOutbox) {
-        let is_extended = self.is_extended();
-        self.subscribe_plain(out);
-        if self.attempt.as_ref().is_some_and(|attempt| attempt.is_for(index)) {
-            // Asked before the proof that is awaited now.
-            self.attempt = None;
-        }
-        let subtree = &mut self.subtrees[index];
-        subtree.state = SubtreeState::Waiting;
-        subtree.is_live = false;
-        let watch = &mut subtree.watch;
-        (watch.baseline, watch.is_absent, watch.asked) = (None, false, 0);
-        watch.ask_at = Time::NEVER;
-        if is_extended {
-            if !subtree.is_whole() && !subtree.watch.is_subscribed {
-                subtree.watch.is_subscribed = true;
-                self.topics.add(&subtree.topic, out);
-            }
-            subtree.watch.ask_at = now + ASK_AGAIN;
-            self.wake_at(now + ASK_AGAIN);
-        }
-    }
-
-    /// The subtree's subscription is live: what is published from here on will
-    /// be received, so a snapshot may be asked for, and changes may be sent.
-    pub(super) fn proven(&mut self, now: Time, index: usize, out: &mut impl ClientOutbox) {
-        let subtree = &mut self.subtrees[index];
-        if !subtree.is_live {
-            subtree.is_live = true;
-            self.pending.make_ready(subtree.held);
-        }
-        if subtree.state == SubtreeState::Waiting {
-            self.queue(now, index);
-            self.ask_next(now, out);
-        }
-    }
-
-    pub(super) fn prove_all(&mut self, now: Time, out: &mut impl ClientOutbox) {
-        for index in 0..self.subtrees.len() {
-            if !self.subtrees[index].is_live {
-                self.proven(now, index, out);
-            }
-        }
-    }
-
     /// Stands in line for a request, after a back-off that grows with each
     /// attempt in vain.
     pub(super) fn queue(&mut self, now: Time, index: usize) {
@@ -178,7 +81,7 @@ impl Client {
         self.subtrees[index].is_quiet = false;
     }
 
-    fn tell_resync(&mut self, index: usize, reason: ResyncReason) {
+    pub(super) fn tell_resync(&mut self, index: usize, reason: ResyncReason) {
         self.stats.resyncs += 1;
         self.events.push(Event::Resync { subtree: self.subtrees[index].prefix.clone(), reason });
     }
@@ -394,7 +297,14 @@ impl Client {
             return self.limit_reached(now, index, kvmsg.sequence, out);
         }
         self.stats.snapshots += 1;
-        self.install(index, attempt.staging, is_delta, kvmsg.sequence);
+        let end = kvmsg.sequence;
+        match is_delta {
+            true => self.install_delta(index, attempt.staging, end),
+            false => {
+                let from = kvmsg.properties.parse("from").unwrap_or(end);
+                self.install(index, attempt.staging, from, end);
+            }
+        }
         let verified = Verified { node: info.node, sequence: kvmsg.sequence };
         self.subtrees[index].verified = Some(verified);
         self.settle(now, index, info, out);
@@ -402,24 +312,28 @@ impl Client {
         self.flush(now, out);
     }
 
-    /// Makes visible what the snapshot brought.
-    fn install(&mut self, index: usize, staging: Staging, is_delta: bool, end: Sequence) {
+    /// Puts a full snapshot, which began at `from`, in the place of the map.
+    fn install(&mut self, index: usize, staging: Staging, from: Sequence, end: Sequence) {
+        let subtree = &mut self.subtrees[index];
+        subtree.sequence = staging.newest().max(end);
+        subtree.snapshot_end = end;
+        let old = std::mem::replace(&mut subtree.tree, staging.into_tree(from));
+        self.keys = self.keys - old.len() + subtree.tree.len();
+        self.bytes = self.bytes - old.bytes() + subtree.tree.bytes();
+        self.events.replaced(index, old);
+    }
+
+    /// Lays what a delta brought over the map.
+    fn install_delta(&mut self, index: usize, staging: Staging, end: Sequence) {
+        self.stats.deltas += 1;
         let subtree = &mut self.subtrees[index];
         let (keys, bytes) = (subtree.tree.len(), subtree.tree.bytes());
-        let newest = staging.newest().max(end);
-        if is_delta {
-            self.stats.deltas += 1;
-            let changed = staging.lay_over(end, &mut subtree.tree);
-            subtree.sequence = subtree.sequence.max(newest);
-            self.events.changed(index, changed);
-        } else {
-            let old = std::mem::replace(&mut subtree.tree, staging.into_tree(end));
-            subtree.sequence = newest;
-            self.events.replaced(index, old);
-        }
+        subtree.sequence = subtree.sequence.max(staging.newest()).max(end);
         subtree.snapshot_end = end;
+        let changed = staging.lay_over(&mut subtree.tree);
         self.keys = self.keys - keys + subtree.tree.len();
         self.bytes = self.bytes - bytes + subtree.tree.bytes();
+        self.events.changed(index, changed);
     }
 
     /// Decides what the subtree is after a snapshot that `info` sent.
@@ -488,27 +402,5 @@ impl Client {
             Some(_) if !self.has_heartbeats => now + self.config.heartbeat_timeout,
             _ => Time::NEVER,
         }
-    }
-
-    /// The broker is silent. Subscriptions stay; the transport connects again.
-    pub(super) fn lost(&mut self, now: Time, out: &mut impl ClientOutbox) {
-        self.stats.losts += 1;
-        self.events.push(Event::Lost);
-        let patience = if self.is_extended() { REPLACED } else { HEARTBEATLESS };
-        self.is_online = false;
-        self.has_heartbeats = false;
-        self.tells_sequence = false;
-        self.broker = None;
-        self.attempt = None;
-        self.last = None;
-        self.blocked_until = None;
-        self.echo.lost(now);
-        for index in 0..self.subtrees.len() {
-            self.subtrees[index].is_quiet = false;
-            self.await_proof(now, index, out);
-        }
-        self.subscribe_plain(out);
-        self.ask_unproven_at = now + patience;
-        self.wake_at(self.ask_unproven_at);
     }
 }

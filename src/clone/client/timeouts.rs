@@ -6,8 +6,8 @@ use super::Client;
 use super::attempt::Target;
 use super::event::ResyncReason;
 use super::outbox::ClientOutbox;
+use super::presence::{ASK_AGAIN, REPLACED};
 use super::subtree::SubtreeState;
-use super::sync::{ASK_AGAIN, REPLACED};
 use crate::time::Time;
 
 /// So many requests for a subtree's heartbeat without an answer: the broker

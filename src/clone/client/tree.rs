@@ -1,13 +1,13 @@
 //! [`Tree`]: the live keys of one subtree, found by key and walked in order.
 
-use std::collections::BTreeSet;
-use std::ops::Bound;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
-use hashbrown::hash_map::EntryRef;
+use hashbrown::DefaultHashBuilder;
+use hashbrown::hash_table::{self, HashTable};
 
+use super::order::Order;
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
 
@@ -54,21 +54,34 @@ impl Record {
     }
 }
 
+/// A key and its value, as the tree and its readers share them.
+pub(crate) type Shared = (Arc<[u8]>, Arc<[u8]>);
+
+/// A place in the table.
+#[derive(Debug)]
+struct Slot {
+    /// Kept so that a table that grows need not look at every key.
+    hash: u64,
+    key: Arc<[u8]>,
+    record: Record,
+}
+
 /// The keys of one subtree.
 ///
-/// A hash table finds a key, a set beside it keeps the order; the set is
+/// A hash table finds a key, a list beside it keeps the order; the list is
 /// touched only when a key comes or goes. The table is never iterated, so
 /// nothing depends on the random state of its hasher.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
-    records: HashMap<Arc<[u8]>, Record>,
-    order: BTreeSet<Arc<[u8]>>,
+    slots: HashTable<Slot>,
+    hasher: DefaultHashBuilder,
+    order: Order,
     bytes: usize,
 }
 
 impl Tree {
     pub(crate) fn len(&self) -> usize {
-        self.records.len()
+        self.slots.len()
     }
 
     /// Bytes of all keys and values.
@@ -76,67 +89,87 @@ impl Tree {
         self.bytes
     }
 
+    fn slot(&self, key: &[u8]) -> Option<&Slot> {
+        let hash = self.hasher.hash_one(key);
+        self.slots.find(hash, |slot| slot.hash == hash && *slot.key == *key)
+    }
+
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Record> {
-        self.records.get(key)
+        self.slot(key).map(|slot| &slot.record)
     }
 
     pub(crate) fn entry(&self, key: &[u8]) -> Option<Entry<'_>> {
-        let (key, record) = self.records.get_key_value(key)?;
-        Some(entry(key, record))
+        self.slot(key).map(entry)
     }
 
-    /// Writes a value; gives the key and value as the tree shares them.
+    /// Writes a value, unless what is there is as new; gives the key and value
+    /// as the tree shares them, or the sequence of what is there.
     pub(crate) fn put(
         &mut self,
         key: &[u8],
         value: &[u8],
         sequence: Sequence,
         deadline: Time,
-    ) -> (Arc<[u8]>, Arc<[u8]>) {
-        match self.records.entry_ref(key) {
-            EntryRef::Occupied(mut found) => {
-                let key = Arc::clone(found.key());
-                let record = found.get_mut();
+    ) -> Result<Shared, Sequence> {
+        let hash = self.hasher.hash_one(key);
+        let is_it = |slot: &Slot| slot.hash == hash && *slot.key == *key;
+        match self.slots.entry(hash, is_it, |slot| slot.hash) {
+            hash_table::Entry::Occupied(mut found) => {
+                let Slot { key, record, .. } = found.get_mut();
+                if record.sequence >= sequence {
+                    return Err(record.sequence);
+                }
                 self.bytes = self.bytes - record.value.len() + value.len();
                 record.write(value, sequence, deadline);
-                (key, Arc::clone(&record.value))
+                Ok((Arc::clone(key), Arc::clone(&record.value)))
             }
-            EntryRef::Vacant(free) => {
+            hash_table::Entry::Vacant(free) => {
                 let (key, value) = (Arc::<[u8]>::from(key), Arc::<[u8]>::from(value));
                 self.bytes += key.len() + value.len();
-                self.order.insert(Arc::clone(&key));
+                self.order.insert(&key);
                 let record = Record { value: Arc::clone(&value), sequence, deadline };
-                free.insert_entry_with_key(Arc::clone(&key), record);
-                (key, value)
+                free.insert(Slot { hash, key: Arc::clone(&key), record });
+                Ok((key, value))
             }
         }
     }
 
-    /// Writes what another tree shares already.
+    /// Writes what another tree shares already, whatever is there.
     pub(crate) fn put_shared(&mut self, key: &Arc<[u8]>, record: Record) {
+        let hash = self.hasher.hash_one(&**key);
+        let is_it = |slot: &Slot| slot.hash == hash && slot.key == *key;
         self.bytes += record.value.len();
-        match self.records.insert(Arc::clone(key), record) {
-            Some(old) => self.bytes -= old.value.len(),
-            None => {
+        match self.slots.entry(hash, is_it, |slot| slot.hash) {
+            hash_table::Entry::Occupied(mut found) => {
+                self.bytes -= found.get().record.value.len();
+                found.get_mut().record = record;
+            }
+            hash_table::Entry::Vacant(free) => {
                 self.bytes += key.len();
-                self.order.insert(Arc::clone(key));
+                self.order.insert(key);
+                free.insert(Slot { hash, key: Arc::clone(key), record });
             }
         }
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<(Arc<[u8]>, Record)> {
-        let (key, record) = self.records.remove_entry(key)?;
-        self.order.remove(&key);
-        self.bytes -= key.len() + record.value.len();
-        Some((key, record))
+        let removed = self.take(key)?;
+        self.order.remove(key);
+        Some(removed)
     }
 
     /// Takes the first key in order out.
     pub(crate) fn pop_first(&mut self) -> Option<(Arc<[u8]>, Record)> {
         let key = self.order.pop_first()?;
-        let (key, record) = self.records.remove_entry(&*key)?;
-        self.bytes -= key.len() + record.value.len();
-        Some((key, record))
+        self.take(&key)
+    }
+
+    fn take(&mut self, key: &[u8]) -> Option<(Arc<[u8]>, Record)> {
+        let hash = self.hasher.hash_one(key);
+        let is_it = |slot: &Slot| slot.hash == hash && *slot.key == *key;
+        let (slot, _) = self.slots.find_entry(hash, is_it).ok()?.remove();
+        self.bytes -= slot.key.len() + slot.record.value.len();
+        Some((slot.key, slot.record))
     }
 
     pub(crate) fn first(&self) -> Option<&Arc<[u8]>> {
@@ -145,19 +178,19 @@ impl Tree {
 
     /// The keys behind `after` in order, all if it is `None`.
     pub(crate) fn keys_after(&self, after: Option<&[u8]>) -> impl Iterator<Item = &Arc<[u8]>> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.order.range::<[u8], _>((from, Bound::Unbounded))
+        self.order.from(move |key| after.is_some_and(|after| key <= after))
     }
 
     /// The entries whose keys begin with `prefix`, in order.
     pub(crate) fn iter<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = Entry<'a>> {
         self.order
-            .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
+            .from(move |key| key < prefix)
             .take_while(move |key| key.starts_with(prefix))
-            .filter_map(|key| self.records.get(key).map(|record| entry(key, record)))
+            .filter_map(|key| self.entry(key))
     }
 }
 
-fn entry<'a>(key: &'a [u8], record: &'a Record) -> Entry<'a> {
+fn entry(slot: &Slot) -> Entry<'_> {
+    let Slot { key, record, .. } = slot;
     Entry { key, value: &record.value, sequence: record.sequence, deadline: record.deadline }
 }

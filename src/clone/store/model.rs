@@ -218,6 +218,9 @@ impl Run {
             self.made(made);
         } else {
             assert_eq!(self.store.sequence(), before);
+            if tag > 127 {
+                self.store.advance(made.sequence);
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 
 use std::cmp::Ordering;
 
+use super::is_under;
 use super::slots::Slots;
 
 /// Keys in a chunk, at most. Unit tests have small ones, so that a few keys
@@ -140,7 +141,8 @@ impl Order {
 
     /// The number of the chunk that `key` belongs into; 0 if there is none yet.
     fn chunk_of(&self, key: &[u8]) -> usize {
-        self.chunks.partition_point(|chunk| *chunk.bound <= *key).saturating_sub(1)
+        let others = self.chunks.get(1..).unwrap_or_default();
+        others.partition_point(|chunk| *chunk.bound <= *key)
     }
 
     fn place(&self, slots: &Slots, key: &[u8], is_before: fn(Ordering) -> bool) -> Place {
@@ -160,10 +162,10 @@ impl Chunk {
 
     /// How many of its keys compare to `key` as `is_before` says.
     fn index(&self, slots: &Slots, key: &[u8], is_before: fn(Ordering) -> bool) -> usize {
-        let Some(rest) = key.strip_prefix(&*self.shared) else {
+        if !is_under(key, &self.shared) {
             return if *self.shared < *key { self.items.len() } else { 0 };
-        };
-        let head = head(rest);
+        }
+        let head = head(&key[self.shared.len()..]);
         self.items.partition_point(|item| match item.head.cmp(&head) {
             Ordering::Equal => is_before(slots[item.slot].key().cmp(key)),
             unequal => unequal.is_lt(),
@@ -172,7 +174,7 @@ impl Chunk {
 
     fn insert(&mut self, slots: &Slots, index: usize, slot: u32) {
         let key = slots[slot].key();
-        if !key.starts_with(&self.shared) {
+        if !is_under(key, &self.shared) {
             self.share_first(slots, common(&self.shared, key));
         }
         self.items.insert(index, Item { head: head(&key[self.shared.len()..]), slot });

@@ -70,26 +70,31 @@ impl Node {
         &self.bytes[..self.key_len as usize]
     }
 
+    #[inline]
     pub(super) fn uuid(&self) -> Option<Uuid> {
         let (uuid, _) = self.bytes[self.key_len as usize..].split_first_chunk::<UUID>()?;
         self.has_uuid.then(|| Uuid::from_bytes(*uuid))
     }
 
+    #[inline]
     pub(super) fn properties(&self) -> Properties<'_> {
         let start = self.properties_start();
         Properties::from_checked(&self.bytes[start..start + self.properties_len as usize])
     }
 
+    #[inline]
     pub(super) fn value(&self) -> &[u8] {
         let start = self.properties_start() + self.properties_len as usize;
         &self.bytes[start..start + self.value_len as usize]
     }
 
     /// Bytes of key, properties and value.
+    #[inline]
     pub(super) fn size(&self) -> usize {
         self.key_len as usize + self.properties_len as usize + self.value_len as usize
     }
 
+    #[inline]
     fn properties_start(&self) -> usize {
         self.key_len as usize + if self.has_uuid { UUID } else { 0 }
     }

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 
 use super::changes::{DEAD, LIVE};
 use super::slots::{Kind, Node};
-use super::{Entry, Store};
+use super::{Entry, Store, is_under};
 use crate::clone::sequence::Sequence;
 
 /// What a walk tells of.
@@ -189,13 +189,23 @@ impl Store {
         F: FnMut(Entry<'_>) -> ControlFlow<()>,
     {
         for (marker, ends) in [(cursor.dead_marker, DEAD), (cursor.live_marker, LIVE)] {
-            while let Some(previous) = self.slots.previous_change(marker, ends)
-                && self.slots[previous].sequence > cursor.seen
-            {
-                slice.examine()?;
+            let mut behind = marker;
+            let finished = loop {
+                match self.slots.previous_change(behind, ends) {
+                    Some(change) if self.slots[change].sequence > cursor.seen => {
+                        if slice.examine().is_none() {
+                            break None;
+                        }
+                        behind = change;
+                    }
+                    _ => break Some(()),
+                }
+            };
+            if behind != marker {
                 self.slots.unlink(marker);
-                self.slots.link_before(marker, previous);
+                self.slots.link_before(marker, behind);
             }
+            finished?;
         }
         Some(())
     }
@@ -211,7 +221,7 @@ impl Store {
         let mut given = None;
         let finished = loop {
             let Some((slot, next)) = self.order.next(place) else { break Some(()) };
-            if !self.slots[slot].key().starts_with(&cursor.prefix) {
+            if !is_under(self.slots[slot].key(), &cursor.prefix) {
                 break Some(());
             }
             if slice.examine().and_then(|()| slice.give(self.entry(slot))).is_none() {
@@ -245,8 +255,11 @@ impl Store {
                 break Some(cursor.end);
             }
             let given = slice.examine().and_then(|()| {
-                let is_under = node.key().starts_with(&cursor.prefix);
-                if is_under { slice.give(self.entry(slot)) } else { Some(()) }
+                if is_under(node.key(), &cursor.prefix) {
+                    slice.give(self.entry(slot))
+                } else {
+                    Some(())
+                }
             });
             if given.is_none() {
                 break None;

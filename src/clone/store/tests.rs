@@ -428,3 +428,22 @@ fn debug_shows_figures_and_no_values() {
     assert!(!text.contains("apple"), "{text}");
     writer.store.close(cursor);
 }
+
+#[test]
+fn a_number_without_a_change_is_part_of_what_a_walk_tells() {
+    let mut writer = store_of(&["a"]);
+    assert!(!writer.delete("b"));
+    writer.store.advance(sequence(2));
+    for since in [None, Some(sequence(1)), Some(sequence(2))] {
+        let mut cursor = writer.store.open(b"", since).unwrap();
+        assert_eq!(writer.walk(&mut cursor, 10).1, Walk::Done(sequence(2)));
+        writer.store.close(cursor);
+    }
+}
+
+#[test]
+fn what_is_full_has_a_name_that_fits_into_a_property() {
+    let full = [StoreFull::Keys { max: 1 }, StoreFull::Bytes { max: 1 }, StoreFull::Entry];
+    let reasons = full.map(|full| full.reason());
+    assert_eq!(reasons, ["store-full-keys", "store-full-bytes", "entry-too-large"]);
+}

@@ -11,7 +11,7 @@ use super::producer::Produced;
 use super::watcher::Watched;
 use crate::args::BenchArgs;
 use crate::exit::Failure;
-use crate::text::thousands;
+use crate::text::{counted, thousands};
 use crate::units::show_duration;
 
 /// Round trips in nanoseconds, exact to three digits.
@@ -89,7 +89,7 @@ impl Figures {
             "watchers": args.watchers,
             "value_size": args.value_size,
             "keys": args.keys,
-            "window": args.window,
+            "window": args.window(),
             "seconds": args.seconds,
             "updates": self.applied,
             "updates_per_second": self.per_second(self.updates),
@@ -107,11 +107,11 @@ impl Figures {
         let head = PERCENTILES.map(|(name, _)| format!("{name:>9}")).concat();
         let lines = [
             format!(
-                "{} producers, {} watchers, values of {} bytes, {} keys each; broker {}{endpoint}",
-                args.producers,
-                args.watchers,
-                thousands(args.value_size as u64),
-                thousands(args.keys.into()),
+                "{}, {}, values of {}, {} each; broker {}{endpoint}",
+                counted(args.producers.into(), "producer"),
+                counted(args.watchers.into(), "watcher"),
+                counted(args.value_size as u64, "byte"),
+                counted(args.keys.into(), "key"),
                 if is_own { "of its own at " } else { "at " },
             ),
             String::new(),
@@ -121,7 +121,7 @@ impl Figures {
             String::new(),
             format!("round trip    {head}      max"),
             row("one at a time", &self.one_by_one),
-            row(&format!("window {}", thousands(args.window.into())), &self.load),
+            row(&format!("window {}", thousands(args.window() as u64)), &self.load),
         ];
         lines.join("\n")
     }

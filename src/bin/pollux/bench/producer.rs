@@ -15,6 +15,7 @@ use super::stage::{News, Reporter, Stage};
 use crate::args::{BenchArgs, Common};
 use crate::exit::Failure;
 use crate::session::{App, Session, Step, Task};
+use crate::text::counted;
 
 /// What a producer has measured.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Producer {
             subtree,
             is_first,
             keys: args.keys.into(),
-            window: args.window as usize,
+            window: args.window(),
             value: vec![b'.'; args.value_size],
             key: Vec::new(),
             made: 0,
@@ -199,7 +200,7 @@ impl Task for Producer {
     fn complaint(&self) -> String {
         match self.under_way.len() {
             0 => "sent no whole snapshot".to_owned(),
-            count => format!("did not confirm {count} changes"),
+            count => format!("did not confirm {}", counted(count as u64, "change")),
         }
     }
 }

@@ -6,8 +6,13 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::input::{Item, Name, Pair};
+use crate::args::MAX_VALUE;
 use crate::exit::Failure;
-use crate::lines::{MAX_LINE_BYTES, parse_line};
+use crate::lines::parse_line;
+
+/// The most bytes a line may have: the largest value, every byte of it written
+/// as `\u0000`, and a key.
+const MAX_LINE: u64 = 6 * MAX_VALUE as u64 + (64 << 10);
 
 /// Lines, each with its number.
 pub(super) struct LinesInput {
@@ -18,6 +23,8 @@ pub(super) struct LinesInput {
     /// Where the last line ended.
     end: u64,
     line: Vec<u8>,
+    /// The most bytes of one.
+    max_line: u64,
     is_over: bool,
 }
 
@@ -52,7 +59,15 @@ pub(super) fn open(path: Option<&Path>) -> Result<LinesInput, Failure> {
 impl LinesInput {
     fn new(reader: Box<dyn Read + Send>, size: Option<u64>) -> LinesInput {
         let reader = BufReader::with_capacity(64 << 10, reader);
-        LinesInput { reader, size, number: 0, end: 0, line: Vec::new(), is_over: false }
+        LinesInput {
+            reader,
+            size,
+            number: 0,
+            end: 0,
+            line: Vec::new(),
+            max_line: MAX_LINE,
+            is_over: false,
+        }
     }
 
     /// Whether the next line has yet to be read from the system.
@@ -63,9 +78,9 @@ impl LinesInput {
     /// Reads one line, or as much of it as any may have.
     fn read_line(&mut self) -> io::Result<usize> {
         self.line.clear();
-        // One more than allowed, and its end: enough to tell that it is too long.
-        let limit = MAX_LINE_BYTES as u64 + 2;
-        let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.line)?;
+        // One byte more tells that it is too long.
+        let mut stream = self.reader.by_ref().take(self.max_line + 1);
+        let read = stream.read_until(b'\n', &mut self.line)?;
         self.number += 1;
         self.end += read as u64;
         if self.line.last() == Some(&b'\n') {
@@ -84,6 +99,10 @@ impl Iterator for LinesInput {
             let name = Name::Line { number: self.number, end: self.end };
             match read {
                 Ok(0) => self.is_over = true,
+                Ok(read) if read as u64 > self.max_line => {
+                    self.is_over = true;
+                    return Some(Item::Bad(name, format!("over {} bytes long", self.max_line)));
+                }
                 Ok(_) if self.line.trim_ascii().is_empty() => {}
                 Ok(_) => match parse_line(&self.line) {
                     Ok(record) => {
@@ -139,10 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_given_up() {
-        let endless = io::repeat(b' ').take(MAX_LINE_BYTES as u64 * 2);
-        let mut input = LinesInput::new(Box::new(io::Cursor::new("{").chain(endless)), None);
-        assert!(matches!(input.next(), Some(Item::Bad(..))));
+    fn a_line_over_the_limit_is_given_up() {
+        let line = "{\"key\":\"/a\",\"value\":\"1\"}\n";
+        let mut input = LinesInput::new(Box::new(io::Cursor::new(line.repeat(2))), None);
+        input.max_line = line.len() as u64;
+        assert!(matches!(input.next(), Some(Item::Pair(_))), "as long as may be");
+        input.max_line -= 1;
+        let over = input.next();
+        assert!(matches!(over, Some(Item::Bad(_, reason)) if reason == "over 24 bytes long"));
         assert!(input.next().is_none());
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{Asker, Request, Slice, SnapshotLimits};
 use crate::clone::SendFailure;
-use crate::clone::broker::{BrokerOutbox, with_ttl};
+use crate::clone::broker::BrokerOutbox;
+use crate::clone::broker::changes::with_ttl;
 use crate::clone::kvmsg::{KTHXBAI, KvMsg};
 use crate::clone::properties::{Properties, PropertiesBuf};
 use crate::clone::sequence::Sequence;
@@ -21,6 +22,8 @@ const LAST_RETRY: Duration = Duration::from_millis(16);
 pub(super) struct Job {
     asker: Asker,
     cursor: Cursor,
+    /// Where it began: whatever happened later it tells, deletions too.
+    from: Sequence,
     /// Everything up to here was sent; only the end is missing.
     complete: Option<Sequence>,
     /// The one message that a REQ gets, once it is made.
@@ -64,11 +67,12 @@ impl From<SendFailure> for Halt {
 
 impl Job {
     /// Serves the first request of a client.
-    pub(super) fn new(asker: Asker, cursor: Cursor, now: Time) -> Job {
+    pub(super) fn new(asker: Asker, cursor: Cursor, from: Sequence, now: Time) -> Job {
         debug_assert!(!asker.requests.is_empty());
         Job {
             asker,
             cursor,
+            from,
             complete: None,
             whole: None,
             sent: 0,
@@ -233,6 +237,7 @@ impl Job {
         scratch.clear();
         scratch.copy_except(capabilities.as_properties(), &[]);
         scratch.push("mode", if self.is_delta() { "delta" } else { "full" });
+        scratch.push("from", self.from);
         scratch.push("count", count);
     }
 }

@@ -41,6 +41,22 @@ fn the_sequence_and_epoch_go_on_over_a_full_counter() {
 }
 
 #[test]
+fn no_sequence_is_given_twice_when_they_run_out() {
+    let last = Sequence::from_u64(Sequence::MAX.get() - 1);
+    let mut bench = Bench::with(|config| config.start = last);
+    bench.set("/a", "1");
+    assert_eq!(bench.broker.sequence(), Sequence::MAX);
+    bench.settle();
+    bench.subscribe("HUGZ");
+    bench.forget();
+    bench.set_named(7, "/a", "", "2");
+    assert_eq!(bench.value("/a").as_deref(), Some("1"));
+    assert!(bench.updates().is_empty());
+    assert_eq!(bench.beats("")[0].property("refused").as_deref(), Some("no-sequence-left"));
+    assert_eq!(bench.stats().changes_store_full, 1);
+}
+
+#[test]
 fn a_change_goes_out_as_it_came() {
     let mut bench = Bench::new();
     let properties = b"zeta=1\nowner=eva\nalpha=\xc3\xa4\nzeta=2\n";

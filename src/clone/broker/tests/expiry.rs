@@ -74,6 +74,28 @@ fn a_time_beyond_all_clocks_is_for_ever() {
 }
 
 #[test]
+fn properties_that_leave_no_room_for_a_time_to_live_are_refused() {
+    let mut bench = Bench::new();
+    let limits = crate::clone::Limits::default();
+    for (size, taken) in [(limits.max_properties - 52, true), (limits.max_properties, false)] {
+        let ttl = "ttl=99999999.5\n";
+        let properties = format!("{ttl}a={}\n", "x".repeat(size - ttl.len() - 3));
+        bench.set_with("/a", &properties, "v");
+        assert_eq!(bench.value("/a").is_some(), taken);
+        bench.delete("/a");
+        bench.set_with("/b", &properties.replace("ttl", "tt1"), "without one");
+        assert_eq!(bench.value("/b").as_deref(), Some("without one"));
+        for update in bench.updates() {
+            let sizes =
+                update.pairs().iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+            assert!((0..=limits.max_properties).contains(&sizes));
+        }
+        bench.forget();
+    }
+    assert_eq!(bench.stats().changes_malformed, 1);
+}
+
+#[test]
 fn at_its_time_a_key_is_deleted_and_everybody_told_why() {
     let mut bench = Bench::new();
     bench.set_with("/a", "ttl=2.5\nowner=eva\n", "v");

@@ -48,10 +48,12 @@ pub(super) enum Send {
 struct Snapshot {
     dealer: u64,
     subtree: Vec<u8>,
-    /// Keys still to be given.
-    left: Vec<Vec<u8>>,
-    opened: Sequence,
     since: Option<Sequence>,
+    from: Sequence,
+    /// Keys still to be given as they are.
+    left: Vec<Vec<u8>>,
+    /// Then the changes up to this one, which was the last at that time.
+    end: Option<Sequence>,
     count: u64,
     /// Of the entries given, so many are lost by the transport.
     truncate: usize,
@@ -179,6 +181,9 @@ impl Broker {
         if kvmsg.body == b"refuse me" && self.is_extended() {
             return self.confirm(kvmsg.key, uuid, "refused", "as told");
         }
+        if kvmsg.body == b"forget me" && kvmsg.properties.get("retry").is_some() {
+            return self.confirm(kvmsg.key, uuid, "refused", "forgotten");
+        }
         if let Some(&sequence) = self.applied.get(uuid.as_bytes())
             && self.is_extended()
         {
@@ -288,20 +293,17 @@ impl Broker {
         let since: Option<Sequence> =
             since.filter(|&since| since >= self.floor && since <= self.sequence);
         let subtree = frames[1].clone();
-        let keys = self.entries.iter().filter(|(key, stored)| {
-            key.starts_with(&subtree)
-                && match since {
-                    Some(since) => stored.sequence > since,
-                    None => !stored.value.is_empty(),
-                }
-        });
-        let left: Vec<_> = keys.map(|(key, _)| key.clone()).rev().collect();
+        let left = match since {
+            Some(_) => Vec::new(),
+            None => self.map(&subtree).into_keys().rev().collect(),
+        };
         self.snapshots.push(Snapshot {
             dealer,
             subtree,
-            left,
-            opened: self.sequence,
             since,
+            from: self.sequence,
+            left,
+            end: None,
             count: 0,
             truncate: std::mem::take(&mut self.truncate),
         });
@@ -320,24 +322,50 @@ impl Broker {
 
     fn slices(&mut self, budget: usize) {
         for mut snapshot in std::mem::take(&mut self.snapshots) {
-            let mut is_last = true;
-            for given in 0.. {
-                if given == budget {
-                    is_last = false;
-                    break;
-                }
-                let Some(key) = snapshot.left.pop() else { break };
-                self.give(&mut snapshot, &key);
-            }
-            match is_last {
-                true => self.end(snapshot),
-                false => self.snapshots.push(snapshot),
+            match self.slice_of(&mut snapshot, budget) {
+                Some(end) => self.end(snapshot, end),
+                None => self.snapshots.push(snapshot),
             }
         }
     }
 
+    /// Gives the end if that is reached.
+    fn slice_of(&mut self, snapshot: &mut Snapshot, budget: usize) -> Option<Sequence> {
+        for _ in 0..budget {
+            if let Some(key) = snapshot.left.pop() {
+                self.give(snapshot, &key);
+                continue;
+            }
+            let Some(end) = snapshot.end else {
+                snapshot.end = Some(self.sequence);
+                snapshot.left = self.changes(snapshot);
+                continue;
+            };
+            return Some(end);
+        }
+        None
+    }
+
+    /// Keys changed since the snapshot began, or what it is a delta of; the
+    /// last one first.
+    fn changes(&self, snapshot: &Snapshot) -> Vec<Vec<u8>> {
+        let from = snapshot.since.unwrap_or(snapshot.from);
+        let changed = self
+            .entries
+            .iter()
+            .filter(|(key, stored)| stored.sequence > from && key.starts_with(&snapshot.subtree));
+        let mut keys: Vec<_> =
+            changed.map(|(key, stored)| (stored.sequence, key.clone())).collect();
+        keys.sort_unstable_by(|one, other| other.cmp(one));
+        keys.into_iter().map(|(_, key)| key).collect()
+    }
+
     fn give(&mut self, snapshot: &mut Snapshot, key: &[u8]) {
         let stored = &self.entries[key];
+        if snapshot.end.is_some_and(|end| stored.sequence > end) {
+            // Changed yet again: that is on its way as a change.
+            return;
+        }
         let frames = message(key, stored.sequence, stored.uuid, &stored.properties, &stored.value);
         snapshot.count += 1;
         if snapshot.truncate > 0 {
@@ -347,28 +375,17 @@ impl Broker {
         }
     }
 
-    fn end(&mut self, mut snapshot: Snapshot) {
-        let changed: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|(key, stored)| {
-                stored.sequence > snapshot.opened && key.starts_with(&snapshot.subtree)
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in changed {
-            self.give(&mut snapshot, &key);
-        }
+    fn end(&mut self, snapshot: Snapshot, end: Sequence) {
         let mut buffer = PropertiesBuf::new();
         if self.is_extended() {
             self.properties(&mut buffer);
-            buffer.push("count", snapshot.count);
+            buffer.push("count", snapshot.count).push("from", snapshot.from);
             buffer.push("mode", if snapshot.since.is_some() { "delta" } else { "full" });
         }
         let properties = buffer.as_properties().as_bytes();
         // The Guide's C server leaves the body empty.
         let body: &[u8] = if self.is_extended() { &snapshot.subtree } else { b"" };
-        let frames = message(KTHXBAI, self.sequence, None, properties, body);
+        let frames = message(KTHXBAI, end, None, properties, body);
         self.sends.push(Send::Answer(snapshot.dealer, frames));
     }
 

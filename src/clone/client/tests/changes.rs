@@ -119,6 +119,20 @@ fn a_refused_change_has_no_effect() {
 }
 
 #[test]
+fn what_the_broker_forgot_is_not_called_refused() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    world.net.lose_changes = 2;
+    let older = world.set("/a/1", "older");
+    let uuid = world.set("/a/1", "forget me");
+    world.run(SECOND);
+    assert_eq!(world.answers(), [(uuid, "timed out")], "it may have been applied");
+    // For the same reason the older one must not be sent again.
+    world.run(10 * SECOND);
+    assert_eq!(world.answers(), [(uuid, "timed out"), (older, "timed out")]);
+    assert_eq!(world.client.stats().resent, 1);
+}
+
+#[test]
 fn changes_of_a_key_arrive_in_order() {
     let mut world = World::synced(Dialect::Extended, &["/a/"]);
     world.net.change_delay = 20 * MS;
@@ -154,6 +168,20 @@ fn a_refused_later_change_lets_the_earlier_one_be_sent_again() {
     world.run(5 * SECOND);
     assert_eq!(world.answers(), [(refused, "refused"), (lost, "applied")]);
     assert_eq!(world.client.get(b"/a/1").map(|entry| entry.value), Some(&b"lost"[..]));
+}
+
+#[test]
+fn what_is_sent_again_goes_before_what_was_never_sent() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    world.net.lose_changes = 2;
+    let lost = world.set("/a/1", "lost");
+    let refused = world.set("/a/1", "refuse me");
+    world.run(500 * MS);
+    assert_eq!(world.client.stats().resent, 1, "the newer of the two");
+    let last = world.set("/a/1", "last");
+    world.run(SECOND);
+    assert_eq!(world.answers(), [(refused, "refused"), (lost, "applied"), (last, "applied")]);
+    assert_eq!(world.client.get(b"/a/1").map(|entry| entry.value), Some(&b"last"[..]));
 }
 
 #[test]
@@ -248,6 +276,44 @@ fn a_key_outside_is_watched_for_the_answer_only() {
     assert_eq!(world.net.topics, topics, "all subscriptions are gone");
     assert_eq!(world.client.get(b"/x/y/1"), None, "not followed");
     assert_eq!(world.client.stats().gaps, 0);
+}
+
+#[test]
+fn a_heartbeat_asked_for_before_proves_nothing_of_a_later_key() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    world.net.update_delay = 10 * MS;
+    world.set("/x/1", "new");
+    world.run(5 * MS);
+    world.set("/x/2", "new");
+    world.run(16 * MS);
+    assert_eq!(world.client.stats().sent, 1, "there and back for the first");
+    world.run(20 * MS);
+    assert_eq!(world.client.stats().sent, 2, "and again for the second");
+    world.run(SECOND);
+    assert_eq!(world.client.stats().confirmed, 2);
+    assert_eq!(world.client.stats().resent, 0);
+}
+
+#[test]
+fn keys_outside_can_be_watched_by_directory() {
+    let config = ClientConfig { echo_directories: true, ..ClientConfig::default() };
+    let mut world = World::with(Dialect::Extended, config);
+    world.start();
+    world.run(100 * MS);
+    let keys = ["/d/1", "/d/2", "/d/3", "alone"];
+    let uuids = keys.map(|key| world.set(key, "new"));
+    let topics: Vec<_> = world.net.topics.iter().map(Vec::as_slice).collect();
+    assert_eq!(topics, [&b"/d/"[..], b"HUGZ", b"HUGZ/d/", b"alone"]);
+    world.run(10 * MS);
+    let mut answers = world.answers();
+    answers.sort();
+    assert_eq!(answers, uuids.map(|uuid| (uuid, "applied")));
+    // Once the directory is proven, another key of it need not wait.
+    world.set("/d/4", "new");
+    assert_eq!(world.net.changes.len(), 1);
+    world.run(5 * SECOND);
+    let topics: Vec<_> = world.net.topics.iter().collect();
+    assert_eq!(topics, [b"HUGZ"], "all others are gone");
 }
 
 #[test]

@@ -79,7 +79,9 @@ fn snapshots_may_follow_each_other_before_events_are_taken() {
             // A broker without history, so that the whole map is replaced; some
             // keys stay as they were, some change, some go, some come.
             world.broker.restart();
-            for index in (0..600).filter(|index| index % 5 != round) {
+            // The last map but one is small: all of it is told, then what is gone.
+            let keys = if round == 1 { 10 } else { 600 };
+            for index in (0..keys).filter(|index| index % 5 != round) {
                 let value = if index % 3 == 0 { "first" } else { "again" };
                 let key = format!("/a/{index:03}{}", if index % 7 == 0 { "x" } else { "" });
                 world.broker.put(key.as_bytes(), value.as_bytes());

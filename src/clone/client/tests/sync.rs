@@ -243,6 +243,30 @@ fn a_deletion_lost_during_the_snapshot_leaves_no_zombie() {
 }
 
 #[test]
+fn a_late_change_from_before_a_delta_brings_nothing_back() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    world.net.update_delay = 2500 * MS;
+    world.broker.put(b"/a/9", b"short-lived");
+    world.run(MS);
+    world.net.lose_updates = 1;
+    world.broker.put(b"/a/9", b"");
+    let gap = |world: &mut World, properties| {
+        world.inject_update(&frames(b"HUGZ/a/", Sequence::ZERO, properties, b""));
+        assert!(!world.client.is_current());
+    };
+    gap(&mut world, b"chp=2\nnode=0000000000000abc\npublished=0\n");
+    world.run(10 * MS);
+    assert!(world.client.is_current());
+    // The next delta begins behind both changes and takes until the first has come.
+    world.net.request_delay = 1300 * MS;
+    gap(&mut world, b"chp=2\nnode=0000000000000abc\npublished=9\n");
+    world.run(10 * SECOND);
+    world.assert_equal();
+    let told = |event: &Event| matches!(event, Event::Updated { key, .. } if **key == *b"/a/9");
+    assert!(!world.events.iter().any(told), "{:?}", world.events);
+}
+
+#[test]
 fn losses_before_the_end_of_the_snapshot_do_not_matter() {
     // Only who follows everything can tell; a subtree is asked for once more.
     for (subtree, requests) in [("", 2), ("/a/", 3)] {
@@ -459,6 +483,55 @@ fn a_routine_question_without_an_answer_is_told() {
     world.run(10 * SECOND);
     assert_eq!(world.milestones(), ["Synced", "Resync Unanswered"]);
     assert!(!world.client.is_current());
+}
+
+#[test]
+fn an_answer_asked_for_before_the_heartbeats_stopped_proves_nothing() {
+    let mut config = ClientConfig::follow(["/a/", "/b/"]);
+    config.request_timeout = 30 * SECOND;
+    let mut world = World::with(Dialect::Extended, config);
+    world.start();
+    world.run(2 * SECOND);
+    world.net.lose_updates = 1;
+    world.broker.put(b"/a/1", b"lost");
+    world.net.request_delay = 4 * SECOND;
+    world.run_until("the gap", |world| world.client.stats().gaps == 1);
+    world.broker.max_watches = 0;
+    world.broker.unsubscribe(b"HUGZ/a/");
+    world.run(9 * SECOND);
+    assert!(world.net.dealer >= 3, "the answer is there, to a request that counts no more");
+    assert!(!world.client.is_current());
+    world.net.request_delay = MS;
+    world.run(20 * SECOND);
+    assert!(world.client.is_current());
+    world.assert_equal();
+}
+
+#[test]
+fn a_count_that_goes_down_tells_a_loss_of_unknown_size() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    world.inject_update(&frames(
+        b"HUGZ/a/",
+        world.broker.sequence,
+        b"chp=2\nnode=0000000000000abc\npublished=0\n",
+        b"",
+    ));
+    assert_eq!(world.milestones(), ["Gap", "Resync Gap"]);
+    assert!(matches!(world.events[0], Event::Gap { missed: None, .. }), "{:?}", world.events);
+}
+
+#[test]
+fn a_loss_is_told_once_however_long_it_takes_to_heal() {
+    let mut world = World::synced(Dialect::Extended, &[""]);
+    world.net.request_delay = 1900 * MS;
+    world.net.lose_updates = 2;
+    for value in ["lost", "lost, too", "came"] {
+        world.broker.put(b"/a/1", value.as_bytes());
+    }
+    world.run(10 * SECOND);
+    assert_eq!(world.milestones(), ["Gap", "Resync Gap", "Synced"]);
+    assert_eq!(world.client.stats().missed, 2);
+    assert_eq!(world.client.stats().gaps, 1);
 }
 
 #[test]

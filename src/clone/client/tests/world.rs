@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::broker::{Broker, Dialect, Frames, Map, Send};
+use crate::clone::Collector;
 use crate::clone::SendFailure;
-use crate::clone::client::{Client, ClientConfig, ClientOutbox, Collector, Event};
+use crate::clone::client::{Client, ClientConfig, ClientOutbox, Event};
 use crate::clone::kvmsg::{FRAMES, HUGZ, KTHXBAI};
 use crate::clone::sequence::Sequence;
 use crate::message::Message;
@@ -324,7 +325,9 @@ impl World {
                 Send::Update(frames) | Send::Answer(_, frames) => frames,
             };
             let is_heartbeat = frames[0].starts_with(HUGZ);
-            let proves = is_heartbeat || frames[0] == KTHXBAI;
+            // A snapshot may end a little before the present.
+            let is_end = frames[0] == KTHXBAI && frames[1] == self.broker.sequence.to_wire();
+            let proves = is_heartbeat || is_end;
             let map = proves.then(|| (self.broker.sequence, self.model()));
             if !self.net.is_up {
                 continue;

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::socket::{Errno, Frame, Socket};
+use super::{Errno, Frame, SendError, Socket};
 
 /// How many frames are kept for the next message; a longer one allocates.
 const KEPT: usize = 16;
@@ -10,7 +10,7 @@ const KEPT: usize = 16;
 /// The frames of the message last received. Receiving into the same frames again
 /// spares initialising, moving and closing them for each message.
 #[derive(Debug)]
-pub(super) struct FrameList {
+pub(crate) struct FrameList {
     /// Holds the first frame, which most messages have only.
     first: Frame,
     /// The first frame was received ahead; whether more follow.
@@ -29,10 +29,10 @@ struct Rest {
 }
 
 /// The frames of one message, as a handler sees them.
-pub(super) type Slices<'f> = SmallVec<[&'f [u8]; KEPT]>;
+pub(crate) type Slices<'f> = SmallVec<[&'f [u8]; KEPT]>;
 
 impl FrameList {
-    pub(super) fn new() -> FrameList {
+    pub(crate) fn new() -> FrameList {
         FrameList { first: Frame::new(), ahead: None, rest: Rest::default() }
     }
 
@@ -43,8 +43,8 @@ impl FrameList {
     /// `EAGAIN` if there is none. libzmq hands a message over only when all of it is
     /// there, so between frames there is no error but `ETERM`, and then the socket
     /// has no use for the rest.
-    #[inline]
-    pub(super) fn receive<'f>(
+    #[inline(always)]
+    pub(crate) fn receive<'f>(
         &'f mut self,
         socket: &Socket,
         slices: &mut Slices<'f>,
@@ -64,19 +64,41 @@ impl FrameList {
         }
     }
 
+    /// Sends the message last received on, with `second` in place of its second frame.
+    /// Nothing is copied: its frames are empty afterwards, to be received into again.
+    /// `count` is how many it has.
+    ///
+    /// # Errors
+    /// Those of [`Socket::send`], but what has been sent of it by then is lost. That
+    /// cannot happen on a socket that never blocks, as PUB does not.
+    pub(crate) fn forward(
+        &mut self,
+        socket: &Socket,
+        count: usize,
+        second: Frame,
+    ) -> Result<(), SendError> {
+        let FrameList { first, rest, .. } = self;
+        if let Some(frame) = rest.kept.first_mut() {
+            *frame = second;
+        }
+        let kept = rest.kept.len().min(count - 1);
+        let rest = [&mut rest.kept[..kept], &mut rest.long[..count - 1 - kept]];
+        socket.send_moving(first, rest)
+    }
+
     /// Blocks until there is a message and receives its first frame, so that the next
     /// [`receive`](FrameList::receive), which must be from the same socket, has it.
     ///
     /// # Errors
     /// Those of [`Socket::receive_blocking`].
-    pub(super) fn receive_ahead(&mut self, socket: &Socket) -> Result<(), Errno> {
+    pub(crate) fn receive_ahead(&mut self, socket: &Socket) -> Result<(), Errno> {
         self.ahead = Some(socket.receive_blocking(&mut self.first)?);
         Ok(())
     }
 
     /// Lets go of all content, so that no receive buffer is kept alive by the last
     /// message of a batch.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.first = Frame::new();
         for frame in self.rest.kept.iter_mut().take(self.rest.used) {
             *frame = Frame::new();
@@ -86,7 +108,9 @@ impl FrameList {
     }
 }
 
-/// Receives the frames after the first.
+/// Receives the frames after the first. Apart, so that it is not in the way of those
+/// who receive single frames.
+#[inline(never)]
 fn receive_rest<'f>(
     socket: &Socket,
     rest: &'f mut Rest,
@@ -118,5 +142,49 @@ fn receive_rest<'f>(
 impl Default for FrameList {
     fn default() -> FrameList {
         FrameList::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::pair;
+
+    fn numbered(count: usize) -> Vec<Vec<u8>> {
+        (0..count).map(|number| format!("frame {number} of {count}").into_bytes()).collect()
+    }
+
+    #[test]
+    fn messages_of_any_length_follow_one_another() {
+        let context = zmq::Context::new();
+        let (left, right) = pair(&context).unwrap();
+        let mut list = FrameList::new();
+        for count in [1, 5, KEPT, KEPT + 1, 1000, 2, 1] {
+            let frames = numbered(count);
+            left.send(&frames[..]).unwrap();
+            let mut slices = Slices::new();
+            if let Some(single) = list.receive(&right, &mut slices).unwrap() {
+                slices.push(single);
+            }
+            assert_eq!(slices[..], frames);
+            drop(slices);
+            assert_eq!(list.receive(&right, &mut Slices::new()), Err(Errno::EAGAIN));
+        }
+    }
+
+    #[test]
+    fn what_is_sent_on_is_the_message_but_for_its_second_frame() {
+        let context = zmq::Context::new();
+        let (left, right) = pair(&context).unwrap();
+        let mut list = FrameList::new();
+        for count in [2, 5, KEPT, KEPT + 1, 40, 3] {
+            let mut frames = numbered(count);
+            left.send(&frames[..]).unwrap();
+            assert_eq!(list.receive(&right, &mut Slices::new()), Ok(None));
+            list.forward(&right, count, Frame::copy_from(b"another")).unwrap();
+            frames[1] = b"another".to_vec();
+            let sent_on = left.receive_message().unwrap().expect("a message");
+            assert!(sent_on.iter().eq(&frames));
+        }
     }
 }

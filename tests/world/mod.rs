@@ -3,6 +3,9 @@
 //! Nothing sleeps: [`World::until`] turns all loops until something is so, and
 //! fails when it has not become so in time.
 
+// Each test program uses its part of this.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -228,6 +231,12 @@ impl World {
     ) -> Result<Uuid, pollux::clone::client::SetError> {
         let Process { reactor, app, .. } = &mut self.processes[id.process];
         app.clients[id.client].set(reactor, key.as_bytes(), value, ttl)
+    }
+
+    /// How long a client believes that a key will live.
+    pub(crate) fn remaining(&self, id: Id, key: &str) -> Option<Duration> {
+        let now = self.processes[id.process].reactor.now();
+        self.client(id).get(key.as_bytes())?.remaining(now)
     }
 
     pub(crate) fn delete(&mut self, id: Id, key: &str) -> Uuid {

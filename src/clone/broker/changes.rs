@@ -1,0 +1,228 @@
+//! Changes: what comes in on P+2, is stored, and goes out under its sequence.
+
+use std::time::Duration;
+
+use super::heartbeats::Answer;
+use super::{Broker, BrokerOutbox, publish, warn_rarely};
+use crate::clone::kvmsg::{KvMsg, Uuid, check_key, is_reserved};
+use crate::clone::properties::{Properties, PropertiesBuf};
+use crate::clone::sequence::Sequence;
+use crate::clone::store::Change;
+use crate::message::Message;
+use crate::time::Time;
+
+/// Properties that are between a client and the broker; what remains of a time
+/// to live is told anew in each message.
+const HOP_BY_HOP: [&str; 3] = ["ttl", "ttlms", "retry"];
+
+/// What the lines `ttl=` and `ttlms=` can add to the properties of an entry, which
+/// must stay within the limit that clients keep.
+const TTL_ROOM: usize = "ttl=\nttlms=\n".len() + 2 * 20;
+
+/// Expired keys deleted in one call, between which everything else is served.
+const EXPIRY_BATCH: usize = 256;
+
+impl Broker {
+    /// Handles a message from P+2: a `KVSET`.
+    pub fn handle_change(&mut self, now: Time, message: Message<'_>, out: &mut impl BrokerOutbox) {
+        let change = match KvMsg::decode(message, &self.config.limits) {
+            Ok(change) => change,
+            Err(error) => {
+                self.stats.changes_malformed += 1;
+                warn_rarely(self.stats.changes_malformed, "change dropped", &error);
+                return self.refuse_malformed(message, out);
+            }
+        };
+        if is_reserved(change.key) {
+            self.stats.changes_reserved += 1;
+            warn_rarely(self.stats.changes_reserved, "change dropped", &"the key is reserved");
+            return self.answer(&change, Answer::Refused("reserved-key"), out);
+        }
+        if let Some(known) = change.uuid.and_then(|uuid| self.recent.get(&uuid)) {
+            self.stats.changes_repeated += 1;
+            return self.answer(&change, Answer::Applied(known), out);
+        }
+        if self.may_be_a_forgotten_repeat(now, &change) {
+            self.stats.changes_forgotten += 1;
+            return self.answer(&change, Answer::Refused("forgotten"), out);
+        }
+        let ttl = self.read_ttl(change.properties);
+        let size = change.properties.as_bytes().len();
+        if ttl.is_some() && size + TTL_ROOM > self.config.limits.max_properties {
+            self.stats.changes_malformed += 1;
+            let why = "no room in its properties for the time to live";
+            warn_rarely(self.stats.changes_malformed, "change refused", &why);
+            return self.answer(&change, Answer::Refused("properties-too-large"), out);
+        }
+        if let Err(reason) = self.apply(now, &change, ttl, out) {
+            warn_rarely(self.stats.changes_store_full, "change refused", &reason);
+            self.answer(&change, Answer::Refused(reason), out);
+        }
+    }
+
+    /// Sets a key from within the process, as a change without uuid.
+    ///
+    /// # Errors
+    /// The limit that refuses it, in words.
+    pub fn set(
+        &mut self,
+        now: Time,
+        key: &[u8],
+        value: &[u8],
+        ttl: Option<Duration>,
+        out: &mut impl BrokerOutbox,
+    ) -> Result<Sequence, String> {
+        let limits = &self.config.limits;
+        check_key(key, limits).map_err(|error| error.to_string())?;
+        if value.is_empty() || value.len() > limits.max_value {
+            return Err(format!(
+                "value: expected 1 to {} bytes, got {}",
+                limits.max_value,
+                value.len()
+            ));
+        }
+        let change = local_change(key, value);
+        self.apply(now, &change, ttl, out).map_err(|reason| format!("store: {reason}"))?;
+        Ok(self.sequence)
+    }
+
+    /// Deletes a key from within the process. False: it was not there.
+    pub fn delete(&mut self, now: Time, key: &[u8], out: &mut impl BrokerOutbox) -> bool {
+        // A deletion of a key that is there reaches no limit but the last sequence.
+        self.get(key).is_some() && self.apply(now, &local_change(key, b""), None, out).is_ok()
+    }
+
+    /// Gives a change its sequence, stores and publishes it.
+    fn apply(
+        &mut self,
+        now: Time,
+        change: &KvMsg<'_>,
+        ttl: Option<Duration>,
+        out: &mut impl BrokerOutbox,
+    ) -> Result<(), &'static str> {
+        if self.sequence == Sequence::MAX {
+            // To give a number twice would be worse than to stop.
+            self.stats.changes_store_full += 1;
+            return Err("no-sequence-left");
+        }
+        let sequence = self.sequence.next();
+        let mut properties = change.properties;
+        if HOP_BY_HOP.iter().any(|name| properties.get(name).is_some()) {
+            self.scratch.clear();
+            self.scratch.copy_except(change.properties, &HOP_BY_HOP);
+            properties = self.scratch.as_properties();
+        }
+        if change.body.is_empty() {
+            if !self.store.delete(change.key, sequence, change.uuid, properties) {
+                self.store.advance(sequence);
+            }
+        } else {
+            let stored = self.store.put(&Change {
+                key: change.key,
+                sequence,
+                uuid: change.uuid,
+                properties,
+                value: change.body,
+                deadline: ttl.map(|ttl| now + ttl),
+            });
+            if let Err(full) = stored {
+                self.stats.changes_store_full += 1;
+                return Err(full.reason());
+            }
+        }
+        if let Some(uuid) = change.uuid {
+            self.recent.insert(uuid, sequence, now);
+        }
+        self.sequence = sequence;
+        let properties = match ttl.filter(|_| !change.body.is_empty()) {
+            None => properties,
+            Some(ttl) => with_ttl(properties, ttl, &mut self.ttl_scratch),
+        };
+        self.published += 1;
+        self.watched.published(change.key, sequence);
+        self.stats.changes_applied += 1;
+        let message = KvMsg { sequence, properties, ..*change };
+        publish(&message, &mut self.stats, out);
+        Ok(())
+    }
+
+    /// What a `ttl` property means: `None` for none, zero and nonsense.
+    fn read_ttl(&mut self, properties: Properties<'_>) -> Option<Duration> {
+        if properties.is_empty() {
+            return None;
+        }
+        if let Some(ms) = properties.parse::<u64>("ttlms") {
+            return (ms > 0).then(|| Duration::from_millis(ms));
+        }
+        let text = properties.get("ttl")?;
+        let seconds = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok());
+        match seconds {
+            Some(0.0) => None,
+            Some(seconds) if seconds > 0.0 => Duration::try_from_secs_f64(seconds).ok(),
+            _ => {
+                self.stats.ttl_malformed += 1;
+                warn_rarely(
+                    self.stats.ttl_malformed,
+                    "ttl ignored",
+                    &format_args!("expected seconds, got \"{}\"", text.escape_ascii()),
+                );
+                None
+            }
+        }
+    }
+
+    /// A change that says it was sent before, by a client whose first sending
+    /// may lie before everything the window of uuids remembers.
+    fn may_be_a_forgotten_repeat(&self, now: Time, change: &KvMsg<'_>) -> bool {
+        change.uuid.is_some()
+            && change.properties.parse::<u64>("retry").is_some_and(|age_ms| {
+                self.recent.may_have_forgotten(now - Duration::from_millis(age_ms))
+            })
+    }
+
+    /// Refuses a change that broke a limit, if its sender can still be made out.
+    fn refuse_malformed(&mut self, message: Message<'_>, out: &mut impl BrokerOutbox) {
+        let (Some(key), Some(uuid)) = (message.get(0), message.get(2)) else { return };
+        if let Ok(uuid) = uuid.try_into() {
+            let uuid = Some(Uuid::from_bytes(uuid));
+            let change = KvMsg { uuid, ..local_change(key, b"") };
+            self.answer(&change, Answer::Refused("malformed"), out);
+        }
+    }
+
+    pub(super) fn expire(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        let mut key = std::mem::take(&mut self.expired_key);
+        for _ in 0..EXPIRY_BATCH {
+            if !self.store.pop_expired(now, &mut key) {
+                break;
+            }
+            let properties = Properties::from_checked(b"why=expired\n");
+            let change = KvMsg { properties, ..local_change(&key, b"") };
+            self.stats.expired += 1;
+            if let Err(reason) = self.apply(now, &change, None, out) {
+                log::error!("a key could not be expired: {reason}");
+            }
+        }
+        self.expired_key = key;
+    }
+}
+
+fn local_change<'a>(key: &'a [u8], body: &'a [u8]) -> KvMsg<'a> {
+    KvMsg { key, sequence: Sequence::ZERO, uuid: None, properties: Properties::EMPTY, body }
+}
+
+/// `properties` with what remains of a time to live: whole seconds, rounded up,
+/// for peers of RFC 12, and milliseconds. At least one of each, since zero
+/// means *for ever*.
+pub(super) fn with_ttl<'a>(
+    properties: Properties<'_>,
+    remaining: Duration,
+    scratch: &'a mut PropertiesBuf,
+) -> Properties<'a> {
+    let ms = remaining.as_nanos().div_ceil(1_000_000).max(1);
+    scratch.clear();
+    scratch.copy_except(properties, &[]);
+    scratch.push("ttl", ms.div_ceil(1000));
+    scratch.push("ttlms", ms);
+    scratch.as_properties()
+}

@@ -1,0 +1,146 @@
+//! Heartbeats: who follows which subtree, and what is told about it when.
+
+use std::time::Duration;
+
+use super::stats::BrokerStats;
+use super::watched::Watch;
+use super::{Broker, BrokerOutbox, publish, warn_rarely};
+use crate::clone::kvmsg::{HUGZ, KvMsg, Uuid, check_key};
+use crate::clone::properties::PropertiesBuf;
+use crate::clone::sequence::Sequence;
+use crate::message::Message;
+use crate::time::Time;
+
+/// Subscribers that come within this time of one another share a heartbeat, so
+/// that a thousand joins do not send a million heartbeats.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(1);
+
+impl Broker {
+    /// Handles a message from the XPUB on P+1: a subscription (first byte 1)
+    /// or its end (0), then the topic. The XPUB must pass on every
+    /// subscription (`XPUB_VERBOSE`) and the last unsubscription of a topic.
+    pub fn handle_subscription(&mut self, now: Time, message: Message<'_>) {
+        let Some((&verb, topic)) = message.get(0).and_then(<[u8]>::split_first) else { return };
+        let Some(prefix) = topic.strip_prefix(HUGZ) else { return };
+        // Its heartbeat must be a message that clients can decode.
+        let sound = prefix.is_empty() || check_key(prefix, &self.config.limits).is_ok();
+        match verb {
+            1 => {
+                let first = !self.watched.any_asked();
+                if !sound || !self.watched.subscribe(prefix, self.sequence, self.published) {
+                    self.stats.watches_refused += 1;
+                    warn_rarely(
+                        self.stats.watches_refused,
+                        "no heartbeat for a subtree",
+                        &"it is no possible key, or the limit of watched subtrees is reached",
+                    );
+                } else if first {
+                    self.answer_at = self.answer_at.max(now);
+                }
+            }
+            0 => self.watched.unsubscribe(prefix),
+            _ => {}
+        }
+    }
+
+    pub(super) fn send_heartbeats(
+        &mut self,
+        now: Time,
+        due: impl Fn(&Watch) -> bool,
+        out: &mut impl BrokerOutbox,
+    ) {
+        self.refresh_capabilities();
+        self.answer_at = now + ANSWER_INTERVAL;
+        let whole = self.whole_tree();
+        let watched = self.watched.due(&due);
+        // The heartbeat of RFC 12 goes out whether or not somebody was seen to subscribe.
+        let has_plain = watched.first().is_some_and(|(prefix, _)| prefix.is_empty());
+        let plain = (!has_plain && due(&whole)).then_some((&b""[..], whole));
+        for (prefix, watch) in plain.into_iter().chain(watched) {
+            let watch = if prefix.is_empty() { whole } else { watch };
+            let beat = Heartbeat { prefix, watch, answer: None };
+            beat.publish(&self.capabilities, &mut self.scratch, &mut self.stats, out);
+        }
+        self.watched.clear_asked();
+    }
+
+    /// Tells the sender of a change what became of it, by a heartbeat to each
+    /// watched subtree that covers the key.
+    pub(super) fn answer(
+        &mut self,
+        change: &KvMsg<'_>,
+        answer: Answer,
+        out: &mut impl BrokerOutbox,
+    ) {
+        let Some(uuid) = change.uuid else { return };
+        self.refresh_capabilities();
+        let whole = self.whole_tree();
+        for (prefix, watch) in self.watched.covering(change.key) {
+            let watch = if prefix.is_empty() { whole } else { watch };
+            let beat = Heartbeat { prefix, watch, answer: Some((uuid, answer)) };
+            beat.publish(&self.capabilities, &mut self.scratch, &mut self.stats, out);
+        }
+    }
+
+    fn whole_tree(&self) -> Watch {
+        Watch::new(self.sequence, self.published)
+    }
+
+    pub(super) fn refresh_capabilities(&mut self) {
+        let (config, to) = (&self.config, &mut self.capabilities);
+        to.clear();
+        to.push("chp", 2);
+        to.push("node", format_args!("{:016x}", config.node));
+        to.push("epoch", self.sequence.epoch());
+        to.push("role", "active");
+        to.push("collector", config.collector.name());
+        to.push("hb", config.heartbeat.as_millis());
+        to.push("maxkey", config.limits.max_key);
+        to.push("maxval", config.limits.max_value);
+        to.push("stable", self.sequence.get());
+    }
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Answer {
+    Applied(Sequence),
+    Refused(&'static str),
+}
+
+struct Heartbeat<'a> {
+    prefix: &'a [u8],
+    watch: Watch,
+    answer: Option<(Uuid, Answer)>,
+}
+
+impl Heartbeat<'_> {
+    fn publish(
+        &self,
+        capabilities: &PropertiesBuf,
+        scratch: &mut PropertiesBuf,
+        stats: &mut BrokerStats,
+        out: &mut impl BrokerOutbox,
+    ) {
+        scratch.clear();
+        scratch.copy_except(capabilities.as_properties(), &[]);
+        scratch.push("published", self.watch.published);
+        match self.answer {
+            Some((_, Answer::Applied(sequence))) => scratch.push("applied", sequence.get()),
+            Some((_, Answer::Refused(reason))) => scratch.push("refused", reason),
+            None => scratch,
+        };
+        let mut key = Vec::with_capacity(HUGZ.len() + self.prefix.len());
+        key.extend_from_slice(HUGZ);
+        key.extend_from_slice(self.prefix);
+        let message = KvMsg {
+            key: &key,
+            sequence: self.watch.sequence,
+            uuid: self.answer.map(|(uuid, _)| uuid),
+            properties: scratch.as_properties(),
+            body: b"",
+        };
+        stats.heartbeats += 1;
+        publish(&message, stats, out);
+    }
+}

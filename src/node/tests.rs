@@ -1,0 +1,139 @@
+//! What the nodes do at the edges of the loop: parts that are removed, taken paths.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::{BrokerNode, BrokerOptions, ClientNode, ClientOptions};
+use crate::clone::Sequence;
+use crate::clone::client::{ClientConfig, Event};
+use crate::reactor::{Context, Flow, Reactor};
+
+struct App {
+    broker: BrokerNode,
+    client: ClientNode<App>,
+    /// What the application's handler returns for `Synced`.
+    answer: fn() -> io::Result<Flow>,
+}
+
+fn on_event(app: &mut App, _: &mut Context<'_, App>, event: Event) -> io::Result<Flow> {
+    match event {
+        Event::Synced { .. } => (app.answer)(),
+        _ => Ok(Flow::Continue),
+    }
+}
+
+/// A broker and a client of it on one loop.
+fn app(name: &str, answer: fn() -> io::Result<Flow>) -> (Reactor<App>, App) {
+    let context = zmq::Context::new();
+    let endpoint = format!("inproc://node-tests-{name}");
+    let mut reactor = Reactor::new().unwrap();
+    let mut options = BrokerOptions::default();
+    options.config.heartbeat = Duration::from_millis(10);
+    let client = ClientOptions::new(ClientConfig::follow([""]));
+    let mut app = App {
+        broker: BrokerNode::bind(&context, &endpoint, options).unwrap(),
+        client: ClientNode::new(&context, &endpoint, client).unwrap(),
+        answer,
+    };
+    BrokerNode::attach(&mut reactor, &mut app, |app| &mut app.broker).unwrap();
+    ClientNode::attach(&mut reactor, &mut app, |app| &mut app.client, on_event).unwrap();
+    (reactor, app)
+}
+
+/// Turns the loop until something is so.
+fn until(reactor: &mut Reactor<App>, app: &mut App, mut is_so: impl FnMut(&mut App) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so(app) {
+        assert!(Instant::now() < deadline, "not within 30 s");
+        reactor.turn(app, Duration::from_millis(100)).unwrap();
+    }
+}
+
+fn fails() -> io::Result<Flow> {
+    Err(io::Error::other("the application cannot go on"))
+}
+
+#[test]
+fn a_client_whose_handler_fails_leaves_the_loop_as_a_whole() {
+    let (mut reactor, mut app) = app("fails", fails);
+    until(&mut reactor, &mut app, |app| !app.client.is_attached());
+    app.broker.detach(&mut reactor);
+    // Nothing is left of either, or this would not return.
+    reactor.run(&mut app).unwrap();
+    assert!(app.client.set(&mut reactor, b"/a", b"1", None).is_err());
+}
+
+#[test]
+fn a_client_stays_if_the_error_hook_says_so() {
+    let (mut reactor, mut app) = app("stays", fails);
+    reactor.on_error(|app: &mut App, _, _| {
+        app.answer = || Ok(Flow::Continue);
+        Flow::Continue
+    });
+    until(&mut reactor, &mut app, |app| app.client.machine().is_current());
+    app.client.set(&mut reactor, b"/a", b"1", None).unwrap();
+    until(&mut reactor, &mut app, |app| app.client.machine().get(b"/a").is_some());
+    assert!(app.client.is_attached());
+    assert_eq!(reactor.stats().errors, 1);
+}
+
+#[test]
+fn a_client_that_asks_to_be_removed_goes_as_a_whole_and_for_good() {
+    let (mut reactor, mut app) = app("removed", || Ok(Flow::Remove));
+    until(&mut reactor, &mut app, |app| !app.client.is_attached());
+    app.broker.detach(&mut reactor);
+    reactor.run(&mut app).unwrap();
+    assert_eq!(reactor.stats().errors, 0);
+    let again = ClientNode::attach(&mut reactor, &mut app, |app| &mut app.client, on_event);
+    assert!(again.unwrap_err().to_string().contains("make a new one"));
+}
+
+#[test]
+fn a_broker_that_lost_a_socket_leaves_the_loop_as_a_whole() {
+    let (mut reactor, mut app) = app("torn", || Ok(Flow::Continue));
+    until(&mut reactor, &mut app, |app| app.client.machine().is_current());
+    app.client.detach(&mut reactor);
+    app.broker.lose_changes(&mut reactor);
+    reactor.run(&mut app).unwrap();
+    assert!(!app.broker.is_attached());
+}
+
+#[test]
+fn the_socket_for_changes_is_opened_again_if_there_was_none_to_be_had() {
+    let (mut reactor, mut app) = app("reopened", || Ok(Flow::Continue));
+    until(&mut reactor, &mut app, |app| app.client.machine().is_current());
+    app.client.lose_changes(&mut reactor);
+    app.client.set(&mut reactor, b"/a", b"1", None).unwrap();
+    until(&mut reactor, &mut app, |app| app.client.machine().get(b"/a").is_some());
+}
+
+#[test]
+fn a_path_at_which_somebody_listens_is_not_taken_over() {
+    let context = zmq::Context::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    let bind = |endpoint: &str| BrokerNode::bind(&context, endpoint, BrokerOptions::default());
+    let endpoint = format!("ipc://{}", path.display());
+    let first = bind(&endpoint).unwrap();
+    let error = bind(&endpoint).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    assert!(error.to_string().contains(&endpoint), "{error}");
+    assert!(error.to_string().contains("choose another path"), "{error}");
+    drop(first);
+    // A file that was left behind by a process that was killed is in nobody's way.
+    drop(std::os::unix::net::UnixListener::bind(&path));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    // Closing a socket of ZeroMQ takes a moment.
+    while let Err(error) = bind(&endpoint) {
+        assert!(Instant::now() < deadline, "{error}");
+    }
+}
+
+#[test]
+fn a_start_that_leaves_no_sequence_is_refused() {
+    let mut options = BrokerOptions::default();
+    options.config.start = Sequence::MAX;
+    let error = BrokerNode::bind(&zmq::Context::new(), "inproc://none", options).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("clock"), "{error}");
+}
