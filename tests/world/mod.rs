@@ -18,7 +18,7 @@ use pollux::reactor::Backend;
 use pollux::{Context, Flow, Reactor};
 
 /// Far longer than anything here takes, on a machine that is busy, too.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The state of one loop.
 #[derive(Default)]
