@@ -52,6 +52,7 @@ mod poll_set;
 mod receive;
 mod runtime_options;
 mod send;
+mod sent;
 mod socket_type;
 
 use std::cell::Cell;
@@ -70,6 +71,7 @@ pub(crate) use frame_list::{FrameList, Slices};
 pub use mio::Interest;
 pub use pair::pair;
 pub use poll_set::{Events, PollList, PollSet};
+pub(crate) use sent::Sent;
 pub use socket_type::SocketType;
 
 use error::Operation;
@@ -100,6 +102,7 @@ pub struct Socket {
     peers: PeerNames,
     /// REQ: a request was cut off before its last frame.
     unfinished: Cell<bool>,
+    sent: Cell<Sent>,
 }
 
 // SAFETY: libzmq lets a socket move to another thread with a full fence between
@@ -161,6 +164,7 @@ impl Socket {
             frames: 1..=usize::MAX,
             peers: PeerNames::default(),
             unfinished: Cell::new(false),
+            sent: Cell::default(),
         };
         if !socket.last_endpoint()?.is_empty() {
             socket.peers.let_in_unnamed();
@@ -322,6 +326,12 @@ impl Socket {
     #[inline]
     pub fn events(&self) -> Result<Events, Errno> {
         self.get_int(options::EVENTS).map(|bits| Events::from_bits(bits as i16))
+    }
+
+    /// What it has sent so far.
+    #[inline]
+    pub(crate) fn sent(&self) -> Sent {
+        self.sent.get()
     }
 
     /// The descriptor that becomes *readable* when [`events`](Socket::events) may
