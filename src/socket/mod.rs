@@ -58,7 +58,6 @@ mod socket_type;
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
@@ -97,8 +96,9 @@ pub struct Socket {
     raw: *mut c_void,
     socket_type: SocketType,
     fd: RawFd,
-    /// How many frames a message may have that is sent.
-    frames: RangeInclusive<usize>,
+    /// How many frames a message may have that is sent: at least, at most
+    /// (`u32::MAX`: any number).
+    frames: (u32, u32),
     peers: PeerNames,
     /// REQ: a request was cut off before its last frame.
     unfinished: Cell<bool>,
@@ -161,7 +161,7 @@ impl Socket {
             raw,
             socket_type,
             fd,
-            frames: 1..=usize::MAX,
+            frames: (1, u32::MAX),
             peers: PeerNames::default(),
             unfinished: Cell::new(false),
             sent: Cell::default(),
@@ -178,11 +178,11 @@ impl Socket {
     fn limit_frames(&mut self, conflate: bool, raw: bool) {
         use SocketType::*;
         self.frames = match self.socket_type {
-            Router if raw => 2..=2,
-            Router => 2..=usize::MAX,
-            Stream => 2..=2,
-            Push | Pull | Pub | Sub | Dealer if conflate => 1..=1,
-            _ => 1..=usize::MAX,
+            Router if raw => (2, 2),
+            Router => (2, u32::MAX),
+            Stream => (2, 2),
+            Push | Pull | Pub | Sub | Dealer if conflate => (1, 1),
+            _ => (1, u32::MAX),
         };
     }
 
