@@ -159,9 +159,9 @@ impl Job {
 
     /// How long the client may keep it standing, for what it has taken so far.
     fn patience(&self, limits: &SnapshotLimits) -> Duration {
-        match limits.pace {
+        match limits.min_rate {
             0 => Duration::MAX,
-            pace => limits.stall + Duration::from_secs_f64(self.bytes as f64 / pace as f64),
+            rate => limits.stall + Duration::from_secs_f64(self.bytes as f64 / rate as f64),
         }
     }
 
