@@ -24,8 +24,12 @@
 //! [`BrokerOutbox::open_sync`]: super::broker::BrokerOutbox::open_sync
 //! [`BrokerOutbox::request_sync`]: super::broker::BrokerOutbox::request_sync
 
+mod lineage;
+
 use std::fmt;
 use std::time::Duration;
+
+pub use self::lineage::{Lineage, Root};
 
 /// A broker's place in its pair, by configuration: it decides ties, and which
 /// epochs the broker may give.
