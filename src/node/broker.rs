@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use self::peer::{PeerPorts, Wanted};
 use super::Endpoints;
+use super::burst::{Burst, Waiting};
 use super::port::Port;
 use crate::clone::SendFailure;
 use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
@@ -15,7 +16,7 @@ use crate::clone::pair::{Role, RoleRefusal};
 use crate::clone::{Collector, Sequence};
 use crate::message::Message;
 use crate::reactor::{Context, Flow, Registry, SocketKey, TimerKey};
-use crate::socket::{Errno, Frame, FrameList, Interest, Slices, Socket, SocketType};
+use crate::socket::{Errno, Interest, Slices, Socket, SocketType};
 use crate::time::Time;
 
 /// What a [`BrokerNode`] is made with, beyond its machine's [`BrokerConfig`].
@@ -84,8 +85,7 @@ pub struct BrokerNode {
     ports: Option<Ports>,
     /// The connections to the peer.
     peer: Option<PeerPorts>,
-    /// The frames of the change at work.
-    frames: FrameList,
+    burst: Burst,
 }
 
 #[derive(Debug)]
@@ -147,8 +147,8 @@ impl BrokerNode {
             }
         };
         let machine = Broker::new(options.config, Time::ZERO);
-        let (sockets, frames) = (Some(sockets), FrameList::default());
-        Ok(BrokerNode { machine, endpoints, sockets, ports: None, peer, frames })
+        let burst = Burst::new(&endpoints.changes);
+        Ok(BrokerNode { machine, endpoints, sockets: Some(sockets), ports: None, peer, burst })
     }
 
     /// Hands the sockets to the loop. `project` leads from the application's
@@ -346,7 +346,9 @@ impl BrokerNode {
                 }
             }
         }
-        self.frames.clear();
+        self.publish_waiting(cx);
+        self.burst.clear();
+        self.set_timer(cx);
         result
     }
 
@@ -354,30 +356,35 @@ impl BrokerNode {
     fn on_change<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<bool> {
         let Some(ports) = self.ports else { return Ok(false) };
         let now = cx.now();
+        let (frames, waiting) = self.burst.split();
         let mut slices = Slices::new();
-        match self.frames.receive(cx.socket(ports.changes)?, &mut slices) {
+        match frames.receive(cx.socket(ports.changes)?, &mut slices) {
             Ok(None) => {}
             Ok(Some(frame)) => slices.push(frame),
             Err(Errno::EAGAIN) => return Ok(false),
             Err(errno) => return Err(errno.into()),
         }
         let change = Message::new(&slices);
-        let wanted = Wanted::default();
-        let mut out = Outbox { registry: cx, ports, change, forward: None, wanted };
+        let at_work = Some(AtWork { change, forward: None, waiting });
+        let mut out = Outbox { registry: cx, ports, at_work, unpublished: 0, wanted: None };
         self.machine.handle_change(now, change, &mut out);
-        let forward = out.forward;
+        let (forward, unpublished) = (out.forward(), out.unpublished);
         drop(slices);
-        if let Some(sequence) = forward {
-            let sent = cx.socket(ports.updates).map_err(io::Error::from).and_then(|updates| {
-                let sequence = Frame::copy_from(&sequence);
-                self.frames.forward(updates, FRAMES, sequence).map_err(io::Error::other)
-            });
-            if let Err(error) = sent {
-                self.machine.handle_unpublished(&error);
-            }
+        for _ in 0..unpublished {
+            self.machine.handle_unpublished(&"the socket for updates is gone");
         }
-        self.set_timer(cx);
+        if forward.is_some_and(|sequence| self.burst.push(sequence)) {
+            self.publish_waiting(cx);
+        }
         Ok(true)
+    }
+
+    /// Publishes the changes that wait for others to be published with them.
+    fn publish_waiting<S>(&mut self, cx: &mut Context<'_, S>) {
+        let BrokerNode { machine, burst, ports, .. } = self;
+        if let Some(updates) = ports.and_then(|ports| cx.socket(ports.updates).ok()) {
+            burst.flush(updates, |error| machine.handle_unpublished(&error));
+        }
     }
 
     fn on_timer<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<Flow> {
@@ -399,13 +406,9 @@ impl BrokerNode {
         act: impl FnOnce(&mut Broker, &mut Outbox<'_, S>) -> R,
     ) -> Option<R> {
         let ports = self.ports?;
-        let (change, wanted) = (Message::new(&[]), Wanted::default());
-        let mut out = Outbox { registry, ports, change, forward: None, wanted };
+        let wanted = self.peer.as_mut().map(|peer| &mut peer.wanted);
+        let mut out = Outbox { registry, ports, at_work: None, unpublished: 0, wanted };
         let result = act(&mut self.machine, &mut out);
-        let wanted = out.wanted;
-        if let Some(peer) = &mut self.peer {
-            peer.wanted.and_then(wanted);
-        }
         self.set_timer(registry);
         Some(result)
     }
@@ -427,20 +430,30 @@ impl BrokerNode {
 }
 
 /// The machine's messages go straight into the sockets, but for a change that is
-/// published as it came: that waits until the machine has done with its frames.
+/// published as it came: that waits until the machine has done with its frames, and
+/// for others to be published with it.
 struct Outbox<'a, S> {
     registry: &'a mut Registry<S>,
     ports: Ports,
-    /// The change at work, or nothing.
+    at_work: Option<AtWork<'a>>,
+    /// Changes that could not be published although they had been taken.
+    unpublished: u64,
+    /// What is to be opened to the peer when the machine has returned.
+    wanted: Option<&'a mut Wanted>,
+}
+
+/// A change while the machine has it.
+struct AtWork<'a> {
     change: Message<'a>,
     /// Its new sequence, if it is to go on in its own frames.
     forward: Option<[u8; 8]>,
-    /// What is to be opened to the peer when the machine has returned.
-    wanted: Wanted,
+    /// Changes before it that are still to be published.
+    waiting: Waiting<'a>,
 }
 
-impl<S> Outbox<'_, S> {
-    /// Whether `frames` are those of the change at work but for the sequence.
+impl AtWork<'_> {
+    /// Whether `frames` are those of the change but for the sequence.
+    #[inline]
     fn is_change(&self, frames: &[&[u8]; FRAMES]) -> bool {
         let &[key, _, uuid, properties, body] = self.change.frames() else { return false };
         std::ptr::eq(body, frames[4])
@@ -448,12 +461,30 @@ impl<S> Outbox<'_, S> {
             && std::ptr::eq(properties, frames[3])
             && uuid == frames[2]
     }
+}
+
+impl<S> Outbox<'_, S> {
+    fn want(&mut self, change: impl FnOnce(&mut Wanted)) {
+        if let Some(wanted) = &mut self.wanted {
+            change(wanted);
+        }
+    }
+
+    /// The sequence under which the change at work is to be published as it came.
+    #[inline]
+    fn forward(&self) -> Option<[u8; 8]> {
+        self.at_work.as_ref()?.forward
+    }
 
     /// Sends what waits, for something else is to be sent after it.
     fn flush(&mut self) -> Result<(), SendFailure> {
-        match (self.forward.take(), self.change.frames()) {
+        let updates =
+            self.registry.socket(self.ports.updates).map_err(|_| SendFailure::Unreachable)?;
+        let Some(at_work) = &mut self.at_work else { return Ok(()) };
+        at_work.waiting.flush(updates, |_| self.unpublished += 1);
+        match (at_work.forward.take(), at_work.change.frames()) {
             (Some(sequence), &[key, _, uuid, properties, body]) => {
-                self.send(&[key, &sequence, uuid, properties, body])
+                Port::send(updates, &[key, &sequence, uuid, properties, body])
             }
             _ => Ok(()),
         }
@@ -474,13 +505,17 @@ impl<S> BrokerOutbox for Outbox<'_, S> {
     }
 
     fn publish(&mut self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
-        self.flush()?;
-        match frames[1].try_into() {
-            Ok(sequence) if self.is_change(frames) => {
-                self.forward = Some(sequence);
+        match (&mut self.at_work, frames[1].try_into()) {
+            (Some(at_work), Ok(sequence))
+                if at_work.forward.is_none() && at_work.is_change(frames) =>
+            {
+                at_work.forward = Some(sequence);
                 Ok(())
             }
-            _ => self.send(frames),
+            _ => {
+                self.flush()?;
+                self.send(frames)
+            }
         }
     }
 
@@ -489,19 +524,20 @@ impl<S> BrokerOutbox for Outbox<'_, S> {
     }
 
     fn open_follow(&mut self) {
-        self.wanted.follow = Some(true);
+        self.want(|wanted| wanted.follow = Some(true));
     }
 
     fn close_follow(&mut self) {
-        self.wanted.follow = Some(false);
+        self.want(|wanted| wanted.follow = Some(false));
     }
 
     fn open_sync(&mut self) {
-        (self.wanted.sync, self.wanted.request) = (true, None);
+        self.want(|wanted| (wanted.sync, wanted.request) = (true, None));
     }
 
     fn request_sync(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
-        self.wanted.request = Some(frames.iter().map(|frame| frame.to_vec()).collect());
+        let request = frames.iter().map(|frame| frame.to_vec()).collect();
+        self.want(|wanted| wanted.request = Some(request));
         Ok(())
     }
 }

@@ -29,6 +29,7 @@ impl Broker {
         if self.role != Role::Active {
             return self.keep_change(now, message);
         }
+        self.snapshots.make_way(now);
         let change = match KvMsg::decode(message, &self.config.limits) {
             Ok(change) => change,
             Err(error) => {

@@ -45,15 +45,6 @@ impl Wanted {
     pub(super) fn is_nothing(&self) -> bool {
         self.follow.is_none() && !self.sync && self.request.is_none()
     }
-
-    /// What is wanted later counts.
-    pub(super) fn and_then(&mut self, later: Wanted) {
-        self.follow = later.follow.or(self.follow);
-        if later.sync {
-            (self.sync, self.request) = (true, None);
-        }
-        self.request = later.request.or(self.request.take());
-    }
 }
 
 impl fmt::Debug for PeerPorts {
