@@ -43,7 +43,11 @@ impl Recent {
     }
 
     /// Takes records that another window has written; `None` if they are none.
-    pub(in crate::clone::broker) fn read_records(&mut self, now: Time, records: &[u8]) -> Option<()> {
+    pub(in crate::clone::broker) fn read_records(
+        &mut self,
+        now: Time,
+        records: &[u8],
+    ) -> Option<()> {
         if !records.len().is_multiple_of(RECORD) {
             return None;
         }

@@ -203,8 +203,7 @@ impl Job {
         let since = if self.is_delta() { self.from } else { Sequence::ZERO };
         let number = self.uuid.unwrap_or_else(|| slice.recent.number_after(since));
         let mut body = Vec::new();
-        let next =
-            slice.recent.write_records(number, UUIDS_AT_ONCE, until, slice.now, &mut body);
+        let next = slice.recent.write_records(number, UUIDS_AT_ONCE, until, slice.now, &mut body);
         if body.is_empty() {
             return Ok(true);
         }
