@@ -321,9 +321,7 @@ fn replica_properties(sequence: Sequence, slice: &mut Slice<'_>) {
     lineage.extend(sequence);
     let to = &mut *slice.scratch;
     to.push("floor", slice.store.history_floor());
-    if let Some(age) = slice.recent.forgotten_for(slice.now) {
-        to.push("forgotten", age.as_millis());
-    }
+    to.push("forgotten", slice.recent.forgotten_until());
     to.push("root", lineage.root());
     to.push("lineage", lineage.spans());
 }
