@@ -42,7 +42,7 @@ impl Broker {
             self.stats.changes_repeated += 1;
             return self.answer(&change, Answer::Applied(known), out);
         }
-        if self.may_be_a_forgotten_repeat(now, &change) {
+        if self.may_be_a_forgotten_repeat(&change) {
             self.stats.changes_forgotten += 1;
             return self.answer(&change, Answer::Refused("forgotten"), out);
         }
@@ -171,13 +171,15 @@ impl Broker {
         }
     }
 
-    /// A change that says it was sent before, by a client whose first sending
-    /// may lie before everything the window of uuids remembers.
-    fn may_be_a_forgotten_repeat(&self, now: Time, change: &KvMsg<'_>) -> bool {
+    /// A change that says it was sent before, first when its client knew of
+    /// nothing beyond a sequence that the window of uuids does not reach back to.
+    /// Sequences and not times, since a message may be on the way for any time.
+    fn may_be_a_forgotten_repeat(&self, change: &KvMsg<'_>) -> bool {
         change.uuid.is_some()
-            && change.properties.parse::<u64>("retry").is_some_and(|age_ms| {
-                self.recent.may_have_forgotten(now - Duration::from_millis(age_ms))
-            })
+            && change
+                .properties
+                .parse("retry")
+                .is_some_and(|known| self.recent.may_have_forgotten(known))
     }
 
     /// Refuses a change that broke a limit, if its sender can still be made out.

@@ -203,6 +203,9 @@ impl Client {
     /// Sends one change; gives whether the port took it.
     fn transmit(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) -> bool {
         let is_extended = self.is_extended();
+        if self.pending.get(slot).sends == 0 {
+            self.pending.get_mut(slot).known = self.heard_of;
+        }
         let change = self.pending.get(slot);
         self.properties.clear();
         match change.ttl {
@@ -218,7 +221,7 @@ impl Client {
         }
         if is_extended && change.sends > 0 {
             // A broker that may have forgotten a change so old refuses it.
-            self.properties.push("retry", now.since(change.first_sent).as_millis());
+            self.properties.push("retry", change.known);
         }
         let kvmsg = KvMsg {
             key: &change.key,
