@@ -119,20 +119,19 @@ impl Client {
             return;
         };
         let subtree = &mut self.subtrees[index];
-        let is_whole = subtree.is_whole();
+        // Who follows everything sees every sequence.
+        let missed = match last.filter(|_| subtree.is_whole()) {
+            Some(last) => (sequence.get() - 1).saturating_sub(last.get()),
+            None => 0,
+        };
         if let Some(baseline) = &mut subtree.watch.baseline {
-            baseline.received += 1;
+            // What is missed is known by now: the next heartbeat need not tell it again.
+            baseline.received += 1 + missed;
             baseline.newest = sequence;
-            // Who follows everything sees every sequence.
-            if let Some(last) = last
-                && is_whole
-                && sequence > last.next()
-            {
-                let missed = sequence.get() - last.get() - 1;
-                // Known by now: the next heartbeat need not tell it again.
-                baseline.received += missed;
-                self.gap(now, index, Sequence::from_u64(sequence.get() - 1), Some(missed), out);
-            }
+        }
+        let newest = Sequence::from_u64(sequence.get() - 1);
+        if missed > 0 && newest > subtree.snapshot_end {
+            self.gap(now, index, newest, Some(missed), out);
         }
         self.stage(now, index, kvmsg, out);
         if self.subtrees[index].is_current() {
