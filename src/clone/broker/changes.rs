@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::heartbeats::Answer;
 use super::{Broker, BrokerOutbox, publish, warn_rarely};
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{KvMsg, Uuid, check_key, is_reserved};
 use crate::clone::properties::{Properties, PropertiesBuf};
 use crate::clone::sequence::Sequence;
@@ -38,7 +39,9 @@ impl Broker {
             warn_rarely(self.stats.changes_reserved, "change dropped", &"the key is reserved");
             return self.answer(&change, Answer::Refused("reserved-key"), out);
         }
-        if let Some(known) = change.uuid.and_then(|uuid| self.recent.get(&uuid)) {
+        if let Some(known) = change.uuid.and_then(|uuid| self.recent.get(&uuid))
+            && !Fault::SkipDeduplication.is_planted()
+        {
             self.stats.changes_repeated += 1;
             return self.answer(&change, Answer::Applied(known), out);
         }
@@ -123,7 +126,10 @@ impl Broker {
                 uuid: change.uuid,
                 properties,
                 value: change.body,
-                deadline: ttl.map(|ttl| now + ttl),
+                deadline: ttl.map(|ttl| match Fault::ExpireEarly.is_planted() {
+                    true => now + ttl / 2,
+                    false => now + ttl,
+                }),
             });
             if let Err(full) = stored {
                 self.stats.changes_store_full += 1;
@@ -176,6 +182,7 @@ impl Broker {
     /// Sequences and not times, since a message may be on the way for any time.
     fn may_be_a_forgotten_repeat(&self, change: &KvMsg<'_>) -> bool {
         change.uuid.is_some()
+            && !Fault::TrustTheWindow.is_planted()
             && change
                 .properties
                 .parse("retry")

@@ -8,6 +8,7 @@ use super::staging::Learned;
 use super::stats::ClientStats;
 use super::subtree::{Baseline, SubtreeState, Verified};
 use super::{Client, ttl};
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{DecodeError, FRAMES, HUGZ, KvMsg, Limits, Uuid, is_reserved};
 use crate::clone::properties::Properties;
 use crate::clone::sequence::Sequence;
@@ -146,7 +147,9 @@ impl Client {
         };
         // A change of before that comes late: its key may be deleted by now, and
         // the delta has no reason to say so.
-        if attempt.since.is_some_and(|since| kvmsg.sequence <= since) {
+        if attempt.since.is_some_and(|since| kvmsg.sequence <= since)
+            || Fault::ForgetWhatIsStaged.is_planted()
+        {
             return;
         }
         attempt.staging.offer(&Learned {
@@ -162,7 +165,7 @@ impl Client {
 
     fn apply(&mut self, now: Time, index: usize, kvmsg: &KvMsg<'_>, out: &mut impl ClientOutbox) {
         let subtree = &mut self.subtrees[index];
-        if kvmsg.sequence <= subtree.sequence {
+        if kvmsg.sequence <= subtree.sequence && !Fault::ApplyOlder.is_planted() {
             self.stats.repeated += 1;
             return;
         }
@@ -284,7 +287,8 @@ impl Client {
         };
         let newest = before.newest.max(sequence);
         let goes_on = sequence >= before.sequence && counted.is_some();
-        if goes_on && sequence <= before.newest && counted == Some(before.received) {
+        let is_whole = goes_on && sequence <= before.newest && counted == Some(before.received);
+        if is_whole || Fault::SkipGapCheck.is_planted() {
             self.stats.verified += 1;
             if subtree.state == SubtreeState::Current {
                 let sequence = sequence.max(info.stable);
