@@ -283,6 +283,51 @@ impl Store {
         true
     }
 
+    /// Remembers a deletion of a key that is not here: of one who follows another
+    /// store and takes its deletions over.
+    pub fn bury(
+        &mut self,
+        key: &[u8],
+        sequence: Sequence,
+        uuid: Option<Uuid>,
+        properties: Properties<'_>,
+    ) {
+        debug_assert!(sequence > self.sequence, "sequences rise");
+        if self.delete(key, sequence, uuid, properties) {
+            return;
+        }
+        let hash = self.lookup.hash(key);
+        let slot = match self.find(hash, key) {
+            Some(slot) => {
+                self.take_out(slot);
+                slot
+            }
+            None => {
+                let slot = self.slots.insert(Node::new(Kind::Dead));
+                self.lookup.insert(hash, slot);
+                slot
+            }
+        };
+        let node = &mut self.slots[slot];
+        node.sequence = sequence;
+        node.write(key, uuid, properties, &[]);
+        self.dead.add(node.size());
+        self.slots.link_before(slot, DEAD);
+        self.sequence = sequence;
+        self.forget();
+    }
+
+    /// When a key was changed last, be it by its deletion, as far as that is
+    /// remembered.
+    pub fn changed(&self, key: &[u8]) -> Option<Sequence> {
+        self.find(self.lookup.hash(key), key).map(|slot| self.slots[slot].sequence)
+    }
+
+    /// Deletions up to `floor` may be unknown here.
+    pub fn raise_floor(&mut self, floor: Sequence) {
+        self.floor = self.floor.max(floor);
+    }
+
     /// Notes a change that changed nothing here, such as the deletion of a key
     /// that is not there: its number counts as included from now on.
     pub fn advance(&mut self, sequence: Sequence) {

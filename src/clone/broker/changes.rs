@@ -6,6 +6,7 @@ use super::heartbeats::Answer;
 use super::{Broker, BrokerOutbox, publish, warn_rarely};
 use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{KvMsg, Uuid, check_key, is_reserved};
+use crate::clone::pair::Role;
 use crate::clone::properties::{Properties, PropertiesBuf};
 use crate::clone::sequence::Sequence;
 use crate::clone::store::Change;
@@ -14,7 +15,7 @@ use crate::time::Time;
 
 /// Properties that are between a client and the broker; what remains of a time
 /// to live is told anew in each message.
-const HOP_BY_HOP: [&str; 3] = ["ttl", "ttlms", "retry"];
+pub(super) const HOP_BY_HOP: [&str; 3] = ["ttl", "ttlms", "retry"];
 
 /// What the lines `ttl=` and `ttlms=` can add to the properties of an entry, which
 /// must stay within the limit that clients keep.
@@ -26,6 +27,10 @@ const EXPIRY_BATCH: usize = 256;
 impl Broker {
     /// Handles a message from P+2: a `KVSET`.
     pub fn handle_change(&mut self, now: Time, message: Message<'_>, out: &mut impl BrokerOutbox) {
+        if self.role != Role::Active {
+            return self.keep_change(now, message);
+        }
+        self.snapshots.make_way(now);
         let change = match KvMsg::decode(message, &self.config.limits) {
             Ok(change) => change,
             Err(error) => {
@@ -75,6 +80,9 @@ impl Broker {
         ttl: Option<Duration>,
         out: &mut impl BrokerOutbox,
     ) -> Result<Sequence, String> {
+        if self.role != Role::Active {
+            return Err(format!("the broker is {}, not active", self.role));
+        }
         let limits = &self.config.limits;
         check_key(key, limits).map_err(|error| error.to_string())?;
         if value.is_empty() || value.len() > limits.max_value {
@@ -92,11 +100,13 @@ impl Broker {
     /// Deletes a key from within the process. False: it was not there.
     pub fn delete(&mut self, now: Time, key: &[u8], out: &mut impl BrokerOutbox) -> bool {
         // A deletion of a key that is there reaches no limit but the last sequence.
-        self.get(key).is_some() && self.apply(now, &local_change(key, b""), None, out).is_ok()
+        self.role == Role::Active
+            && self.get(key).is_some()
+            && self.apply(now, &local_change(key, b""), None, out).is_ok()
     }
 
     /// Gives a change its sequence, stores and publishes it.
-    fn apply(
+    pub(super) fn apply(
         &mut self,
         now: Time,
         change: &KvMsg<'_>,
@@ -153,7 +163,7 @@ impl Broker {
     }
 
     /// What a `ttl` property means: `None` for none, zero and nonsense.
-    fn read_ttl(&mut self, properties: Properties<'_>) -> Option<Duration> {
+    pub(super) fn read_ttl(&mut self, properties: Properties<'_>) -> Option<Duration> {
         if properties.is_empty() {
             return None;
         }
@@ -200,6 +210,9 @@ impl Broker {
     }
 
     pub(super) fn expire(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        if now < self.expire_from {
+            return;
+        }
         let mut key = std::mem::take(&mut self.expired_key);
         for _ in 0..EXPIRY_BATCH {
             if !self.store.pop_expired(now, &mut key) {
