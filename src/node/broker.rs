@@ -135,7 +135,8 @@ impl BrokerNode {
             (Some(peer), Some(_)) => Some(PeerPorts::new(context, peer, &options)?),
             (None, None) => None,
             _ => {
-                let problem = "a pair: expected both `peer`, the other's endpoint, and `config.pair`";
+                let problem =
+                    "a pair: expected both `peer`, the other's endpoint, and `config.pair`";
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
             }
         };

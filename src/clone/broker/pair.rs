@@ -147,12 +147,7 @@ impl Pair {
     }
 
     /// What heartbeats say on top of those of a lone broker.
-    pub(super) fn announce(
-        &self,
-        sequence: Sequence,
-        lineage: &Lineage,
-        to: &mut PropertiesBuf,
-    ) {
+    pub(super) fn announce(&self, sequence: Sequence, lineage: &Lineage, to: &mut PropertiesBuf) {
         to.push("stable", self.safe.stable(sequence));
         to.push("standby", self.safe.standby().name());
         to.push("policy", self.config.policy.name());

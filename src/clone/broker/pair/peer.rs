@@ -61,10 +61,19 @@ pub(super) enum Disbelief {
     OtherPair,
     /// It is ourselves.
     Ourselves,
-    FarFuture { epoch: u32, known: u32 },
+    FarFuture {
+        epoch: u32,
+        known: u32,
+    },
     /// It claims to have what we never gave.
-    NeverSent { position: Sequence, sequence: Sequence },
-    WentBack { position: Sequence, before: Sequence },
+    NeverSent {
+        position: Sequence,
+        sequence: Sequence,
+    },
+    WentBack {
+        position: Sequence,
+        before: Sequence,
+    },
 }
 
 impl fmt::Display for Disbelief {
@@ -111,9 +120,7 @@ impl PeerStatus {
         };
         let lineage = match (text("root"), text("lineage")) {
             (None, None) => None,
-            (Some(root), Some(spans)) => {
-                Some(Lineage::parse(root, spans).ok_or(must("lineage"))?)
-            }
+            (Some(root), Some(spans)) => Some(Lineage::parse(root, spans).ok_or(must("lineage"))?),
             _ => return Err(must("lineage")),
         };
         let position = kvmsg.sequence;
@@ -162,8 +169,8 @@ impl PeerStatus {
             return Err(Disbelief::NeverSent { position: self.position, sequence });
         }
         let Some(before) = before.filter(|before| before.node == self.node) else { return Ok(()) };
-        let same_history = self.lineage.as_ref().map(Lineage::root)
-            == before.lineage.as_ref().map(Lineage::root);
+        let same_history =
+            self.lineage.as_ref().map(Lineage::root) == before.lineage.as_ref().map(Lineage::root);
         // Who yields to another may lose numbers; who stays what it was may not.
         let stays = self.role == before.role && self.of == before.of && same_history;
         if stays && self.position < before.position {

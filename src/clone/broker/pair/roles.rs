@@ -212,11 +212,7 @@ impl Broker {
     ///
     /// # Errors
     /// It is not one of a pair, or has no state while the peer has.
-    pub fn promote(
-        &mut self,
-        now: Time,
-        out: &mut impl BrokerOutbox,
-    ) -> Result<Role, RoleRefusal> {
+    pub fn promote(&mut self, now: Time, out: &mut impl BrokerOutbox) -> Result<Role, RoleRefusal> {
         let Some(pair) = self.pair.as_deref_mut() else { return Err(RoleRefusal::NoPair) };
         if self.role == Role::Active {
             return Ok(self.role);

@@ -116,7 +116,8 @@ impl Broker {
         let role = self.role;
         let Some(pair) = self.pair.as_deref_mut() else { return };
         let Some(tail) = &mut pair.tail else { return };
-        if role != Role::Passive || pair.peer.as_ref().is_none_or(|peer| peer.role != Role::Active) {
+        if role != Role::Passive || pair.peer.as_ref().is_none_or(|peer| peer.role != Role::Active)
+        {
             tail.is_blocked = true;
             tail.resend_at = now + RESEND_AFTER;
             return;
@@ -183,18 +184,16 @@ impl Broker {
     }
 
     /// The loser hands over what only it had.
-    pub(super) fn handle_resubmit(
-        &mut self,
-        id: &[u8],
-        request: Message<'_>,
-    ) {
+    pub(super) fn handle_resubmit(&mut self, id: &[u8], request: Message<'_>) {
         let role = self.role;
         let Some(pair) = self.pair.as_deref_mut() else { return };
-        let is_peer = pair.peer.as_ref().is_some_and(|peer| {
-            peer.role == Role::Passive && pair.listeners.is(id, peer.node)
-        });
+        let is_peer = pair
+            .peer
+            .as_ref()
+            .is_some_and(|peer| peer.role == Role::Passive && pair.listeners.is(id, peer.node));
         if role != Role::Active || !is_peer {
-            return pair.refuse(&"RESUBMIT from who is not the passive peer, or to who is not active");
+            return pair
+                .refuse(&"RESUBMIT from who is not the passive peer, or to who is not active");
         }
         let base = request.get(1).and_then(|properties| {
             Properties::check(properties, &self.config.limits).ok()?.parse::<Sequence>("base")
@@ -203,8 +202,10 @@ impl Broker {
         let (Some(base), Ok(change)) = (base, change) else {
             return pair.refuse(&"an unreadable RESUBMIT");
         };
-        if check_key(change.key, &self.config.limits).is_err() || pair.resubmits.len() > 2 * WINDOW {
-            return pair.refuse(&"a RESUBMIT of no possible key, or more than there may be at a time");
+        if check_key(change.key, &self.config.limits).is_err() || pair.resubmits.len() > 2 * WINDOW
+        {
+            return pair
+                .refuse(&"a RESUBMIT of no possible key, or more than there may be at a time");
         }
         // There is no clock in a request: the change is applied when there is.
         pair.resubmits.push_back((id.into(), base, Owned::new(&change)));

@@ -93,9 +93,7 @@ impl View<'_> {
             std::cmp::Ordering::Less if their_epoch > our_epoch => Verdict::LiftEpoch,
             std::cmp::Ordering::Less => Verdict::Stay,
             // Equal epochs only if both sit in the same place.
-            std::cmp::Ordering::Equal
-                if (our_epoch, peer.node) < (their_epoch, self.node) =>
-            {
+            std::cmp::Ordering::Equal if (our_epoch, peer.node) < (their_epoch, self.node) => {
                 Verdict::StepDown
             }
             std::cmp::Ordering::Equal => Verdict::Stay,

@@ -43,7 +43,11 @@ impl Recent {
     }
 
     /// Takes records that another window has written; `None` if they are none.
-    pub(in crate::clone::broker) fn read_records(&mut self, now: Time, records: &[u8]) -> Option<()> {
+    pub(in crate::clone::broker) fn read_records(
+        &mut self,
+        now: Time,
+        records: &[u8],
+    ) -> Option<()> {
         if !records.len().is_multiple_of(RECORD) {
             return None;
         }
@@ -61,14 +65,14 @@ impl Recent {
         Some(())
     }
 
-    /// How long ago the youngest was applied of those that had to leave.
-    pub(in crate::clone::broker) fn forgotten_for(&self, now: Time) -> Option<Duration> {
-        self.forgotten_until.map(|until| now.since(until))
+    /// The sequence of the youngest of those that had to leave; zero if none had.
+    pub(in crate::clone::broker) fn forgotten_until(&self) -> Sequence {
+        self.forgotten_until
     }
 
     /// What was applied up to `until` may be unknown here.
-    pub(in crate::clone::broker) fn forget_until(&mut self, until: Time) {
-        self.forgotten_until = self.forgotten_until.max(Some(until));
+    pub(in crate::clone::broker) fn forget_until(&mut self, until: Sequence) {
+        self.forgotten_until = self.forgotten_until.max(until);
     }
 
     /// The uuids applied after `since`, oldest first.

@@ -165,7 +165,7 @@ impl Job {
 
     /// How long the client may keep it standing, for what it has taken so far.
     fn patience(&self, limits: &SnapshotLimits) -> Duration {
-        match limits.pace {
+        match limits.least_pace {
             0 => Duration::MAX,
             pace => limits.stall + Duration::from_secs_f64(self.bytes as f64 / pace as f64),
         }
@@ -228,8 +228,7 @@ impl Job {
         let since = if self.is_delta() { self.from } else { Sequence::ZERO };
         let number = self.uuid.unwrap_or_else(|| slice.recent.number_after(since));
         let mut body = Vec::new();
-        let next =
-            slice.recent.write_records(number, UUIDS_AT_ONCE, until, slice.now, &mut body);
+        let next = slice.recent.write_records(number, UUIDS_AT_ONCE, until, slice.now, &mut body);
         if body.is_empty() {
             return Ok(true);
         }
@@ -322,8 +321,9 @@ fn replica_properties(sequence: Sequence, slice: &mut Slice<'_>) {
     lineage.extend(sequence);
     let to = &mut *slice.scratch;
     to.push("floor", slice.store.history_floor());
-    if let Some(age) = slice.recent.forgotten_for(slice.now) {
-        to.push("forgotten", age.as_millis());
+    let forgotten = slice.recent.forgotten_until();
+    if forgotten > Sequence::ZERO {
+        to.push("forgotten", forgotten);
     }
     to.push("root", lineage.root());
     to.push("lineage", lineage.spans());

@@ -157,8 +157,7 @@ impl World {
         // A millisecond of the wall clock for each of ours.
         let minutes = 1000 + self.now.as_nanos() / 60_000_000_000;
         let ms = self.now.as_nanos() / 1_000_000 % 60_000;
-        let mut config =
-            BrokerConfig::new(node, Sequence::new(minutes as u32, ms << 24));
+        let mut config = BrokerConfig::new(node, Sequence::new(minutes as u32, ms << 24));
         config.heartbeat = HEARTBEAT;
         let mut pair = PairConfig::new(pair_id("test"), side.seat);
         (self.configure)(&mut config, &mut pair);
@@ -350,9 +349,8 @@ impl World {
 
     /// What was published for everybody, by kind: changes only.
     pub(super) fn changes(&self, at: usize) -> usize {
-        let is_change = |frames: &&Frames| {
-            !frames[0].starts_with(b"HUGZ") && frames[0] != b"STATUS?"
-        };
+        let is_change =
+            |frames: &&Frames| !frames[0].starts_with(b"HUGZ") && frames[0] != b"STATUS?";
         self.sides[at].net.published.iter().filter(is_change).count()
     }
 }
