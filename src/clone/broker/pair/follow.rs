@@ -457,7 +457,7 @@ impl Broker {
         if let Err(why) = result {
             return self.fail_sync(now, why);
         }
-        self.finish_window(now, end);
+        self.finish_window(end);
         if let Some(pair) = self.pair.as_deref_mut() {
             pair.has_state = true;
             if let Some(follow) = &mut pair.follow {
@@ -530,9 +530,9 @@ impl Broker {
     }
 
     /// What the active has forgotten is unknown here, too.
-    fn finish_window(&mut self, now: Time, end: &KvMsg<'_>) {
-        if let Some(age) = end.properties.parse("forgotten").map(Duration::from_millis) {
-            self.recent.forget_until(now - age);
+    fn finish_window(&mut self, end: &KvMsg<'_>) {
+        if let Some(until) = end.properties.parse("forgotten") {
+            self.recent.forget_until(until);
         }
     }
 }

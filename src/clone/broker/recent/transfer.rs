@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Applied, Recent};
+use super::Recent;
 use crate::clone::kvmsg::Uuid;
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
@@ -65,23 +65,14 @@ impl Recent {
         Some(())
     }
 
-    /// How long ago the youngest was applied of those that had to leave.
-    pub(in crate::clone::broker) fn forgotten_for(&self, now: Time) -> Option<Duration> {
-        self.forgotten_until.map(|until| now.since(until))
+    /// The sequence of the youngest of those that had to leave; zero if none had.
+    pub(in crate::clone::broker) fn forgotten_until(&self) -> Sequence {
+        self.forgotten_until
     }
 
     /// What was applied up to `until` may be unknown here.
-    pub(in crate::clone::broker) fn forget_until(&mut self, until: Time) {
-        self.forgotten_until = self.forgotten_until.max(Some(until));
-    }
-
-    /// The uuids applied after `since`, oldest first.
-    pub(in crate::clone::broker) fn uuids_after(
-        &self,
-        since: Sequence,
-    ) -> impl Iterator<Item = Uuid> {
-        let index = self.ring.partition_point(|entry| entry.sequence <= since);
-        self.ring.range(index..).map(|Applied { uuid, .. }| *uuid)
+    pub(in crate::clone::broker) fn forget_until(&mut self, until: Sequence) {
+        self.forgotten_until = self.forgotten_until.max(until);
     }
 }
 
@@ -111,7 +102,6 @@ mod tests {
         assert_eq!(there.get(&Uuid::from_bytes([5; 16])), Some(Sequence::new(1, 5)));
         assert_eq!(there.ring[0].at, at(1005), "as old as they were");
         assert_eq!(there.read_records(at(1020), &[0; 27]), None);
-        assert_eq!(here.uuids_after(Sequence::new(1, 8)).count(), 2);
     }
 
     #[test]

@@ -321,8 +321,9 @@ fn replica_properties(sequence: Sequence, slice: &mut Slice<'_>) {
     lineage.extend(sequence);
     let to = &mut *slice.scratch;
     to.push("floor", slice.store.history_floor());
-    if let Some(age) = slice.recent.forgotten_for(slice.now) {
-        to.push("forgotten", age.as_millis());
+    let forgotten = slice.recent.forgotten_until();
+    if forgotten > Sequence::ZERO {
+        to.push("forgotten", forgotten);
     }
     to.push("root", lineage.root());
     to.push("lineage", lineage.spans());
