@@ -167,6 +167,7 @@ impl<S> Registry<S> {
         self.clock.in_turn = false;
         self.stats.turns += 1;
         self.stats.events += handled;
+        self.count_sent();
         let end = (handled > 0).then(|| self.clock.read());
         if let Some(end) = end {
             let turn_ns = end.since(self.clock.now).as_nanos() as u64;

@@ -72,6 +72,29 @@ pub enum Event {
         /// Under this sequence.
         sequence: Sequence,
     },
+    /// The change, which was applied, survives the loss of the broker that applied it: it
+    /// or a later one of the same key by this client, which took its place. Told if changes
+    /// are kept [until they are safe](super::ClientConfig::until_safe), once for each that
+    /// was applied, unless `NotSafe` is.
+    Safe {
+        /// Which change.
+        uuid: Uuid,
+        /// Under this sequence, which after a failover is another than `Applied` told.
+        sequence: Sequence,
+    },
+    /// The change was applied, but it could not be learned that it is safe: no standby
+    /// confirmed it within [`keep_for`](super::ClientConfig::keep_for), or the broker was
+    /// lost, and the next one did not say whether it has it. It is not sent again.
+    NotSafe {
+        /// Which change.
+        uuid: Uuid,
+    },
+    /// The client turned to another server, since the one before was silent or serves no
+    /// more, and asks there.
+    Turned {
+        /// Which one, by its number from 0.
+        server: usize,
+    },
     /// The broker refused the change: it has no effect.
     Refused {
         /// Which change.
@@ -125,6 +148,9 @@ impl fmt::Debug for Event {
             Event::Deleted { .. } => ("Deleted", None),
             Event::Lost => ("Lost", None),
             Event::Applied { .. } => ("Applied", None),
+            Event::Safe { .. } => ("Safe", None),
+            Event::NotSafe { .. } => ("NotSafe", None),
+            Event::Turned { .. } => ("Turned", None),
             Event::Refused { .. } => ("Refused", None),
             Event::Superseded { .. } => ("Superseded", None),
             Event::TimedOut { .. } => ("TimedOut", None),
@@ -144,7 +170,11 @@ impl fmt::Debug for Event {
                 f.field("key", &Text(key)).field("value", &Text(value)).field("sequence", sequence)
             }
             Event::Deleted { key, why } => f.field("key", &Text(key)).field("why", why),
-            Event::Applied { uuid, sequence } => f.field("uuid", uuid).field("sequence", sequence),
+            Event::Applied { uuid, sequence } | Event::Safe { uuid, sequence } => {
+                f.field("uuid", uuid).field("sequence", sequence)
+            }
+            Event::NotSafe { uuid } => f.field("uuid", uuid),
+            Event::Turned { server } => f.field("server", server),
             Event::Refused { uuid, reason } => f.field("uuid", uuid).field("reason", reason),
             Event::Superseded { uuid, by } => f.field("uuid", uuid).field("by", by),
             Event::TimedOut { uuid, sent } => f.field("uuid", uuid).field("sent", sent),
