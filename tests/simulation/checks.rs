@@ -138,7 +138,9 @@ impl Told {
         let goes_on = sequence > *newest
             || self.let_wait
             || self.is_incomplete
-            || truth.is_given_up(*newest, sequence);
+            || truth.is_given_up(*newest, sequence)
+            // A deletion was given up with the history it was in.
+            || sequence == *newest && truth.is_forked() && !self.map.contains_key(key);
         assert!(goes_on, "monotonic: {text} went back from {newest} to {sequence}");
         *newest = sequence;
         let version = truth.reign_of(sequence).and_then(|reign| reign.at(key, sequence));

@@ -179,12 +179,14 @@ impl Truth {
             Some((parent, fork)) => self.reigns[&parent].state_at(fork),
             None => BTreeMap::new(),
         };
-        if let Some((_, before)) = self.reigns.last_key_value() {
+        // Of two that do not hear one another either may be ahead in epochs, but none
+        // goes on where another was, or lower than it was itself before it was killed.
+        for before in self.reigns.values() {
+            let is_apart = start >= before.last || start < before.start && host != before.host;
             assert!(
-                start >= before.last,
-                "one history: host {host} begins at {start}, but {} was given by host {}",
-                before.last,
-                before.host
+                is_apart,
+                "one history: host {host} begins at {start}, host {} gave {} to {}",
+                before.host, before.start, before.last
             );
         }
         let reign = Reign {
@@ -290,6 +292,11 @@ impl Truth {
             let (before, until) = reign.parent?;
             (parent, fork) = (before, until.min(fork));
         }
+    }
+
+    /// Whether there was more than one history at any time.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.reigns.values().any(|reign| reign.parent.is_some())
     }
 
     /// Whether a sequence was given in the history that led to a reign.
