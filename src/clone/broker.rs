@@ -5,6 +5,7 @@ mod config;
 mod heartbeats;
 mod pair;
 mod recent;
+mod refused;
 mod requests;
 mod snapshots;
 mod stats;
@@ -21,6 +22,7 @@ pub use stats::BrokerStats;
 use self::pair::Pair;
 pub use self::pair::PairStats;
 use self::recent::Recent;
+use self::refused::Refused;
 use self::snapshots::Snapshots;
 use self::watched::Watched;
 use super::SendFailure;
@@ -102,6 +104,7 @@ pub struct Broker {
     /// Changes published since the start.
     published: u64,
     recent: Recent,
+    refused: Refused,
     watched: Watched,
     snapshots: Snapshots,
     stats: BrokerStats,
@@ -142,6 +145,7 @@ impl Broker {
             sequence: start,
             published: 0,
             recent: Recent::new(config.recent_count, config.recent_age),
+            refused: Refused::new(config.recent_age),
             watched: Watched::new(config.max_watched),
             snapshots: Snapshots::new(config.snapshots),
             stats: BrokerStats::default(),

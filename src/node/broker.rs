@@ -178,11 +178,11 @@ impl BrokerNode {
         registry: &mut Registry<S>,
         state: &mut S,
         project: F,
-        on_role: H,
+        mut on_role: H,
     ) -> io::Result<()>
     where
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
-        H: Fn(&mut S, &mut Context<'_, S>, (Role, u32)) -> io::Result<Flow> + Copy + 'static,
+        H: FnMut(&mut S, &mut Context<'_, S>, (Role, u32)) -> io::Result<Flow> + 'static,
     {
         let now = registry.now();
         let sockets = project(state).sockets.take().ok_or_else(|| {

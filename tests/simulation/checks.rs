@@ -90,11 +90,7 @@ impl Told {
             }
             Event::Refused { uuid, reason } => {
                 let since = truth.latest().map_or(0, |reign| reign.start);
-                let fate = match truth.refusals_hold {
-                    true => Fate::NoEffect { since },
-                    false => Fate::Unknown,
-                };
-                self.close(uuid, truth, fate);
+                self.close(uuid, truth, Fate::NoEffect { since });
                 coverage.count(&format!("refused: {reason}"));
             }
             Event::Superseded { uuid, .. } => {

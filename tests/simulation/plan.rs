@@ -267,13 +267,6 @@ pub(crate) enum What {
 const SUBTREES: [&[&str]; 7] =
     [&[""], &["/a/"], &["/a/", "/b/"], &["/b/"], &[], &["HA", "/c/"], &[""]];
 
-impl ServerPlan {
-    /// Whether its store may well be full.
-    pub(crate) fn is_tight(&self) -> bool {
-        self.max_keys < 10_000 || self.max_bytes < 1 << 20
-    }
-}
-
 impl Plan {
     pub(crate) fn of(seed: u64) -> Plan {
         let mut random = Random::of(&[seed]);

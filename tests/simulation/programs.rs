@@ -36,7 +36,7 @@ pub(crate) fn broker_config(
     config.snapshots.stall = Duration::from_millis(plan.snapshot_stall_ms);
     if plan.snapshot_stall_ms < 10_000 {
         // With so little patience nobody could keep a pace over such short queues.
-        config.snapshots.least_pace = 0;
+        config.snapshots.min_rate = 0;
     }
     config.snapshots.whole_answer_bytes = plan.whole_answer_bytes;
     config.recent_count = plan.recent_count;

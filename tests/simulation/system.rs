@@ -105,7 +105,7 @@ impl<'p> System<'p> {
         let mut system = System {
             plan,
             net: Net::new(plan.seed, &plan.latencies_us, plan.high_water),
-            truth: Truth::new(plan.servers.iter().all(|server| !server.is_tight())),
+            truth: Truth::default(),
             programs: (0..hosts).map(|_| Program::Off).collect(),
             timers: BinaryHeap::new(),
             starts: vec![0; hosts],

@@ -132,9 +132,6 @@ pub(crate) struct Published<'a> {
 
 #[derive(Debug, Default)]
 pub(crate) struct Truth {
-    /// Whether what was refused once is refused for ever: a change that is sent
-    /// again may find room in a store that was full.
-    pub(crate) refusals_hold: bool,
     pub(crate) submissions: HashMap<Uuid, Submission>,
     submitted: HashMap<usize, u64>,
     /// By their start.
@@ -152,10 +149,6 @@ const RESPITE: Duration = Duration::from_secs(1);
 const PUNCTUAL: Duration = Duration::from_millis(100);
 
 impl Truth {
-    pub(crate) fn new(refusals_hold: bool) -> Truth {
-        Truth { refusals_hold, ..Truth::default() }
-    }
-
     pub(crate) fn submit(&mut self, uuid: Uuid, client: usize, key: &[u8], value: &[u8]) {
         let number = self.submitted.entry(client).or_default();
         *number += 1;
@@ -247,13 +240,13 @@ impl Truth {
                 let own = (submission.client, Rc::clone(&key));
                 let newest = reign.newest.entry(own).or_default();
                 assert!(
-                    submission.number > *newest || !self.refusals_hold,
+                    submission.number > *newest,
                     "order: change {} of client {} to {} after its change {newest}",
                     submission.number,
                     submission.client,
                     key.escape_ascii(),
                 );
-                *newest = submission.number.max(*newest);
+                *newest = submission.number;
             }
         }
         let version = Version {
@@ -319,9 +312,9 @@ impl Truth {
     /// Whether a broker has come to rule, after `lost` was given, to whose history
     /// `kept` belongs, but not `lost`: of two histories one was given up.
     pub(crate) fn is_given_up(&self, lost: u64, kept: u64) -> bool {
-        self.reigns.range(lost..).any(|(start, _)| {
-            self.is_in_lineage(*start, kept) && !self.is_in_lineage(*start, lost)
-        })
+        self.reigns
+            .range(lost..)
+            .any(|(start, _)| self.is_in_lineage(*start, kept) && !self.is_in_lineage(*start, lost))
     }
 
     /// Whether a change is in the history that a host's broker goes on with.

@@ -50,6 +50,10 @@ impl Broker {
             self.stats.changes_repeated += 1;
             return self.answer(&change, Answer::Applied(known), out);
         }
+        if let Some(reason) = change.uuid.and_then(|uuid| self.refused.get(&uuid)) {
+            self.stats.changes_repeated += 1;
+            return self.answer(&change, Answer::Refused(reason), out);
+        }
         if self.may_be_a_forgotten_repeat(&change) {
             self.stats.changes_forgotten += 1;
             return self.answer(&change, Answer::Refused("forgotten"), out);
@@ -64,6 +68,9 @@ impl Broker {
         }
         if let Err(reason) = self.apply(now, &change, ttl, out) {
             warn_rarely(self.stats.changes_store_full, "change refused", &reason);
+            if let Some(uuid) = change.uuid {
+                self.refused.insert(uuid, reason, self.sequence, now);
+            }
             self.answer(&change, Answer::Refused(reason), out);
         }
     }
@@ -193,10 +200,9 @@ impl Broker {
     fn may_be_a_forgotten_repeat(&self, change: &KvMsg<'_>) -> bool {
         change.uuid.is_some()
             && !Fault::TrustTheWindow.is_planted()
-            && change
-                .properties
-                .parse("retry")
-                .is_some_and(|known| self.recent.may_have_forgotten(known))
+            && change.properties.parse("retry").is_some_and(|known| {
+                self.recent.may_have_forgotten(known) || self.refused.may_have_forgotten(known)
+            })
     }
 
     /// Refuses a change that broke a limit, if its sender can still be made out.

@@ -86,10 +86,17 @@ impl BrokerInfo {
         self.extended == other.extended && self.node == other.node
     }
 
-    /// Whether what has this sequence is in its history for good.
+    /// Whether what has this sequence survives the loss of this broker.
     pub(crate) fn is_safe(&self, sequence: Sequence) -> bool {
-        let is_its_own = !self.paired || sequence.epoch() == self.epoch || sequence <= self.fork;
-        is_its_own && sequence <= self.stable
+        (!self.paired || self.has(sequence)) && sequence <= self.stable
+    }
+
+    /// Whether a sequence that one of the pair gave is known to be in its history: of its
+    /// own epoch, or of the one before, up to where it took over. What another gave
+    /// beyond that it never had, and of epochs before it says nothing.
+    pub(crate) fn has(&self, sequence: Sequence) -> bool {
+        let is_taken_over = sequence <= self.fork && sequence.epoch() == self.fork.epoch();
+        sequence.epoch() == self.epoch || is_taken_over
     }
 
     /// How long it may be silent. If there are others to turn to, that is shorter.

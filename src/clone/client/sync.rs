@@ -136,19 +136,21 @@ impl Client {
     }
 
     fn ask(&mut self, now: Time, index: usize, out: &mut impl ClientOutbox) {
-        let node = self.broker.filter(|broker| broker.extended).and_then(|broker| broker.node);
-        let is_paired = self.broker.is_some_and(|broker| broker.paired);
+        let broker = self.broker.filter(|broker| broker.extended && broker.node.is_some());
         let subtree = &mut self.subtrees[index];
         subtree.state = SubtreeState::Syncing;
         // Whatever was lost before the request is in the answer.
         subtree.missed = Sequence::ZERO;
+        let highest = subtree.sequence;
         let since = subtree
             .verified
-            // Of another node the same history is known only to one of its pair, which
-            // answers in full what is not in it.
             .filter(|verified| {
-                let is_same = verified.node == node || Fault::TrustAnotherRun.is_planted();
-                node.is_some() && (is_same || is_paired)
+                broker.is_some_and(|broker| match broker.paired {
+                    // The map must have nothing that only a lost active had: a delta would
+                    // not take that back.
+                    true => broker.has(highest),
+                    false => verified.node == broker.node || Fault::TrustAnotherRun.is_planted(),
+                })
             })
             .map(|verified| verified.sequence);
         let fruitless = subtree.fruitless;

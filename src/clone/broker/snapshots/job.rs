@@ -165,9 +165,9 @@ impl Job {
 
     /// How long the client may keep it standing, for what it has taken so far.
     fn patience(&self, limits: &SnapshotLimits) -> Duration {
-        match limits.least_pace {
+        match limits.min_rate {
             0 => Duration::MAX,
-            pace => limits.stall + Duration::from_secs_f64(self.bytes as f64 / pace as f64),
+            rate => limits.stall + Duration::from_secs_f64(self.bytes as f64 / rate as f64),
         }
     }
 
@@ -321,10 +321,7 @@ fn replica_properties(sequence: Sequence, slice: &mut Slice<'_>) {
     lineage.extend(sequence);
     let to = &mut *slice.scratch;
     to.push("floor", slice.store.history_floor());
-    let forgotten = slice.recent.forgotten_until();
-    if forgotten > Sequence::ZERO {
-        to.push("forgotten", forgotten);
-    }
+    to.push("forgotten", slice.recent.forgotten_until());
     to.push("root", lineage.root());
     to.push("lineage", lineage.spans());
 }

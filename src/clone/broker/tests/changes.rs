@@ -241,11 +241,11 @@ fn a_full_store_refuses_new_keys_and_says_so() {
     assert_eq!(bench.value("/a").as_deref(), Some("2"), "keys that are there go on");
     bench.delete("/b");
     bench.set_named(1, "/c", "", "1");
-    assert_eq!(
-        bench.value("/c").as_deref(),
-        Some("1"),
-        "refused is not applied: it may come again"
-    );
+    assert_eq!(bench.value("/c"), None, "its sender was told that it has no effect");
+    assert_eq!(bench.beats("/").len(), 2);
+    assert_eq!(bench.beats("/")[0].property("refused"), bench.beats("/")[1].property("refused"));
+    bench.set_named(2, "/c", "", "1");
+    assert_eq!(bench.value("/c").as_deref(), Some("1"), "there is room now");
     let sequences: Vec<i64> = bench.updates().iter().map(|wire| wire.sequence).collect();
     assert!(sequences.windows(2).all(|pair| pair[1] == pair[0] + 1), "{sequences:?}");
 }

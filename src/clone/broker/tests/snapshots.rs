@@ -218,7 +218,7 @@ fn a_slow_client_that_takes_a_little_keeps_its_snapshot() {
     let mut bench = Bench::with(|config| {
         config.snapshots.stall = Duration::from_secs(1);
         // Entries have 15 bytes and more, one each 0.9 s.
-        config.snapshots.least_pace = 16;
+        config.snapshots.min_rate = 16;
     });
     fill(&mut bench, 50);
     bench.request("slow", &[ICANHAZ, b""]);
@@ -232,7 +232,7 @@ fn a_slow_client_that_takes_a_little_keeps_its_snapshot() {
 
 #[test]
 fn a_client_that_takes_ever_so_little_does_not_keep_its_snapshot_for_ever() {
-    let mut bench = Bench::with(|config| config.snapshots.least_pace = 1000);
+    let mut bench = Bench::with(|config| config.snapshots.min_rate = 1000);
     // Values of 100 bytes: one every 29 s is far below the pace.
     for n in 0..1000 {
         bench.set(&format!("/{n:04}"), &"x".repeat(100));
@@ -256,7 +256,7 @@ fn waiting_for_others_is_not_held_against_a_client() {
     let mut bench = Bench::with(|config| {
         config.snapshots.slice_entries = 1;
         config.snapshots.stall = Duration::from_secs(1);
-        config.snapshots.least_pace = 1 << 40;
+        config.snapshots.min_rate = 1 << 40;
     });
     fill(&mut bench, 50);
     bench.settle();
