@@ -120,7 +120,10 @@ impl Broker {
     fn become_active(&mut self, now: Time, why: Why, out: &mut impl BrokerOutbox) {
         self.end_follow(now, out);
         let Some(pair) = self.pair.as_deref_mut() else { return };
+        // Above what was heard of, and above what an earlier run of this broker may have
+        // given that nobody else has heard of.
         let above = pair.seat.epoch_above(pair.heard_epoch.max(self.sequence.epoch()));
+        let above = above.max(pair.seat.start(self.config.start));
         if pair.has_state {
             self.lineage.begin_epoch(self.sequence, above);
             self.sequence = above;
