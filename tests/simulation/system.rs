@@ -873,7 +873,11 @@ impl<'p> System<'p> {
             else {
                 continue;
             };
-            if !client.is_clean(&self.net) {
+            // What a server learned while it was passive it has not published: a client
+            // that did not notice has no way to know.
+            let reign = client.active_with().and_then(|host| self.truth.reign_at(host));
+            let serves_since = reign.map_or(Time::NEVER, |reign| reign.began);
+            if !client.is_clean(&self.net) || client.synced_at < serves_since {
                 continue;
             }
             self.net.coverage.count("old client: in step");

@@ -65,7 +65,7 @@ pub(crate) struct Reign {
     pub(crate) start: u64,
     /// The last sequence published.
     pub(crate) last: u64,
-    began: Time,
+    pub(crate) began: Time,
     pub(crate) ended: Option<Time>,
     /// The start of the reign it goes on from, and the last sequence taken over.
     parent: Option<(u64, u64)>,
@@ -309,12 +309,13 @@ impl Truth {
         }
     }
 
-    /// Whether a broker has come to rule, after `lost` was given, to whose history
-    /// `kept` belongs, but not `lost`: of two histories one was given up.
+    /// Whether a broker rules, or has come to rule after `lost` was given, to whose
+    /// history `kept` belongs, but not `lost`: of two histories one is given up.
     pub(crate) fn is_given_up(&self, lost: u64, kept: u64) -> bool {
-        self.reigns
-            .range(lost..)
-            .any(|(start, _)| self.is_in_lineage(*start, kept) && !self.is_in_lineage(*start, lost))
+        let later = self.reigns.range(lost..).map(|(start, _)| start);
+        later
+            .chain(self.ruling.values())
+            .any(|start| self.is_in_lineage(*start, kept) && !self.is_in_lineage(*start, lost))
     }
 
     /// Whether a change is in the history that a host's broker goes on with.
