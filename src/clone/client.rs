@@ -151,6 +151,8 @@ pub struct Client {
     ask_unproven_at: Time,
     /// The sequence of the last change on the SUB.
     last: Option<Sequence>,
+    /// The highest sequence that any broker told.
+    heard_of: Sequence,
     /// The request under way; one at a time.
     attempt: Option<Attempt>,
     /// Keys and bytes of all subtrees.
@@ -200,6 +202,7 @@ impl Client {
             tells_sequence: false,
             ask_unproven_at: Time::NEVER,
             last: None,
+            heard_of: Sequence::ZERO,
             attempt: None,
             keys: 0,
             bytes: 0,

@@ -12,6 +12,7 @@ use super::servers::UNANSWERED;
 use super::subtree::SubtreeState;
 use super::timeouts::{VOTE_EVERY, WEDGED_AFTER};
 use crate::clone::SendFailure;
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{KeyError, KvMsg, Uuid, check_key};
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
@@ -190,7 +191,9 @@ impl Client {
             && let Some(slot) = self.pending.first_due(now)
         {
             let newer = self.pending.newer(slot);
-            if newer.is_some_and(|newer| self.pending.get(newer).sends > 0) {
+            if newer.is_some_and(|newer| self.pending.get(newer).sends > 0)
+                && !Fault::ResendOutOfOrder.is_planted()
+            {
                 // It could arrive behind the newer one: see `Pending`.
                 self.pending.unlist(slot);
             } else if self.transmit(now, slot, out) {
@@ -204,6 +207,9 @@ impl Client {
     /// Sends one change; gives whether the port took it.
     fn transmit(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) -> bool {
         let is_extended = self.is_extended();
+        if !self.pending.get(slot).was_ever_sent() {
+            self.pending.get_mut(slot).known = self.heard_of;
+        }
         let change = self.pending.get(slot);
         self.properties.clear();
         match change.ttl {
@@ -219,7 +225,7 @@ impl Client {
         }
         if is_extended && change.was_ever_sent() {
             // A broker that may have forgotten a change so old refuses it.
-            self.properties.push("retry", now.since(change.first_sent).as_millis());
+            self.properties.push("retry", change.known);
         }
         let kvmsg = KvMsg {
             key: &change.key,

@@ -52,6 +52,8 @@ pub(crate) struct Change {
     pub(crate) path: Path,
     pub(crate) submitted: Time,
     pub(crate) first_sent: Time,
+    /// The highest sequence heard of before that: it was not applied up to here.
+    pub(crate) known: Sequence,
     /// How often it was sent to this server.
     pub(crate) sends: u32,
     /// Whether it was sent to another one before.
@@ -263,6 +265,7 @@ impl Pending {
             path: Path::None,
             submitted: now,
             first_sent: Time::NEVER,
+            known: Sequence::ZERO,
             sends: 0,
             was_sent: false,
             is_told: false,
