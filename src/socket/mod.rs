@@ -87,6 +87,7 @@ mod receive;
 mod runtime_options;
 mod send;
 mod socket_type;
+mod transit;
 
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -105,6 +106,7 @@ pub use mio::Interest;
 pub use pair::pair;
 pub use poll_set::{Events, PollList, PollSet};
 pub use socket_type::SocketType;
+pub(crate) use transit::Transit;
 
 use context::ContextHandle;
 use error::Operation;
