@@ -50,7 +50,7 @@ impl Socket {
     /// A socket that has something to receive as soon as this one has quite gone, after its
     /// lingering: its monitor tells of its own end then (zmq_socket_monitor(3)).
     fn watch_end(&self) -> Result<Result<Socket, Errno>, SocketError> {
-        let Some(context) = &self.context else {
+        let Some(context) = self.context.as_deref() else {
             let problem = "expected a socket made here, got one of the zmq crate; \
                            it was closed, and whether it delivers everything is unknown";
             return Err(SocketError::misuse(Operation::Close, self.socket_type(), problem));

@@ -139,7 +139,7 @@ pub struct Socket {
     unfinished: Cell<bool>,
     /// Keeps the context, and so stands after the socket, which is closed first. `None` for a
     /// socket that came from elsewhere.
-    context: Option<ContextHandle>,
+    context: Option<Box<ContextHandle>>,
 }
 
 // SAFETY: libzmq lets a socket move to another thread with a full fence between
@@ -170,7 +170,7 @@ impl Socket {
             .socket(socket_type)
             .map_err(|errno| SocketError::new(Operation::Create, socket_type, errno))?;
         let mut socket = Socket::from_zmq(inner)?;
-        socket.context = Some(context);
+        socket.context = Some(Box::new(context));
         socket.set_linger(Socket::DEFAULT_LINGER)?;
         Ok(socket)
     }
@@ -229,7 +229,9 @@ impl Socket {
     /// One that was made in a [`ZmqContext`] then no longer keeps that alive, so the context is
     /// kept to the end of the process instead: what such a socket has not sent by then is lost.
     pub fn into_zmq(self) -> zmq::Socket {
-        if let Some(context @ ContextHandle::Own(_)) = self.context {
+        if let Some(context) = self.context
+            && let ContextHandle::Own(_) = *context
+        {
             std::mem::forget(context);
         }
         self.inner
