@@ -7,6 +7,7 @@
 //! to HWM messages (1,000) wait; one that is slower misses some.
 
 use std::io;
+use std::time::Duration;
 
 use pollux::proxy::Proxy;
 use pollux::socket::{Socket, SocketType};
@@ -26,7 +27,8 @@ fn main() -> io::Result<()> {
     let mut reactor = Reactor::new()?;
     reactor.add_signals(&[SIGINT, SIGTERM], |_, _, _| Ok(Flow::Stop))?;
     let context = zmq::Context::new();
-    let publishers = Socket::builder(SocketType::XSub).receive_hwm(hwm).connect(inside);
+    let publishers =
+        Socket::builder(SocketType::XSub).receive_hwm(hwm).linger(Duration::ZERO).connect(inside);
     let subscribers = Socket::builder(SocketType::XPub).send_hwm(hwm).bind(outside);
     let (publishers, subscribers) = (publishers.build(&context)?, subscribers.build(&context)?);
     println!("subscribers at {}", subscribers.last_endpoint()?);

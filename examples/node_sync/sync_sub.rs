@@ -2,6 +2,7 @@
 //! publisher; then no update may be missing.
 
 use std::io;
+use std::time::Duration;
 
 use pollux::reactor::SocketKey;
 use pollux::socket::{Socket, SocketType};
@@ -18,9 +19,13 @@ pub(crate) fn run(updates: &str, sync: &str) -> io::Result<()> {
     let mut reactor = Reactor::new()?;
     reactor.add_signals(&[SIGINT, SIGTERM], |_, _, _| Ok(Flow::Stop))?;
     let context = zmq::Context::new();
-    let updates =
-        Socket::builder(SocketType::Sub).subscribe("").connect(updates).build(&context)?;
-    let sync = Socket::builder(SocketType::Req).connect(sync).build(&context)?;
+    let updates = Socket::builder(SocketType::Sub)
+        .subscribe("")
+        .linger(Duration::ZERO)
+        .connect(updates)
+        .build(&context)?;
+    let sync =
+        Socket::builder(SocketType::Req).linger(Duration::ZERO).connect(sync).build(&context)?;
     let sync = reactor.add_socket(sync)?;
     reactor.on_message(updates, |state: &mut Subscriber, cx, update| {
         match &update[0] {

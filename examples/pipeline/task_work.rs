@@ -21,8 +21,11 @@ pub(crate) fn run(tasks: &str, results: &str, control: &str) -> io::Result<()> {
     // One task in its queue besides the one under way: the others are for the other workers.
     let tasks = Socket::builder(SocketType::Pull).receive_hwm(1).connect(tasks).build(&context)?;
     let results = Socket::builder(SocketType::Push).connect(results).build(&context)?;
-    let control =
-        Socket::builder(SocketType::Sub).subscribe("").connect(control).build(&context)?;
+    let control = Socket::builder(SocketType::Sub)
+        .subscribe("")
+        .linger(Duration::ZERO)
+        .connect(control)
+        .build(&context)?;
     let results = reactor.add_socket(results)?;
     let tasks = reactor.on_message(tasks, |worker: &mut Worker, cx, task| {
         let work_ms = std::str::from_utf8(&task[0]).ok().and_then(|text| text.parse().ok());

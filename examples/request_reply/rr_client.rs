@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use pollux::socket::{Socket, SocketType};
 use pollux::{Flow, Reactor};
@@ -14,7 +15,11 @@ pub(crate) fn run(endpoint: &str, requests: u64) -> io::Result<()> {
     let mut reactor = Reactor::new()?;
     reactor.add_signals(&[SIGINT, SIGTERM], |_, _, _| Ok(Flow::Stop))?;
     let context = zmq::Context::new();
-    let socket = Socket::builder(SocketType::Req).connect(endpoint).build(&context)?;
+    // A request whose reply nobody will wait for need not be sent.
+    let socket = Socket::builder(SocketType::Req)
+        .linger(Duration::ZERO)
+        .connect(endpoint)
+        .build(&context)?;
     let request = move |number: u64| format!("Hello {number} of {}", std::process::id());
     if requests > 0 {
         socket.send(&request(0))?;

@@ -10,6 +10,7 @@ mod ms_poller;
 mod ms_reader;
 
 use std::io;
+use std::time::Duration;
 
 use pollux::Message;
 use pollux::socket::{Socket, SocketType};
@@ -18,8 +19,11 @@ use pollux::socket::{Socket, SocketType};
 fn connect(tasks: &str, updates: &str) -> io::Result<(Socket, Socket)> {
     let context = zmq::Context::new();
     let receiver = Socket::builder(SocketType::Pull).connect(tasks).build(&context)?;
-    let subscriber =
-        Socket::builder(SocketType::Sub).subscribe("10001").connect(updates).build(&context)?;
+    let subscriber = Socket::builder(SocketType::Sub)
+        .subscribe("10001")
+        .linger(Duration::ZERO)
+        .connect(updates)
+        .build(&context)?;
     Ok((receiver, subscriber))
 }
 

@@ -2,6 +2,7 @@
 //! publisher does not even send.
 
 use std::io;
+use std::time::Duration;
 
 use pollux::socket::{Socket, SocketType};
 use pollux::{Flow, Reactor};
@@ -18,6 +19,7 @@ pub(crate) fn run(endpoint: &str, zipcode: &str, updates: u32) -> io::Result<()>
     reactor.add_signals(&[SIGINT, SIGTERM], |_, _, _| Ok(Flow::Stop))?;
     let subscriber = Socket::builder(SocketType::Sub)
         .subscribe(zipcode)
+        .linger(Duration::ZERO) // what it sends are subscriptions, of no use after the end
         .connect(endpoint)
         .build(&zmq::Context::new())?;
     reactor.on_message(subscriber, move |observed: &mut Observed, _, message| {

@@ -3,7 +3,8 @@
 
 use pollux::socket::SocketType;
 
-use crate::{after, end, of, receive, send, socket, start};
+use crate::common::DEADLINE;
+use crate::{after, end, is_slowed, of, receive, send, socket, start};
 
 const FREE: &str = "tcp://127.0.0.1:*";
 /// Where nobody listens: the port is reserved.
@@ -86,20 +87,43 @@ fn those_that_ask_end_without_an_answer() {
     }
 }
 
-/// With a task under way, and a sink that is not there: the loss of its result is told, and
-/// the exit code says so.
+/// Those that only connect, with nobody there: nothing holds them up.
+#[test]
+fn those_that_ask_end_without_anybody() {
+    const SIGTERM: u32 = 15;
+    if is_slowed() {
+        return; // valgrind handles all signals from the beginning
+    }
+    for (name, args) in [
+        ("weather", &["client", NOBODY][..]),
+        ("envelopes", &["ps_env_sub", NOBODY]),
+        ("request_reply", &["rr_client", NOBODY]),
+        ("request_reply", &["rr_worker", NOBODY]),
+        ("two_sources", &["ms_reader", NOBODY, NOBODY]),
+        ("two_sources", &["ms_poller", NOBODY, NOBODY]),
+        ("pipeline", &["task_work", NOBODY, NOBODY, NOBODY]),
+        ("node_sync", &["sync_sub", NOBODY, NOBODY]),
+    ] {
+        let process = start(name, args);
+        let started = std::time::Instant::now();
+        while !process.handles(SIGTERM) {
+            assert!(started.elapsed() < DEADLINE, "{args:?} handles no signal");
+            std::thread::yield_now();
+        }
+        println!("{name} {args:?} ends");
+        end(process, "TERM");
+    }
+}
+
+/// A sink that is not there: that its message is lost is told, and the exit code says so.
 #[test]
 fn a_loss_is_told() {
-    let tasks = socket(of(SocketType::Push).bind(FREE));
-    let control = socket(of(SocketType::XPub).bind(FREE));
-    let endpoints = [tasks.last_endpoint().unwrap(), control.last_endpoint().unwrap()];
-    let worker = start("pipeline", &["task_work", &endpoints[0], NOBODY, &endpoints[1]]);
-    receive(&control);
-    // It takes the second one when it is done with the first.
-    (0..4).for_each(|_| send(&tasks, "1"));
-    while tasks.send("1").is_ok() {}
-    send(&tasks, "1");
-    worker.signal("TERM");
-    let complaint = worker.finish().failure(1);
+    let mut ventilator = start("pipeline", &["task_vent", FREE, NOBODY]);
+    after(&mut ventilator, "tasks at ");
+    after(&mut ventilator, "press Enter");
+    // The loop reads it after it has sent its message to the sink; and there is no worker.
+    ventilator.write(b"\n");
+    ventilator.signal("TERM");
+    let complaint = ventilator.finish().failure(1);
     assert!(complaint.contains("what was not sent in time is lost"), "{complaint}");
 }

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{DEADLINE, Process};
 use pollux::Multipart;
@@ -91,9 +91,9 @@ fn end(process: Process, signal: &str) -> String {
     output
 }
 
-/// A socket of the test's own.
+/// A socket of the test's own, which leaves nothing behind.
 fn socket(builder: SocketBuilder) -> Socket {
-    builder.build(&zmq::Context::new()).expect("a socket")
+    builder.linger(Duration::ZERO).build(&zmq::Context::new()).expect("a socket")
 }
 
 fn of(socket_type: SocketType) -> SocketBuilder {

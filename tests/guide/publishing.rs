@@ -51,20 +51,20 @@ fn envelopes_are_filtered_by_their_key() {
 #[test]
 fn the_forwarder_loses_nothing_below_the_high_water_mark() {
     const COUNT: usize = 5000;
+    const HWM: u32 = 2 * COUNT as u32;
     let directory = tempfile::tempdir().unwrap();
     let inside = format!("ipc://{}", directory.path().join("inside").display());
-    let publisher = socket(of(SocketType::XPub).send_hwm(COUNT as u32).bind(&inside));
-    let hwm = COUNT.to_string();
+    let publisher = socket(of(SocketType::XPub).send_hwm(HWM).bind(&inside));
+    let hwm = HWM.to_string();
     let mut forwarder = start("wu_proxy", &[&inside, FREE, &hwm]);
     let outside = after(&mut forwarder, "subscribers at ");
     let subscribers: Vec<_> = (0..3)
         .map(|_| {
-            let sub = of(SocketType::Sub).receive_hwm(COUNT as u32).subscribe("even");
+            let sub = of(SocketType::Sub).receive_hwm(HWM).subscribe("even");
             socket(sub.connect(&outside))
         })
         .collect();
-    let other =
-        socket(of(SocketType::Sub).receive_hwm(COUNT as u32).subscribe("o").connect(&outside));
+    let other = socket(of(SocketType::Sub).receive_hwm(HWM).subscribe("o").connect(&outside));
     // The proxy passes the first subscription to each prefix on; that all subscribers are there
     // they see themselves.
     let mut topics = [receive(&publisher), receive(&publisher)].map(|m| m.get(0).unwrap().clone());
