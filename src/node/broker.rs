@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::Endpoints;
+use super::burst::{Burst, Waiting};
 use super::port::Port;
 use crate::clone::SendFailure;
 use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
@@ -11,7 +12,7 @@ use crate::clone::kvmsg::FRAMES;
 use crate::clone::{Collector, Sequence};
 use crate::message::Message;
 use crate::reactor::{Context, Flow, Registry, SocketKey, TimerKey};
-use crate::socket::{Errno, Frame, FrameList, Interest, Slices, Socket, SocketType};
+use crate::socket::{Errno, Interest, Slices, Socket, SocketType};
 use crate::time::Time;
 
 /// What a [`BrokerNode`] is made with, beyond its machine's [`BrokerConfig`].
@@ -74,8 +75,7 @@ pub struct BrokerNode {
     endpoints: Endpoints,
     sockets: Option<Sockets>,
     ports: Option<Ports>,
-    /// The frames of the change at work.
-    frames: FrameList,
+    burst: Burst,
 }
 
 #[derive(Debug)]
@@ -127,8 +127,8 @@ impl BrokerNode {
             }
         };
         let machine = Broker::new(options.config, Time::ZERO);
-        let (sockets, frames) = (Some(sockets), FrameList::default());
-        Ok(BrokerNode { machine, endpoints, sockets, ports: None, frames })
+        let burst = Burst::new(&endpoints.changes);
+        Ok(BrokerNode { machine, endpoints, sockets: Some(sockets), ports: None, burst })
     }
 
     /// Hands the sockets to the loop. `project` leads from the application's
@@ -275,7 +275,9 @@ impl BrokerNode {
                 }
             }
         }
-        self.frames.clear();
+        self.publish_waiting(cx);
+        self.burst.clear();
+        self.set_timer(cx);
         result
     }
 
@@ -283,29 +285,35 @@ impl BrokerNode {
     fn on_change<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<bool> {
         let Some(ports) = self.ports else { return Ok(false) };
         let now = cx.now();
+        let (frames, waiting) = self.burst.split();
         let mut slices = Slices::new();
-        match self.frames.receive(cx.socket(ports.changes)?, &mut slices) {
+        match frames.receive(cx.socket(ports.changes)?, &mut slices) {
             Ok(None) => {}
             Ok(Some(frame)) => slices.push(frame),
             Err(Errno::EAGAIN) => return Ok(false),
             Err(errno) => return Err(errno.into()),
         }
         let change = Message::new(&slices);
-        let mut out = Outbox { registry: cx, ports, change, forward: None };
+        let at_work = AtWork { change, forward: None, waiting };
+        let mut out = Outbox { registry: cx, ports, at_work: Some(at_work), unpublished: 0 };
         self.machine.handle_change(now, change, &mut out);
-        let forward = out.forward;
+        let (forward, unpublished) = (out.forward(), out.unpublished);
         drop(slices);
-        if let Some(sequence) = forward {
-            let sent = cx.socket(ports.updates).map_err(io::Error::from).and_then(|updates| {
-                let sequence = Frame::copy_from(&sequence);
-                self.frames.forward(updates, FRAMES, sequence).map_err(io::Error::other)
-            });
-            if let Err(error) = sent {
-                self.machine.handle_unpublished(&error);
-            }
+        for _ in 0..unpublished {
+            self.machine.handle_unpublished(&"the socket for updates is gone");
         }
-        self.set_timer(cx);
+        if forward.is_some_and(|sequence| self.burst.push(sequence)) {
+            self.publish_waiting(cx);
+        }
         Ok(true)
+    }
+
+    /// Publishes the changes that wait for others to be published with them.
+    fn publish_waiting<S>(&mut self, cx: &mut Context<'_, S>) {
+        let BrokerNode { machine, burst, ports, .. } = self;
+        if let Some(updates) = ports.and_then(|ports| cx.socket(ports.updates).ok()) {
+            burst.flush(updates, |error| machine.handle_unpublished(&error));
+        }
     }
 
     fn on_timer<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<Flow> {
@@ -327,7 +335,7 @@ impl BrokerNode {
         act: impl FnOnce(&mut Broker, &mut Outbox<'_, S>) -> R,
     ) -> Option<R> {
         let ports = self.ports?;
-        let mut out = Outbox { registry, ports, change: Message::new(&[]), forward: None };
+        let mut out = Outbox { registry, ports, at_work: None, unpublished: 0 };
         let result = act(&mut self.machine, &mut out);
         self.set_timer(registry);
         Some(result)
@@ -346,18 +354,28 @@ impl BrokerNode {
 }
 
 /// The machine's messages go straight into the sockets, but for a change that is
-/// published as it came: that waits until the machine has done with its frames.
+/// published as it came: that waits until the machine has done with its frames, and
+/// for others to be published with it.
 struct Outbox<'a, S> {
     registry: &'a mut Registry<S>,
     ports: Ports,
-    /// The change at work, or nothing.
+    at_work: Option<AtWork<'a>>,
+    /// Changes that could not be published although they had been taken.
+    unpublished: u64,
+}
+
+/// A change while the machine has it.
+struct AtWork<'a> {
     change: Message<'a>,
     /// Its new sequence, if it is to go on in its own frames.
     forward: Option<[u8; 8]>,
+    /// Changes before it that are still to be published.
+    waiting: Waiting<'a>,
 }
 
-impl<S> Outbox<'_, S> {
-    /// Whether `frames` are those of the change at work but for the sequence.
+impl AtWork<'_> {
+    /// Whether `frames` are those of the change but for the sequence.
+    #[inline]
     fn is_change(&self, frames: &[&[u8]; FRAMES]) -> bool {
         let &[key, _, uuid, properties, body] = self.change.frames() else { return false };
         std::ptr::eq(body, frames[4])
@@ -365,12 +383,24 @@ impl<S> Outbox<'_, S> {
             && std::ptr::eq(properties, frames[3])
             && uuid == frames[2]
     }
+}
+
+impl<S> Outbox<'_, S> {
+    /// The sequence under which the change at work is to be published as it came.
+    #[inline]
+    fn forward(&self) -> Option<[u8; 8]> {
+        self.at_work.as_ref()?.forward
+    }
 
     /// Sends what waits, for something else is to be sent after it.
     fn flush(&mut self) -> Result<(), SendFailure> {
-        match (self.forward.take(), self.change.frames()) {
+        let updates =
+            self.registry.socket(self.ports.updates).map_err(|_| SendFailure::Unreachable)?;
+        let Some(at_work) = &mut self.at_work else { return Ok(()) };
+        at_work.waiting.flush(updates, |_| self.unpublished += 1);
+        match (at_work.forward.take(), at_work.change.frames()) {
             (Some(sequence), &[key, _, uuid, properties, body]) => {
-                self.send(&[key, &sequence, uuid, properties, body])
+                Port::send(updates, &[key, &sequence, uuid, properties, body])
             }
             _ => Ok(()),
         }
@@ -391,13 +421,17 @@ impl<S> BrokerOutbox for Outbox<'_, S> {
     }
 
     fn publish(&mut self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
-        self.flush()?;
-        match frames[1].try_into() {
-            Ok(sequence) if self.is_change(frames) => {
-                self.forward = Some(sequence);
+        match (&mut self.at_work, frames[1].try_into()) {
+            (Some(at_work), Ok(sequence))
+                if at_work.forward.is_none() && at_work.is_change(frames) =>
+            {
+                at_work.forward = Some(sequence);
                 Ok(())
             }
-            _ => self.send(frames),
+            _ => {
+                self.flush()?;
+                self.send(frames)
+            }
         }
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::builder::Wait;
+use super::poller::Poller;
 use super::registry::Registry;
 use super::slots::SlotKey;
 use crate::socket::Errno;
 use crate::time::Time;
 
-/// A deadline nearer than this is not slept for: the operating system counts in
-/// milliseconds, and a sleep and its wake take longer than this anyway.
+/// A deadline nearer than this is not slept for: a sleep and its wake take longer.
 const TOO_SHORT_TO_SLEEP: Duration = Duration::from_micros(1);
 
 /// How often a loop that spins asks for everything, while it asks the socket that
@@ -111,7 +111,8 @@ impl<S> Registry<S> {
             self.stats.polls += 1;
             self.stats.polls_blocked += 1;
             let timeout = (until < Time::NEVER).then_some(left);
-            let result = match self.sole_receiver() {
+            let fine = timeout.is_some_and(Poller::is_fine);
+            let result = match self.sole_receiver().filter(|_| !fine) {
                 Some(key) => self.block_in_receive(key, timeout),
                 None => self.poll(timeout),
             };

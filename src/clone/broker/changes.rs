@@ -25,6 +25,7 @@ const EXPIRY_BATCH: usize = 256;
 impl Broker {
     /// Handles a message from P+2: a `KVSET`.
     pub fn handle_change(&mut self, now: Time, message: Message<'_>, out: &mut impl BrokerOutbox) {
+        self.snapshots.make_way(now);
         let change = match KvMsg::decode(message, &self.config.limits) {
             Ok(change) => change,
             Err(error) => {

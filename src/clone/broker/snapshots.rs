@@ -15,6 +15,13 @@ use crate::clone::sequence::Sequence;
 use crate::clone::store::{Mode, Store};
 use crate::time::Time;
 
+/// So long after a change others may follow.
+const BUSY: Duration = Duration::from_millis(10);
+
+/// Slices in one call at most, if they were due one after the other while the loop
+/// slept or had something else to do.
+const LATE_SLICES: usize = 8;
+
 /// A request as it came.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -57,6 +64,10 @@ pub(super) struct Snapshots {
     retry_at: Time,
     /// The store has no place for another walk until one ends.
     no_place: bool,
+    /// Changes came in until then, or shortly before.
+    busy_until: Time,
+    /// The next slice is due then.
+    slice_at: Time,
     limits: SnapshotLimits,
 }
 
@@ -78,6 +89,11 @@ pub struct SnapshotLimits {
     pub slice_entries: usize,
     /// Bytes after which a slice ends. Default 256 KiB.
     pub slice_bytes: usize,
+    /// Time between two slices while changes come in, so that whoever sends and follows
+    /// them is served first: by the broker, and by the processors that it shares
+    /// with libzmq's threads and the clients. Default 200 µs, which comes to 320,000 entries
+    /// a second for all snapshots together. Without changes slices follow at once.
+    pub pace: Duration,
     /// A client that takes nothing for so long has lost its snapshot. Default 30 s.
     pub stall: Duration,
     /// Bytes in the one-message answer that a REQ gets; a larger one is
@@ -95,6 +111,7 @@ impl Default for SnapshotLimits {
             per_client: 16,
             slice_entries: 64,
             slice_bytes: 256 * 1024,
+            pace: Duration::from_micros(200),
             stall: Duration::from_secs(30),
             whole_answer_bytes: 4 * 1024 * 1024,
         }
@@ -109,6 +126,8 @@ impl Snapshots {
             stalled: Vec::new(),
             retry_at: Time::NEVER,
             no_place: false,
+            busy_until: Time::ZERO,
+            slice_at: Time::ZERO,
             limits,
         }
     }
@@ -145,9 +164,15 @@ impl Snapshots {
     pub(super) fn next_deadline(&self) -> Option<Time> {
         let can_begin = !self.waiting.is_empty() && !self.no_place;
         if can_begin || !self.active.is_empty() {
-            return Some(Time::ZERO);
+            return Some(self.slice_at);
         }
         (!self.stalled.is_empty()).then_some(self.retry_at)
+    }
+
+    /// A change came in.
+    #[inline]
+    pub(super) fn make_way(&mut self, now: Time) {
+        self.busy_until = now + BUSY;
     }
 
     /// Some client's queue has room again.
@@ -156,8 +181,30 @@ impl Snapshots {
         self.retry_at = Time::NEVER;
     }
 
-    /// Sends one slice to the next client that can take it.
+    /// Sends the slices that are due: one, or if this call is late and others have to be
+    /// made way for, some.
     pub(super) fn serve(&mut self, slice: &mut Slice<'_>, out: &mut impl BrokerOutbox) {
+        let now = slice.now;
+        if now >= self.busy_until || self.limits.pace.is_zero() {
+            self.slice_at = now;
+            return self.serve_next(slice, out);
+        }
+        if self.active.is_empty() {
+            // Nothing was under way, so nothing is late.
+            self.slice_at = self.slice_at.max(now);
+        }
+        for _ in 0..LATE_SLICES {
+            if now < self.slice_at {
+                return;
+            }
+            self.slice_at += self.limits.pace;
+            self.serve_next(slice, out);
+        }
+        self.slice_at = self.slice_at.max(now);
+    }
+
+    /// Sends one slice to the next client that can take it.
+    fn serve_next(&mut self, slice: &mut Slice<'_>, out: &mut impl BrokerOutbox) {
         if slice.now >= self.retry_at {
             self.retry(slice.now);
         }

@@ -407,3 +407,56 @@ fn the_end_says_where_the_snapshot_began() {
     bench.settle();
     assert_eq!(bench.snapshot("peer").1.number("from"), Some(first + 5));
 }
+
+const PACE: Duration = Duration::from_micros(200);
+
+fn paced(entries: usize) -> Bench {
+    let mut bench = Bench::with(|config| {
+        config.snapshots.slice_entries = 10;
+        config.snapshots.pace = PACE;
+    });
+    fill(&mut bench, entries);
+    bench
+}
+
+#[test]
+fn slices_make_way_for_changes() {
+    let mut bench = paced(200);
+    bench.request("peer", &[ICANHAZ, b""]);
+    bench.broker.handle_timeout(bench.now, &mut bench.net);
+    let mut times = vec![bench.now];
+    while times.len() < 10 {
+        let before = bench.received("peer").len();
+        bench.set("/change", "while the snapshot is under way");
+        bench.now = bench.deadline();
+        bench.broker.handle_timeout(bench.now, &mut bench.net);
+        assert_eq!(bench.received("peer").len() - before, 10);
+        times.push(bench.now);
+    }
+    assert!(times.windows(2).all(|pair| pair[1].since(pair[0]) == PACE), "{times:?}");
+}
+
+#[test]
+fn a_late_call_makes_up_for_some_slices() {
+    let mut bench = paced(1000);
+    bench.request("peer", &[ICANHAZ, b""]);
+    bench.broker.handle_timeout(bench.now, &mut bench.net);
+    bench.now += 100 * PACE;
+    bench.set("/change", "others still have to be made way for");
+    let before = bench.received("peer").len();
+    bench.broker.handle_timeout(bench.now, &mut bench.net);
+    assert_eq!(bench.received("peer").len() - before, 80);
+    assert_eq!(bench.deadline(), bench.now, "the ninth");
+    bench.broker.handle_timeout(bench.now, &mut bench.net);
+    assert_eq!(bench.received("peer").len() - before, 90, "the rest is let off");
+    assert!(bench.deadline() > bench.now);
+}
+
+#[test]
+fn without_changes_slices_follow_at_once() {
+    let mut bench = paced(1000);
+    bench.pass_ms(20);
+    bench.request("peer", &[ICANHAZ, b""]);
+    bench.settle();
+    assert_eq!(bench.snapshot_map("peer").len(), 1000);
+}
