@@ -108,7 +108,7 @@ pub use poll_set::{Events, PollList, PollSet};
 pub use socket_type::SocketType;
 pub(crate) use transit::Transit;
 
-use context::ContextHandle;
+pub(crate) use context::ContextHandle;
 use error::Operation;
 use peer_names::PeerNames;
 

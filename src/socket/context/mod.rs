@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use any::AnyContext;
-pub(super) use any::ContextHandle;
+pub(crate) use any::ContextHandle;
 pub use builder::ContextBuilder;
 
 use super::error::Operation;
@@ -20,7 +20,8 @@ use super::{Errno, SocketError, SocketType};
 /// All of the library that makes sockets takes one of these or a [`zmq::Context`]. This one
 /// has in addition the [options](ContextBuilder) that the `zmq` crate cannot set, a
 /// [`shutdown`](ZmqContext::shutdown) that does not wait, and an end that cannot hang
-/// without a word.
+/// without a word. (`destroy` of the `zmq` crate waits for ever for sockets in use, and what is
+/// dropped after it uses memory that is free: zmq 0.10.)
 ///
 /// Clones are handles on the same context, and may be in other threads. So is each socket
 /// made from it: the context ends with the last of all these, in whatever order they go,
