@@ -4,6 +4,7 @@ mod changes;
 mod config;
 mod heartbeats;
 mod recent;
+mod refused;
 mod requests;
 mod snapshots;
 mod stats;
@@ -18,6 +19,7 @@ pub use snapshots::SnapshotLimits;
 pub use stats::BrokerStats;
 
 use self::recent::Recent;
+use self::refused::Refused;
 use self::snapshots::Snapshots;
 use self::watched::Watched;
 use super::SendFailure;
@@ -70,6 +72,7 @@ pub struct Broker {
     /// Changes published since the start.
     published: u64,
     recent: Recent,
+    refused: Refused,
     watched: Watched,
     snapshots: Snapshots,
     stats: BrokerStats,
@@ -96,6 +99,7 @@ impl Broker {
             sequence: start,
             published: 0,
             recent: Recent::new(config.recent_count, config.recent_age),
+            refused: Refused::new(config.recent_age),
             watched: Watched::new(config.max_watched),
             snapshots: Snapshots::new(config.snapshots),
             stats: BrokerStats::default(),

@@ -37,6 +37,7 @@ use std::fmt;
 use std::time::Duration;
 
 use attempt::Attempt;
+use difference::Next;
 use echo::EchoKeys;
 use event::{Events, Queued};
 use pending::Pending;
@@ -70,7 +71,8 @@ const HEARTBEATLESS: Duration = Duration::from_millis(1500);
 ///    [`handle_writable`](Client::handle_writable).
 /// 3. At [`next_deadline`](Client::next_deadline), which may have moved after
 ///    any of these calls, call [`handle_timeout`](Client::handle_timeout).
-///    Calling it early does no harm.
+///    Calling it early does no harm. If messages wait that could not be handed in
+///    yet, say so first by [`handle_backlog`](Client::handle_backlog).
 /// 4. After each call, `set` and `delete` included, take events from
 ///    [`poll_event`](Client::poll_event) until there are none.
 ///
@@ -141,6 +143,8 @@ pub struct Client {
     ask_unproven_at: Time,
     /// The sequence of the last change on the SUB.
     last: Option<Sequence>,
+    /// The highest sequence that any broker told.
+    heard_of: Sequence,
     /// The request under way; one at a time.
     attempt: Option<Attempt>,
     /// Keys and bytes of all subtrees.
@@ -156,6 +160,9 @@ pub struct Client {
     stats: ClientStats,
     /// No deadline is earlier.
     wake: Time,
+    /// Messages may wait that were not handed in: nothing is judged by its absence
+    /// before this.
+    behind_until: Time,
     /// The state of the generator for back-off times.
     random: u64,
     properties: PropertiesBuf,
@@ -185,6 +192,7 @@ impl Client {
             tells_sequence: false,
             ask_unproven_at: Time::NEVER,
             last: None,
+            heard_of: Sequence::ZERO,
             attempt: None,
             keys: 0,
             bytes: 0,
@@ -195,6 +203,7 @@ impl Client {
             events: Events::new(config.max_events),
             stats: ClientStats::default(),
             wake: Time::NEVER,
+            behind_until: Time::ZERO,
             random: seed,
             properties: PropertiesBuf::new(),
             config,
@@ -222,21 +231,39 @@ impl Client {
     /// way, which takes about 0.2 µs each. Who lets events wait may be told the
     /// same state of a key twice, never an older one.
     pub fn poll_event(&mut self) -> Option<Event> {
-        loop {
+        self.poll_event_within(&mut { usize::MAX })
+    }
+
+    /// The same, for who has other work in between: takes one of `steps` for each
+    /// event and each key passed over, and gives `None` when they are used up, too.
+    /// Then [`has_events`](Client::has_events) tells whether to come back.
+    pub fn poll_event_within(&mut self, steps: &mut usize) -> Option<Event> {
+        while *steps > 0 {
             match self.events.front()? {
                 Queued::Event(_) => match self.events.pop() {
-                    Some(Queued::Event(event)) => return Some(event),
+                    Some(Queued::Event(event)) => {
+                        *steps -= 1;
+                        return Some(event);
+                    }
                     _ => return None,
                 },
                 Queued::Difference(difference) => {
                     let tree = &self.subtrees[difference.subtree].tree;
-                    match difference.next(tree) {
-                        Some(event) => return Some(event),
-                        None => self.events.pop(),
+                    match difference.next(tree, steps) {
+                        Next::Event(event) => return Some(event),
+                        Next::Pause => return None,
+                        Next::End => self.events.pop(),
                     };
                 }
             }
         }
+        None
+    }
+
+    /// Whether [`poll_event`](Client::poll_event) may have something. (What is left of a
+    /// snapshot may turn out to have changed nothing.)
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// When [`handle_timeout`](Client::handle_timeout) is to be called, unless
@@ -351,6 +378,11 @@ impl Client {
 
     fn is_extended(&self) -> bool {
         self.broker.is_some_and(|broker| broker.extended)
+    }
+
+    /// When it may be judged that something due at `time` has not come.
+    fn judged_at(&self, time: Time) -> Time {
+        time.max(self.behind_until)
     }
 
     fn wake_at(&mut self, time: Time) {

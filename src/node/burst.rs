@@ -8,8 +8,8 @@ use crate::socket::{Frame, FrameList, SendError, Socket};
 /// Changes that may wait until they are published together. A subscriber that has
 /// caught up sleeps, and to wake it costs the broker a system call, which is a
 /// multiple of what the update costs: so it is woken once for many. The first of a
-/// full burst waits some ten microseconds; one that comes alone does not wait.
-const LENGTH: usize = 32;
+/// full burst waits some thirty microseconds; one that comes alone does not wait.
+const LENGTH: usize = 64;
 
 /// Received changes that wait to be published, in order, and the change at work.
 #[derive(Debug)]

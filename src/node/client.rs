@@ -34,11 +34,22 @@ impl ClientOptions {
     }
 }
 
+/// Events handed out, and keys compared for them, before other sources have their turn.
+pub(super) const STEPS_AT_ONCE: usize = 1024;
+
+/// A timer that fires later than this tells of a loop that stood still: what came
+/// meanwhile may be on its way from the network yet.
+const STOOD_STILL: Duration = Duration::from_millis(100);
+
 /// A [`Client`] that lives on a reactor: a field of the application's state.
 ///
 /// Events go to the handler given to [`attach`](ClientNode::attach), the map is
 /// read through [`machine`](ClientNode::machine), changes are made by
 /// [`set`](ClientNode::set) and [`delete`](ClientNode::delete).
+///
+/// Many events at a time, as after a snapshot that changed a million keys, are handed
+/// out over several turns of the loop, in which other sources are served, too. Until
+/// all are, nothing more is received.
 pub struct ClientNode<S> {
     machine: Client,
     context: ContextHandle,
@@ -60,6 +71,10 @@ struct Ports<S> {
     armed: Time,
     /// Whether the loop was asked to tell when `changes` takes more.
     awaiting_room: bool,
+    /// Nothing is received, for events are still to be handed out.
+    paused: bool,
+    /// Events are being handed out: what is left of them is seen to afterwards.
+    delivering: bool,
     handlers: Rc<Handlers<S>>,
 }
 
@@ -145,13 +160,7 @@ impl<S: 'static> ClientNode<S> {
             deliver(state, cx, project, on_event)
         })?;
         let timer = registry.add_standing_timer(move |state: &mut S, cx| {
-            let node = project(state);
-            if let Some(ports) = &mut node.ports {
-                ports.armed = Time::NEVER;
-            }
-            node.detach_if_torn(cx);
-            let now = cx.now();
-            node.run(cx, |machine, out| machine.handle_timeout(now, out));
+            project(state).on_timer(cx);
             deliver(state, cx, project, on_event)
         });
         registry.rearm(timer, now)?;
@@ -179,9 +188,12 @@ impl<S: 'static> ClientNode<S> {
             timer,
             armed: now,
             awaiting_room: false,
+            paused: false,
+            delivering: false,
             handlers,
         });
         node.run(registry, |machine, out| machine.start(now, out));
+        node.arm(registry);
         Ok(())
     }
 
@@ -220,8 +232,9 @@ impl<S: 'static> ClientNode<S> {
         ttl: Option<Duration>,
     ) -> Result<Uuid, SetError> {
         let now = registry.now();
-        self.run(registry, |machine, out| machine.set(now, key, value, ttl, out))
-            .unwrap_or(Err(SetError::NotStarted))
+        let made = self.run(registry, |machine, out| machine.set(now, key, value, ttl, out));
+        self.arm(registry);
+        made.unwrap_or(Err(SetError::NotStarted))
     }
 
     /// Deletes a key, as [`set`](ClientNode::set) sets it.
@@ -230,8 +243,9 @@ impl<S: 'static> ClientNode<S> {
     /// As `set`.
     pub fn delete(&mut self, registry: &mut Registry<S>, key: &[u8]) -> Result<Uuid, SetError> {
         let now = registry.now();
-        self.run(registry, |machine, out| machine.delete(now, key, out))
-            .unwrap_or(Err(SetError::NotStarted))
+        let made = self.run(registry, |machine, out| machine.delete(now, key, out));
+        self.arm(registry);
+        made.unwrap_or(Err(SetError::NotStarted))
     }
 
     /// Closes the socket for changes, as if it could not have been opened.
@@ -257,8 +271,63 @@ impl<S: 'static> ClientNode<S> {
         }
     }
 
-    /// Runs the machine with its sockets at hand, then sets the timer to its
-    /// next deadline. `None`: it is on no loop.
+    fn on_timer(&mut self, registry: &mut Registry<S>) {
+        let now = registry.now();
+        let armed = match &mut self.ports {
+            Some(ports) => std::mem::replace(&mut ports.armed, Time::NEVER),
+            None => now,
+        };
+        self.detach_if_torn(registry);
+        if self.machine.has_events() {
+            // What happened is told before more can happen.
+            return;
+        }
+        let is_behind = now.since(armed) > STOOD_STILL || self.has_unread(registry);
+        self.run(registry, |machine, out| {
+            if is_behind {
+                machine.handle_backlog(now);
+            }
+            machine.handle_timeout(now, out);
+        });
+    }
+
+    /// Whether there are messages that the loop has not come to yet.
+    fn has_unread(&self, registry: &Registry<S>) -> bool {
+        let Some(ports) = &self.ports else { return false };
+        [Some(ports.updates), ports.requests].into_iter().flatten().any(|key| {
+            let events = registry.socket(key).map(Socket::events);
+            events.is_ok_and(|events| events.is_ok_and(|events| events.readable))
+        })
+    }
+
+    /// Sets the timer to the machine's next deadline, or to now if there is something
+    /// to hand out; then nothing is received meanwhile.
+    fn arm(&mut self, registry: &mut Registry<S>) {
+        let has_events = self.machine.has_events();
+        let Some(ports) = &mut self.ports else { return };
+        if has_events && ports.delivering {
+            return;
+        }
+        if has_events != ports.paused {
+            ports.paused = has_events;
+            let interest = (!has_events).then_some(Interest::READABLE);
+            for key in [Some(ports.updates), ports.requests].into_iter().flatten() {
+                // Stale if the loop has removed it: the timer sees to that.
+                let _ = registry.set_interest(key, interest);
+            }
+        }
+        let next = match has_events {
+            true => registry.now().min(ports.armed),
+            false => self.machine.next_deadline().unwrap_or(Time::NEVER),
+        };
+        if next != ports.armed {
+            ports.armed = next;
+            // Stale if the loop has removed it.
+            let _ = registry.rearm(ports.timer, next);
+        }
+    }
+
+    /// Runs the machine with its sockets at hand. `None`: it is on no loop.
     fn run<R>(
         &mut self,
         registry: &mut Registry<S>,
@@ -275,14 +344,13 @@ impl<S: 'static> ClientNode<S> {
             endpoints: &self.endpoints,
             options: &self.options,
         };
-        let result = act(&mut self.machine, &mut outbox);
-        let next = self.machine.next_deadline().unwrap_or(Time::NEVER);
-        if next != ports.armed {
-            ports.armed = next;
-            // Not stale: it was there just now.
-            let _ = registry.rearm(ports.timer, next);
+        Some(act(&mut self.machine, &mut outbox))
+    }
+
+    fn set_delivering(&mut self, delivering: bool) {
+        if let Some(ports) = &mut self.ports {
+            ports.delivering = delivering;
         }
-        Some(result)
     }
 
     /// The changes port takes more: no need to hear of it again.
@@ -295,7 +363,7 @@ impl<S: 'static> ClientNode<S> {
     }
 }
 
-/// Hands the events that an input caused to the application.
+/// Hands events to the application, as many as may be in one go.
 fn deliver<S: 'static, F, H>(
     state: &mut S,
     cx: &mut Context<'_, S>,
@@ -306,25 +374,30 @@ where
     F: Fn(&mut S) -> &mut ClientNode<S> + Copy + 'static,
     H: Fn(&mut S, &mut Context<'_, S>, Event) -> io::Result<Flow>,
 {
-    while let Some(event) = project(state).machine.poll_event() {
-        match on_event(state, cx, event) {
-            Ok(Flow::Continue) => {}
-            Ok(Flow::Stop) => return Ok(Flow::Stop),
-            Ok(Flow::Remove) => {
-                project(state).detach(cx);
-                return Ok(Flow::Remove);
-            }
-            Err(error) => {
-                // The error hook may remove the part that brought the event. By then it has.
-                cx.add_timer(Duration::ZERO, move |state: &mut S, cx| {
-                    project(state).detach_if_torn(cx);
-                    Ok(Flow::Remove)
-                });
-                return Err(error);
-            }
+    let mut steps = STEPS_AT_ONCE;
+    let mut result = Ok(Flow::Continue);
+    project(state).set_delivering(true);
+    while let Some(event) = project(state).machine.poll_event_within(&mut steps) {
+        result = on_event(state, cx, event);
+        if !matches!(result, Ok(Flow::Continue)) {
+            break;
         }
     }
-    Ok(Flow::Continue)
+    let node = project(state);
+    node.set_delivering(false);
+    match result {
+        Ok(Flow::Remove) => node.detach(cx),
+        Ok(_) => node.arm(cx),
+        Err(_) => {
+            node.arm(cx);
+            // The error hook may remove the part that brought the event. By then it has.
+            cx.add_timer(Duration::ZERO, move |state: &mut S, cx| {
+                project(state).detach_if_torn(cx);
+                Ok(Flow::Remove)
+            });
+        }
+    }
+    result
 }
 
 /// The machine's messages go straight into the sockets.
@@ -359,6 +432,9 @@ impl<S: 'static> Outbox<'_, S> {
         let key = self.registry.on_message(socket, move |state: &mut S, cx, message| {
             (handlers.requests)(state, cx, message)
         })?;
+        if self.ports.paused {
+            self.registry.set_interest(key, None)?;
+        }
         self.ports.requests = Some(key);
         Ok(())
     }

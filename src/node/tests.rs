@@ -1,5 +1,7 @@
 //! What the nodes do at the edges of the loop: parts that are removed, taken paths.
 
+mod pace;
+
 use std::io;
 use std::time::{Duration, Instant};
 

@@ -83,16 +83,23 @@ impl<S> Registry<S> {
         Ok(false)
     }
 
-    /// Asks the socket that had the last message whether it has another, and queues
-    /// it if so.
+    /// Receives from the socket that had the last message, and queues it if it has
+    /// another. To ask it only, and receive when it is served, would take a call more.
     fn recent_has_message(&mut self) -> bool {
         let Some(key) = self.recent else { return false };
         let Some(slot) = self.sockets.get(key).filter(|slot| slot.receiving) else {
             self.recent = None;
             return false;
         };
-        // An error shows when it is served.
-        let queue = slot.socket.events().map_or(true, |events| events.readable);
+        debug_assert!(self.queue.is_empty(), "it is served next, with what was received ahead");
+        let queue = match self.frames.try_receive_ahead(&slot.socket) {
+            Ok(()) => true,
+            Err(Errno::EAGAIN) => false,
+            // Out of turn (REQ, REP).
+            Err(Errno::EFSM) => slot.socket.events().map_or(true, |events| events.readable),
+            // Any other error shows when it is served.
+            Err(_) => true,
+        };
         if queue {
             self.queue_socket(key);
         }
@@ -167,6 +174,7 @@ impl<S> Registry<S> {
         self.clock.in_turn = false;
         self.stats.turns += 1;
         self.stats.events += handled;
+        self.count_sent();
         let end = (handled > 0).then(|| self.clock.read());
         if let Some(end) = end {
             let turn_ns = end.since(self.clock.now).as_nanos() as u64;

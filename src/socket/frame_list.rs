@@ -108,6 +108,17 @@ impl FrameList {
         }
     }
 
+    /// Receives the first frame of a message if there is one, so that the next
+    /// [`receive`](FrameList::receive), which must be from the same socket, has it.
+    ///
+    /// # Errors
+    /// Those of [`Socket::receive`].
+    #[inline]
+    pub(crate) fn try_receive_ahead(&mut self, socket: &Socket) -> Result<(), Errno> {
+        self.ahead = Some(socket.receive(&mut self.first)?);
+        Ok(())
+    }
+
     /// Blocks until there is a message and receives its first frame, so that the next
     /// [`receive`](FrameList::receive), which must be from the same socket, has it.
     ///

@@ -86,13 +86,13 @@ mod poll_set;
 mod receive;
 mod runtime_options;
 mod send;
+mod sent;
 mod socket_type;
 mod transit;
 
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -105,6 +105,7 @@ pub(crate) use frame_list::{FrameList, Slices};
 pub use mio::Interest;
 pub use pair::pair;
 pub use poll_set::{Events, PollList, PollSet};
+pub(crate) use sent::Sent;
 pub use socket_type::SocketType;
 pub(crate) use transit::Transit;
 
@@ -132,11 +133,14 @@ pub struct Socket {
     raw: *mut c_void,
     socket_type: SocketType,
     fd: RawFd,
-    /// How many frames a message may have that is sent.
-    frames: RangeInclusive<usize>,
-    peers: PeerNames,
+    /// How many frames a message may have that is sent: at least, at most
+    /// (`u32::MAX`: any number).
+    frames: (u32, u32),
+    /// Boxed, to keep the size down of what every error of registering has in it.
+    peers: Box<PeerNames>,
     /// REQ: a request was cut off before its last frame.
     unfinished: Cell<bool>,
+    sent: Cell<Sent>,
     /// Keeps the context, and so stands after the socket, which is closed first. `None` for a
     /// socket that came from elsewhere.
     context: Option<Box<ContextHandle>>,
@@ -199,9 +203,10 @@ impl Socket {
             raw,
             socket_type,
             fd,
-            frames: 1..=usize::MAX,
-            peers: PeerNames::default(),
+            frames: (1, u32::MAX),
+            peers: Box::default(),
             unfinished: Cell::new(false),
+            sent: Cell::default(),
             context: None,
         };
         if !socket.last_endpoint()?.is_empty() {
@@ -216,11 +221,11 @@ impl Socket {
     fn limit_frames(&mut self, conflate: bool, raw: bool) {
         use SocketType::*;
         self.frames = match self.socket_type {
-            Router if raw => 2..=2,
-            Router => 2..=usize::MAX,
-            Stream => 2..=2,
-            Push | Pull | Pub | Sub | Dealer if conflate => 1..=1,
-            _ => 1..=usize::MAX,
+            Router if raw => (2, 2),
+            Router => (2, u32::MAX),
+            Stream => (2, 2),
+            Push | Pull | Pub | Sub | Dealer if conflate => (1, 1),
+            _ => (1, u32::MAX),
         };
     }
 
@@ -372,6 +377,12 @@ impl Socket {
     #[inline]
     pub fn events(&self) -> Result<Events, Errno> {
         self.get_int(options::EVENTS).map(|bits| Events::from_bits(bits as i16))
+    }
+
+    /// What it has sent so far.
+    #[inline]
+    pub(crate) fn sent(&self) -> Sent {
+        self.sent.get()
     }
 
     /// The descriptor that becomes *readable* when [`events`](Socket::events) may

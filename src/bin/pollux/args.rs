@@ -129,7 +129,7 @@ pub(crate) struct BrokerArgs {
     /// Most keys kept; further ones are refused [default: 10000000]
     #[arg(long, value_name = "N")]
     pub(crate) max_keys: Option<usize>,
-    /// Print a line of figures each TIME
+    /// Print a line of figures each TIME; if nobody reads them, lines are dropped
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub(crate) stats: Option<Duration>,
 }
@@ -201,7 +201,8 @@ const WATCH_HELP: &str = "\
 First comes what is there, in the order of keys, then each change. Each line is
 written at once. A broker that goes away is waited for, and what changed
 meanwhile is printed when it is back; stderr tells of both. Ctrl-C or SIGTERM
-ends it with exit code 0.
+ends it with exit code 0. A reader of the output that stops is waited for; what
+changed meanwhile comes then, of a key that changed often perhaps only the last.
 
 Lines:    /key = value      /key deleted      /key expired
 --json:   {\"event\":\"set\",\"key\":..,\"value\":..,\"sequence\":..,\"ttl\":..}

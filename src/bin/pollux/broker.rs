@@ -1,6 +1,6 @@
 //! `pollux broker`: keeps the state until Ctrl-C.
 
-use std::io::{self, Write};
+use std::io;
 use std::time::Duration;
 
 use pollux::clone::Collector;
@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::args::{BrokerArgs, CollectorArg};
 use crate::exit::Failure;
 use crate::interrupt::on_interrupt;
+use crate::printer::{Gone, Printer};
 use crate::text::{counted, thousands};
 
 struct App {
@@ -38,13 +39,16 @@ fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
     // Before anybody can know that we are here, and send a signal.
     on_interrupt(&mut reactor, |_: &mut App| {})?;
     BrokerNode::attach(&mut reactor, &mut app, |app| &mut app.broker)?;
+    let printer = Printer::start(io::stdout())?;
+    let mut output = Output { printer: printer.clone(), dropped: 0 };
+    output.print(app.greeting(json));
     if let Some(interval) = args.stats {
         reactor.add_periodic(interval, Missed::Skip, move |app: &mut App, _| {
-            Ok(print(&app.figures(interval, json)))
+            Ok(output.print(app.figures(interval, json)))
         });
     }
-    print(&app.greeting(json));
     reactor.run(&mut app)?;
+    printer.finish();
     let keys = app.broker.machine().store().len() as u64;
     app.broker.detach(&mut reactor);
     log::info!("ended in order with {}", counted(keys, "key"));
@@ -69,15 +73,32 @@ fn options(args: &BrokerArgs) -> BrokerOptions {
     options
 }
 
-/// A broker whose stdout is closed or full goes on serving, without a word.
-fn print(line: &str) -> Flow {
-    let mut out = io::stdout().lock();
-    match writeln!(out, "{line}").and_then(|()| out.flush()) {
-        Ok(()) => Flow::Continue,
-        Err(error) => {
-            log::warn!("nothing more is printed: {error}");
-            Flow::Remove
+/// Lines on stdout. A broker goes on serving when nobody reads them.
+struct Output {
+    printer: Printer,
+    /// Lines dropped since one was last taken.
+    dropped: u64,
+}
+
+impl Output {
+    fn print(&mut self, mut line: String) -> Flow {
+        line.push('\n');
+        match self.printer.print(line.into_bytes()) {
+            Ok(true) => {
+                if self.dropped > 0 {
+                    log::warn!("stdout is read again; {} lines were dropped", self.dropped);
+                }
+                self.dropped = 0;
+            }
+            Ok(false) => {
+                if self.dropped == 0 {
+                    log::warn!("stdout is not read; lines are dropped until it is");
+                }
+                self.dropped += 1;
+            }
+            Err(Gone) => return Flow::Remove,
         }
+        Flow::Continue
     }
 }
 

@@ -43,7 +43,11 @@ impl Broker {
             self.stats.changes_repeated += 1;
             return self.answer(&change, Answer::Applied(known), out);
         }
-        if self.may_be_a_forgotten_repeat(now, &change) {
+        if let Some(reason) = change.uuid.and_then(|uuid| self.refused.get(&uuid)) {
+            self.stats.changes_repeated += 1;
+            return self.answer(&change, Answer::Refused(reason), out);
+        }
+        if self.may_be_a_forgotten_repeat(&change) {
             self.stats.changes_forgotten += 1;
             return self.answer(&change, Answer::Refused("forgotten"), out);
         }
@@ -57,6 +61,9 @@ impl Broker {
         }
         if let Err(reason) = self.apply(now, &change, ttl, out) {
             warn_rarely(self.stats.changes_store_full, "change refused", &reason);
+            if let Some(uuid) = change.uuid {
+                self.refused.insert(uuid, reason, self.sequence, now);
+            }
             self.answer(&change, Answer::Refused(reason), out);
         }
     }
@@ -172,12 +179,13 @@ impl Broker {
         }
     }
 
-    /// A change that says it was sent before, by a client whose first sending
-    /// may lie before everything the window of uuids remembers.
-    fn may_be_a_forgotten_repeat(&self, now: Time, change: &KvMsg<'_>) -> bool {
+    /// A change that says it was sent before, first when its client knew of
+    /// nothing beyond a sequence that the window of uuids does not reach back to.
+    /// Sequences and not times, since a message may be on the way for any time.
+    fn may_be_a_forgotten_repeat(&self, change: &KvMsg<'_>) -> bool {
         change.uuid.is_some()
-            && change.properties.parse::<u64>("retry").is_some_and(|age_ms| {
-                self.recent.may_have_forgotten(now - Duration::from_millis(age_ms))
+            && change.properties.parse("retry").is_some_and(|known| {
+                self.recent.may_have_forgotten(known) || self.refused.may_have_forgotten(known)
             })
     }
 

@@ -96,6 +96,11 @@ pub struct SnapshotLimits {
     pub pace: Duration,
     /// A client that takes nothing for so long has lost its snapshot. Default 30 s.
     pub stall: Duration,
+    /// Bytes a second that a client must take of its snapshot on the whole. It has lost
+    /// it, too, once it has kept it standing for longer than `stall` and what was sent
+    /// takes at this rate. So no client can hold a place in the store for ever. Only
+    /// time in which its queue is full counts. 0: as slow as it likes. Default 16 KiB.
+    pub min_rate: u64,
     /// Bytes in the one-message answer that a REQ gets; a larger one is
     /// refused. Such an answer is made in one go, so everybody else waits for it, and
     /// a peer that asks on without reading has up to `snapshot_hwm` of them kept.
@@ -113,6 +118,7 @@ impl Default for SnapshotLimits {
             slice_bytes: 256 * 1024,
             pace: Duration::from_micros(200),
             stall: Duration::from_secs(30),
+            min_rate: 16 * 1024,
             whole_answer_bytes: 4 * 1024 * 1024,
         }
     }

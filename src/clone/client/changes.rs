@@ -181,6 +181,10 @@ impl Client {
 
     /// Sends what has been without an answer for too long.
     fn send_again(&mut self, now: Time, out: &mut impl ClientOutbox) {
+        if self.behind_until > now {
+            // Its answer may wait to be read.
+            return;
+        }
         while self.may_send(now)
             && let Some(slot) = self.pending.first_due(now)
         {
@@ -199,6 +203,9 @@ impl Client {
     /// Sends one change; gives whether the port took it.
     fn transmit(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) -> bool {
         let is_extended = self.is_extended();
+        if self.pending.get(slot).sends == 0 {
+            self.pending.get_mut(slot).known = self.heard_of;
+        }
         let change = self.pending.get(slot);
         self.properties.clear();
         match change.ttl {
@@ -214,7 +221,7 @@ impl Client {
         }
         if is_extended && change.sends > 0 {
             // A broker that may have forgotten a change so old refuses it.
-            self.properties.push("retry", now.since(change.first_sent).as_millis());
+            self.properties.push("retry", change.known);
         }
         let kvmsg = KvMsg {
             key: &change.key,
@@ -331,7 +338,7 @@ impl Client {
 
     fn give_up(&mut self, now: Time, out: &mut impl ClientOutbox) {
         while let Some(slot) = self.pending.oldest() {
-            if self.pending.get(slot).submitted + self.config.give_up_after > now {
+            if self.given_up_at(now, slot) > now {
                 return;
             }
             let newer = self.pending.newer(slot);
@@ -342,6 +349,15 @@ impl Client {
             if let Some(newer) = newer {
                 self.admit_parked(now, newer, out);
             }
+        }
+    }
+
+    /// When a change is given up; twice as late if its answer may wait to be read.
+    fn given_up_at(&self, now: Time, slot: Slot) -> Time {
+        let at = self.pending.get(slot).submitted + self.config.give_up_after;
+        match self.behind_until > now {
+            true => self.behind_until.min(at + self.config.give_up_after).max(at),
+            false => at,
         }
     }
 
@@ -376,7 +392,7 @@ impl Client {
             return Time::NEVER;
         }
         let wedged_at = change.first_sent + WEDGED_AFTER;
-        self.voted.map_or(wedged_at, |voted| wedged_at.max(voted + VOTE_EVERY))
+        self.judged_at(self.voted.map_or(wedged_at, |voted| wedged_at.max(voted + VOTE_EVERY)))
     }
 
     /// When something is due for our changes.
@@ -386,15 +402,14 @@ impl Client {
         let patience = if is_heard { self.echo_patience() } else { Duration::MAX };
         let mut deadline = self.echo.next_deadline(patience);
         if let Some(oldest) = self.pending.oldest() {
-            let submitted = self.pending.get(oldest).submitted;
-            deadline = deadline.min(submitted + self.config.give_up_after);
+            deadline = deadline.min(self.given_up_at(now, oldest));
             deadline = deadline.min(self.wedged_at(oldest));
         }
         if let Some(until) = self.blocked_until {
             deadline = deadline.min(until);
         }
         if self.may_send(now) {
-            deadline = deadline.min(self.pending.next_due());
+            deadline = deadline.min(self.judged_at(self.pending.next_due()));
         }
         deadline
     }

@@ -254,6 +254,10 @@ impl Events {
         self.queue.front_mut()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.dropped == 0
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Queued> {
         self.queue.pop_front()
     }

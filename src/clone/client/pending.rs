@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use slab::Slab;
 
 use crate::clone::kvmsg::Uuid;
+use crate::clone::sequence::Sequence;
 use crate::time::Time;
 
 /// A change's place in the slab.
@@ -49,6 +50,8 @@ pub(crate) struct Change {
     pub(crate) path: Path,
     pub(crate) submitted: Time,
     pub(crate) first_sent: Time,
+    /// The highest sequence heard of before that: it was not applied up to here.
+    pub(crate) known: Sequence,
     /// How often it was sent.
     pub(crate) sends: u32,
     /// It was lost for certain and is to be sent again.
@@ -222,6 +225,7 @@ impl Pending {
             path: Path::None,
             submitted: now,
             first_sent: Time::NEVER,
+            known: Sequence::ZERO,
             sends: 0,
             is_lost: false,
             due: Time::NEVER,

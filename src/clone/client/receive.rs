@@ -95,6 +95,7 @@ impl Client {
     fn published(&mut self, now: Time, kvmsg: &KvMsg<'_>, out: &mut impl ClientOutbox) {
         self.hear(now);
         let sequence = kvmsg.sequence;
+        self.heard_of = self.heard_of.max(sequence);
         let last = self.last;
         match last {
             Some(last) if sequence == last => {
@@ -211,6 +212,7 @@ impl Client {
             return;
         }
         self.has_heartbeats = true;
+        self.heard_of = self.heard_of.max(kvmsg.sequence).max(info.stable);
         self.learn(now, info, out);
         if info.extended {
             let subtree = self.subtree_with_topic(kvmsg.key);

@@ -29,6 +29,12 @@ pub(super) struct Job {
     /// The one message that a REQ gets, once it is made.
     whole: Option<Flat>,
     sent: u64,
+    /// Bytes of what was sent.
+    bytes: u64,
+    /// Since when the client's queue is full, if it is.
+    stalled_since: Option<Time>,
+    /// For how long it was before, all in all.
+    stalled: Duration,
     /// The client's queue was full: not before this.
     retry_at: Time,
     retry_after: Duration,
@@ -76,6 +82,9 @@ impl Job {
             complete: None,
             whole: None,
             sent: 0,
+            bytes: 0,
+            stalled_since: None,
+            stalled: Duration::ZERO,
             retry_at: Time::ZERO,
             retry_after: FIRST_RETRY,
             progress_at: now,
@@ -115,6 +124,9 @@ impl Job {
         out: &mut impl BrokerOutbox,
     ) -> Progress {
         let sent_before = self.sent;
+        if let Some(since) = self.stalled_since.take() {
+            self.stalled += slice.now.since(since);
+        }
         let outcome = if self.request().delimited {
             self.send_whole(slice, limits, out)
         } else {
@@ -134,10 +146,22 @@ impl Job {
                 if slice.now.since(self.progress_at) > limits.stall {
                     return Progress::Abandoned("the client takes nothing");
                 }
+                if self.stalled > self.patience(limits) {
+                    return Progress::Abandoned("the client takes too little");
+                }
+                self.stalled_since = Some(slice.now);
                 self.retry_at = slice.now + self.retry_after;
                 self.retry_after = (self.retry_after * 2).min(LAST_RETRY);
                 Progress::Stalled { retry_at: self.retry_at }
             }
+        }
+    }
+
+    /// How long the client may keep it standing, for what it has taken so far.
+    fn patience(&self, limits: &SnapshotLimits) -> Duration {
+        match limits.min_rate {
+            0 => Duration::MAX,
+            rate => limits.stall + Duration::from_secs_f64(self.bytes as f64 / rate as f64),
         }
     }
 
@@ -165,6 +189,7 @@ impl Job {
                 bytes += entry.key.len() + entry.value.len();
                 ControlFlow::Continue(())
             });
+            self.bytes += bytes as u64;
             if let Some(failure) = failure {
                 return Err(failure.into());
             }
