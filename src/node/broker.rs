@@ -1,14 +1,18 @@
 //! [`BrokerNode`]: a broker on a loop, with its three sockets and its timer.
 
+mod peer;
+
 use std::io;
 use std::time::Duration;
 
+use self::peer::{PeerPorts, Wanted};
 use super::Endpoints;
 use super::burst::{Burst, Waiting};
 use super::port::Port;
 use crate::clone::SendFailure;
 use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
 use crate::clone::kvmsg::FRAMES;
+use crate::clone::pair::{Role, RoleRefusal};
 use crate::clone::{Collector, Sequence};
 use crate::message::Message;
 use crate::reactor::{Context, Flow, Registry, SocketKey, TimerKey};
@@ -35,6 +39,9 @@ pub struct BrokerOptions {
     /// Changes that may wait to be read from one sender, who is then held
     /// back. Default 10,000.
     pub changes_hwm: u32,
+    /// Where the peer is, the first of its ports; needed if the configuration
+    /// has a [`pair`](BrokerConfig::pair). Default `None`.
+    pub peer: Option<String>,
 }
 
 impl Default for BrokerOptions {
@@ -46,6 +53,7 @@ impl Default for BrokerOptions {
             updates_hwm: 100_000,
             snapshot_hwm: 4096,
             changes_hwm: 10_000,
+            peer: None,
         }
     }
 }
@@ -75,6 +83,8 @@ pub struct BrokerNode {
     endpoints: Endpoints,
     sockets: Option<Sockets>,
     ports: Option<Ports>,
+    /// The connections to the peer.
+    peer: Option<PeerPorts>,
     burst: Burst,
 }
 
@@ -92,6 +102,8 @@ struct Ports {
     updates: SocketKey,
     changes: SocketKey,
     timer: TimerKey,
+    /// The line to the peer.
+    line: Option<SocketKey>,
     /// What the timer is set to.
     armed: Time,
 }
@@ -112,13 +124,22 @@ impl BrokerNode {
     ///
     /// # Errors
     /// An endpoint that cannot be used or is taken; the text names it and the
-    /// remedy. A `start` above which there is no sequence left.
+    /// remedy. Only one of `peer` and `config.pair`. A `start` above which there is no sequence left.
     pub fn bind(
         context: &impl AnyContext,
         endpoint: &str,
         options: BrokerOptions,
     ) -> io::Result<BrokerNode> {
         check_start(options.config.start)?;
+        let peer = match (&options.peer, options.config.pair) {
+            (Some(peer), Some(_)) => Some(PeerPorts::new(context, peer, &options)?),
+            (None, None) => None,
+            _ => {
+                let problem =
+                    "a pair: expected both `peer`, the other's endpoint, and `config.pair`";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+            }
+        };
         let (sockets, endpoints) = match endpoint.strip_suffix(":*") {
             Some(host) => Sockets::bind_neighbours(context, host, &options)?,
             None => {
@@ -128,7 +149,7 @@ impl BrokerNode {
         };
         let machine = Broker::new(options.config, Time::ZERO);
         let burst = Burst::new(&endpoints.changes);
-        Ok(BrokerNode { machine, endpoints, sockets: Some(sockets), ports: None, burst })
+        Ok(BrokerNode { machine, endpoints, sockets: Some(sockets), ports: None, peer, burst })
     }
 
     /// Hands the sockets to the loop. `project` leads from the application's
@@ -144,6 +165,24 @@ impl BrokerNode {
     ) -> io::Result<()>
     where
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
+    {
+        BrokerNode::attach_with(registry, state, project, |_, _, _| Ok(Flow::Continue))
+    }
+
+    /// The same, with a handler for each change of its [role](Broker::role) as one
+    /// of a pair: the role and the epoch.
+    ///
+    /// # Errors
+    /// As [`attach`](BrokerNode::attach).
+    pub fn attach_with<S: 'static, F, H>(
+        registry: &mut Registry<S>,
+        state: &mut S,
+        project: F,
+        mut on_role: H,
+    ) -> io::Result<()>
+    where
+        F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
+        H: FnMut(&mut S, &mut Context<'_, S>, (Role, u32)) -> io::Result<Flow> + 'static,
     {
         let now = registry.now();
         let sockets = project(state).sockets.take().ok_or_else(|| {
@@ -161,10 +200,19 @@ impl BrokerNode {
             Interest::READABLE,
             move |state: &mut S, cx, _| project(state).on_changes(cx),
         )?;
-        let timer =
-            registry.add_standing_timer(move |state: &mut S, cx| project(state).on_timer(cx));
+        let timer = registry.add_standing_timer(move |state: &mut S, cx| {
+            project(state).on_timer(cx)?;
+            project(state).after_peer(cx, project)?;
+            match project(state).machine.poll_role() {
+                Some(change) => on_role(state, cx, change),
+                None => Ok(Flow::Continue),
+            }
+        });
         registry.rearm(timer, now)?;
-        project(state).ports = Some(Ports { snapshots, updates, changes, timer, armed: now });
+        BrokerNode::attach_peer(registry, state, project)?;
+        let node = project(state);
+        let line = node.peer.as_ref().and_then(PeerPorts::line);
+        node.ports = Some(Ports { snapshots, updates, changes, timer, line, armed: now });
         Ok(())
     }
 
@@ -172,6 +220,9 @@ impl BrokerNode {
     pub fn detach<S>(&mut self, registry: &mut Registry<S>) {
         let Some(ports) = self.ports.take() else { return };
         for key in [ports.snapshots, ports.updates, ports.changes] {
+            drop(registry.remove(key));
+        }
+        for key in self.peer.iter_mut().flat_map(PeerPorts::take_all) {
             drop(registry.remove(key));
         }
         let _ = registry.cancel(ports.timer);
@@ -240,6 +291,27 @@ impl BrokerNode {
         Ok(deleted.ok_or(io::ErrorKind::NotConnected)?)
     }
 
+    /// Makes it the active of its pair: at once if the peer is silent, else by a
+    /// planned handover that takes a moment. Gives the role it has now.
+    ///
+    /// # Errors
+    /// It is not one of a pair, or not on a loop, or lacks the state to serve.
+    pub fn promote<S>(&mut self, registry: &mut Registry<S>) -> Result<Role, RoleRefusal> {
+        let now = registry.now();
+        let promoted = self.with_outbox(registry, |machine, out| machine.promote(now, out));
+        promoted.unwrap_or(Err(RoleRefusal::NoPair))
+    }
+
+    /// Hands over to the live standby. Gives the role it has now.
+    ///
+    /// # Errors
+    /// It is not one of a pair, or not on a loop, or has no standby.
+    pub fn demote<S>(&mut self, registry: &mut Registry<S>) -> Result<Role, RoleRefusal> {
+        let now = registry.now();
+        let demoted = self.with_outbox(registry, |machine, out| machine.demote(now, out));
+        demoted.unwrap_or(Err(RoleRefusal::NoPair))
+    }
+
     fn on_request<S>(&mut self, cx: &mut Context<'_, S>, message: Message<'_>) -> io::Result<Flow> {
         if let Some(peer) = message.get(0) {
             self.with_outbox(cx, |machine, out| {
@@ -294,8 +366,8 @@ impl BrokerNode {
             Err(errno) => return Err(errno.into()),
         }
         let change = Message::new(&slices);
-        let at_work = AtWork { change, forward: None, waiting };
-        let mut out = Outbox { registry: cx, ports, at_work: Some(at_work), unpublished: 0 };
+        let at_work = Some(AtWork { change, forward: None, waiting });
+        let mut out = Outbox { registry: cx, ports, at_work, unpublished: 0, wanted: None };
         self.machine.handle_change(now, change, &mut out);
         let (forward, unpublished) = (out.forward(), out.unpublished);
         drop(slices);
@@ -335,7 +407,8 @@ impl BrokerNode {
         act: impl FnOnce(&mut Broker, &mut Outbox<'_, S>) -> R,
     ) -> Option<R> {
         let ports = self.ports?;
-        let mut out = Outbox { registry, ports, at_work: None, unpublished: 0 };
+        let wanted = self.peer.as_mut().map(|peer| &mut peer.wanted);
+        let mut out = Outbox { registry, ports, at_work: None, unpublished: 0, wanted };
         let result = act(&mut self.machine, &mut out);
         self.set_timer(registry);
         Some(result)
@@ -344,7 +417,11 @@ impl BrokerNode {
     /// Sets the timer to the machine's next deadline.
     fn set_timer<S>(&mut self, registry: &mut Registry<S>) {
         let Some(ports) = &mut self.ports else { return };
-        let next = self.machine.next_deadline().unwrap_or(Time::NEVER);
+        let mut next = self.machine.next_deadline().unwrap_or(Time::NEVER);
+        if self.machine.has_role_change() || self.peer.as_ref().is_some_and(PeerPorts::is_waiting) {
+            // The timer's handler looks after both.
+            next = Time::ZERO;
+        }
         if next != ports.armed {
             ports.armed = next;
             // Stale only if the application cancelled it behind our back.
@@ -362,6 +439,8 @@ struct Outbox<'a, S> {
     at_work: Option<AtWork<'a>>,
     /// Changes that could not be published although they had been taken.
     unpublished: u64,
+    /// What is to be opened to the peer when the machine has returned.
+    wanted: Option<&'a mut Wanted>,
 }
 
 /// A change while the machine has it.
@@ -386,6 +465,12 @@ impl AtWork<'_> {
 }
 
 impl<S> Outbox<'_, S> {
+    fn want(&mut self, change: impl FnOnce(&mut Wanted)) {
+        if let Some(wanted) = &mut self.wanted {
+            change(wanted);
+        }
+    }
+
     /// The sequence under which the change at work is to be published as it came.
     #[inline]
     fn forward(&self) -> Option<[u8; 8]> {
@@ -433,6 +518,28 @@ impl<S> BrokerOutbox for Outbox<'_, S> {
                 self.send(frames)
             }
         }
+    }
+
+    fn tell_peer(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
+        peer::tell(self.registry, self.ports.line, frames)
+    }
+
+    fn open_follow(&mut self) {
+        self.want(|wanted| wanted.follow = Some(true));
+    }
+
+    fn close_follow(&mut self) {
+        self.want(|wanted| wanted.follow = Some(false));
+    }
+
+    fn open_sync(&mut self) {
+        self.want(|wanted| (wanted.sync, wanted.request) = (true, None));
+    }
+
+    fn request_sync(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
+        let request = frames.iter().map(|frame| frame.to_vec()).collect();
+        self.want(|wanted| wanted.request = Some(request));
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pollux::clone::Collector;
 use pollux::clone::broker::Broker;
+use pollux::clone::pair::Role;
 use pollux::node::{BrokerNode, BrokerOptions};
 use pollux::reactor::{Flow, Missed, Reactor};
 use serde_json::json;
@@ -12,8 +13,12 @@ use serde_json::json;
 use crate::args::{BrokerArgs, CollectorArg};
 use crate::exit::Failure;
 use crate::interrupt::on_interrupt;
+use crate::pair::{HookEnd, run_hook};
 use crate::printer::{Gone, Printer};
 use crate::text::{counted, thousands};
+
+/// Ends of commands that may wait to be logged.
+const HOOKS: usize = 16;
 
 struct App {
     broker: BrokerNode,
@@ -35,12 +40,30 @@ fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
     let context = zmq::Context::new();
     let mut reactor = Reactor::new()?;
     let broker = BrokerNode::bind(&context, &args.bind, options(args))?;
+    let hooks = reactor.channel(HOOKS, |_: &mut App, _, ended: HookEnd| {
+        ended.log();
+        Ok(Flow::Continue)
+    })?;
     let mut app = App { broker, applied: 0 };
     // Before anybody can know that we are here, and send a signal.
     on_interrupt(&mut reactor, |_: &mut App| {})?;
-    BrokerNode::attach(&mut reactor, &mut app, |app| &mut app.broker)?;
     let printer = Printer::start(io::stdout())?;
     let mut output = Output { printer: printer.clone(), dropped: 0 };
+    let mut roles = Output { printer: printer.clone(), dropped: 0 };
+    let commands = args.pair.clone();
+    BrokerNode::attach_with(
+        &mut reactor,
+        &mut app,
+        |app| &mut app.broker,
+        move |_, _, (role, epoch)| {
+            if let Some(command) = commands.hook(role) {
+                run_hook(command, role, epoch, &hooks);
+            }
+            // That nobody reads it is no reason to end.
+            roles.print(role_line(role, epoch, json));
+            Ok(Flow::Continue)
+        },
+    )?;
     output.print(app.greeting(json));
     if let Some(interval) = args.stats {
         reactor.add_periodic(interval, Missed::Skip, move |app: &mut App, _| {
@@ -68,9 +91,19 @@ fn options(args: &BrokerArgs) -> BrokerOptions {
     store.max_keys = args.max_keys.unwrap_or(store.max_keys);
     let limits = &mut config.limits;
     limits.max_value = args.max_value.unwrap_or(limits.max_value);
+    args.pair.apply(&mut options);
+    let (limits, store) = (&options.config.limits, &mut options.config.store);
     // One value at least must fit.
     store.max_bytes = store.max_bytes.max(limits.max_value.saturating_mul(2));
     options
+}
+
+/// What a broker of a pair prints when its role has changed.
+fn role_line(role: Role, epoch: u32, json: bool) -> String {
+    match json {
+        true => json!({ "role": role.name(), "epoch": epoch }).to_string(),
+        false => format!("{role}, epoch {epoch}"),
+    }
 }
 
 /// Lines on stdout. A broker goes on serving when nobody reads them.

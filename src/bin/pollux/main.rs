@@ -11,6 +11,7 @@ mod interrupt;
 mod lines;
 mod load;
 mod output;
+mod pair;
 mod printer;
 mod session;
 mod status;
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
         Command::Dump(args) => dump::run(common, &args),
         Command::Load(args) => load::run(common, args),
         Command::Status => status::run(common),
+        Command::Promote => pair::promote(common),
+        Command::Demote => pair::demote(common),
         Command::Bench(args) => bench::run(common, &args),
     };
     if let Some(log) = log {

@@ -1,5 +1,7 @@
 //! The uuids of recent changes, so that a repeated change has no second effect.
 
+mod transfer;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 

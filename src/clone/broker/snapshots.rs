@@ -9,7 +9,9 @@ use smallvec::SmallVec;
 
 use self::job::{Job, Progress};
 use super::BrokerOutbox;
+use super::recent::Recent;
 use super::stats::BrokerStats;
+use crate::clone::pair::Lineage;
 use crate::clone::properties::PropertiesBuf;
 use crate::clone::sequence::Sequence;
 use crate::clone::store::{Mode, Store};
@@ -30,6 +32,15 @@ pub(super) struct Request {
     pub(super) subtree: Box<[u8]>,
     /// Only what changed after this.
     pub(super) since: Option<Sequence>,
+    /// From a broker that wants the whole state in order, with the window of uuids.
+    pub(super) replica: bool,
+}
+
+impl Request {
+    /// One for everything under a subtree.
+    pub(super) fn new(delimited: bool, subtree: &[u8]) -> Request {
+        Request { delimited, subtree: subtree.into(), since: None, replica: false }
+    }
 }
 
 /// A client with what it has asked for. The first request is the one that is
@@ -46,6 +57,9 @@ struct Asker {
 pub(super) struct Slice<'a> {
     pub(super) store: &'a mut Store,
     pub(super) stats: &'a mut BrokerStats,
+    pub(super) recent: &'a Recent,
+    /// The history of the store, for brokers that take it over.
+    pub(super) lineage: &'a Lineage,
     pub(super) scratch: &'a mut PropertiesBuf,
     /// Properties of `KTHXBAI`, but for `mode`, `from` and `count`.
     pub(super) capabilities: &'a PropertiesBuf,
@@ -253,7 +267,14 @@ impl Snapshots {
         while self.active.len() < self.limits.active.max(1) && !self.no_place {
             let Some(asker) = self.waiting.pop_front() else { return };
             let Some(request) = asker.requests.front() else { continue };
-            match slice.store.open(&request.subtree, request.since) {
+            let store = &mut *slice.store;
+            let known = store.history_floor()..=store.sequence();
+            let in_order = request.replica && !request.since.is_some_and(|s| known.contains(&s));
+            let cursor = match in_order {
+                true => store.open_in_order(),
+                false => store.open(&request.subtree, request.since),
+            };
+            match cursor {
                 Some(cursor) => {
                     let from = match (cursor.mode(), request.since) {
                         (Mode::Delta, Some(since)) => since,
@@ -267,6 +288,29 @@ impl Snapshots {
                 }
             }
         }
+    }
+
+    /// Nothing can be served any more: forgets what was under way and what waits.
+    /// Gives how many clients that were.
+    pub(super) fn abandon(&mut self, store: &mut Store) -> usize {
+        let count = self.len();
+        for job in self.active.drain(..).chain(self.stalled.drain(..)) {
+            store.close(job.into_parts().1);
+        }
+        self.waiting.clear();
+        (self.retry_at, self.no_place) = (Time::NEVER, false);
+        count
+    }
+
+    /// Forgets the client that has waited longest while `most` wait. False: fewer do.
+    pub(super) fn make_room(&mut self, most: usize) -> bool {
+        self.waiting.len() >= most && self.waiting.pop_front().is_some()
+    }
+
+    /// What clients that wait asked for means nothing unless it is in the history.
+    pub(super) fn check_since(&mut self, is_known: impl Fn(Sequence) -> bool) {
+        let requests = self.waiting.iter_mut().flat_map(|asker| &mut asker.requests);
+        requests.for_each(|request| request.since = request.since.filter(|&since| is_known(since)));
     }
 
     /// What else its client has asked for queues up behind all others.

@@ -5,6 +5,7 @@ mod changes;
 mod expiry;
 mod heartbeats;
 mod network;
+mod pair;
 mod random;
 mod replica;
 mod requests;
