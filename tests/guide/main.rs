@@ -29,10 +29,10 @@ fn examples() -> &'static HashMap<String, PathBuf> {
     static EXAMPLES: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
     EXAMPLES.get_or_init(|| {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--examples", "--quiet", "--message-format=json"]);
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
+        // The profile of `cargo test`, so that they are those that it has built.
+        let profile = if cfg!(debug_assertions) { "test" } else { "release" };
+        cargo.args(["build", "--examples", "--profile", profile]);
+        cargo.args(["--quiet", "--message-format=json"]);
         let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let lines = output.stdout.split(|byte| *byte == b'\n');
