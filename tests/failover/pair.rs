@@ -47,10 +47,6 @@ impl Pair {
         self.brokers[at] = Some(Broker::start_at(&self.endpoints[at], &args));
     }
 
-    pub(crate) fn process(&self, at: usize) -> &Process {
-        &self.brokers[at].as_ref().expect("it runs").process
-    }
-
     /// `kill -9`. Gives the moment before.
     pub(crate) fn kill(&mut self, at: usize) -> Instant {
         let mut broker = self.brokers[at].take().expect("it runs");
