@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{Broker, DEADLINE, Process, pollux};
+use crate::common::{Broker, DEADLINE, pollux};
 
 /// Which of the two.
 pub(crate) const A: usize = 0;
