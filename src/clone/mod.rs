@@ -17,6 +17,9 @@
 pub mod broker;
 pub mod client;
 pub mod collector;
+#[cfg_attr(not(feature = "simulation-faults"), allow(unreachable_pub))]
+#[doc(hidden)]
+pub mod fault;
 pub mod kvmsg;
 pub mod pair;
 pub mod properties;

@@ -31,6 +31,7 @@ use self::lookup::Lookup;
 use self::order::Order;
 use self::slots::{Kind, Node, Slots};
 pub use self::snapshot::{Cursor, Mode, Walk};
+use super::fault::Fault;
 use super::kvmsg::Uuid;
 use super::properties::Properties;
 use super::sequence::Sequence;
@@ -413,7 +414,9 @@ impl Store {
         }
         let replaced = match found.map(|slot| &self.slots[slot]) {
             Some(node) if node.kind == Kind::Live => node.size(),
-            _ if self.live.count >= self.limits.max_keys => {
+            _ if self.live.count
+                >= self.limits.max_keys + usize::from(Fault::ExceedTheLimit.is_planted()) =>
+            {
                 return Err(StoreFull::Keys { max: self.limits.max_keys });
             }
             _ => 0,
@@ -448,7 +451,9 @@ impl Store {
             self.order.insert(&self.slots, slot);
         }
         let deadline = change.deadline.filter(|&deadline| deadline != Time::NEVER);
-        self.expiry.set(&mut self.slots, slot, deadline);
+        if deadline.is_some() || !Fault::KeepDeadline.is_planted() {
+            self.expiry.set(&mut self.slots, slot, deadline);
+        }
         self.sequence = change.sequence;
     }
 

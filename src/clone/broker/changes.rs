@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::heartbeats::Answer;
 use super::{Broker, BrokerOutbox, publish, warn_rarely};
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{KvMsg, Uuid, check_key, is_reserved};
 use crate::clone::pair::Role;
 use crate::clone::properties::{Properties, PropertiesBuf};
@@ -43,7 +44,9 @@ impl Broker {
             warn_rarely(self.stats.changes_reserved, "change dropped", &"the key is reserved");
             return self.answer(&change, Answer::Refused("reserved-key"), out);
         }
-        if let Some(known) = change.uuid.and_then(|uuid| self.recent.get(&uuid)) {
+        if let Some(known) = change.uuid.and_then(|uuid| self.recent.get(&uuid))
+            && !Fault::SkipDeduplication.is_planted()
+        {
             self.stats.changes_repeated += 1;
             return self.answer(&change, Answer::Applied(known), out);
         }
@@ -140,7 +143,10 @@ impl Broker {
                 uuid: change.uuid,
                 properties,
                 value: change.body,
-                deadline: ttl.map(|ttl| now + ttl),
+                deadline: ttl.map(|ttl| match Fault::ExpireEarly.is_planted() {
+                    true => now + ttl / 2,
+                    false => now + ttl,
+                }),
             });
             if let Err(full) = stored {
                 self.stats.changes_store_full += 1;
@@ -193,6 +199,7 @@ impl Broker {
     /// Sequences and not times, since a message may be on the way for any time.
     fn may_be_a_forgotten_repeat(&self, change: &KvMsg<'_>) -> bool {
         change.uuid.is_some()
+            && !Fault::TrustTheWindow.is_planted()
             && change.properties.parse("retry").is_some_and(|known| {
                 self.recent.may_have_forgotten(known) || self.refused.may_have_forgotten(known)
             })

@@ -8,6 +8,7 @@ use super::event::ResyncReason;
 use super::outbox::ClientOutbox;
 use super::presence::{ASK_AGAIN, REPLACED};
 use super::subtree::SubtreeState;
+use crate::clone::fault::Fault;
 use crate::time::Time;
 
 /// So many requests for a subtree's heartbeat without an answer: the broker
@@ -72,6 +73,7 @@ impl Client {
     /// When the broker will have been silent for too long.
     fn silent_at(&self) -> Time {
         match self.broker {
+            _ if Fault::NeverLost.is_planted() => Time::NEVER,
             Some(broker) if self.has_heartbeats && self.is_online => {
                 self.judged_at(self.heard + broker.patience(&self.config))
             }

@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use super::changes::{DEAD, LIVE};
 use super::slots::{Kind, Node};
 use super::{Entry, Store, is_under};
+use crate::clone::fault::Fault;
 use crate::clone::sequence::Sequence;
 
 /// What a walk tells of.
@@ -115,7 +116,13 @@ impl Store {
             return None;
         }
         self.cursors += 1;
-        let since = since.filter(|since| (self.floor..=self.sequence).contains(since));
+        let since = since.filter(|since| {
+            let floor = match Fault::DeltaWithoutHistory.is_planted() {
+                true => Sequence::ZERO,
+                false => self.floor,
+            };
+            (floor..=self.sequence).contains(since)
+        });
         let (mode, phase) = match since {
             Some(_) => (Mode::Delta, Phase::Rewind),
             None => (Mode::Full, Phase::Keys),
@@ -195,6 +202,9 @@ impl Store {
             self.walk_keys(cursor, slice)?;
             cursor.phase = Phase::Changes;
             cursor.end = self.sequence;
+            if Fault::AnswerFromAStaleSnapshot.is_planted() {
+                return Some(cursor.end);
+            }
         }
         self.walk_changes(cursor, slice)
     }
@@ -272,7 +282,8 @@ impl Store {
                 break Some(cursor.end);
             }
             let given = slice.examine().and_then(|()| {
-                if is_under(node.key(), &cursor.prefix) {
+                let is_lost = node.kind == Kind::Dead && Fault::LoseDeletions.is_planted();
+                if is_under(node.key(), &cursor.prefix) && !is_lost {
                     slice.give(self.entry(slot))
                 } else {
                     Some(())

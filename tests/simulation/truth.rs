@@ -1,0 +1,393 @@
+//! Every change ever made: the plain model that programs are held against.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::rc::Rc;
+use std::time::Duration;
+
+use pollux::Time;
+use pollux::clone::{KvMsg, Sequence, Uuid};
+
+use crate::coverage::Coverage;
+use crate::plan::DRIFT_PPM;
+
+/// A change as an application asked for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Submission {
+    /// Who, and the how manyth of it.
+    pub(crate) client: usize,
+    pub(crate) number: u64,
+    pub(crate) key: Rc<[u8]>,
+    /// Empty: delete it.
+    pub(crate) value: Rc<[u8]>,
+    pub(crate) fate: Fate,
+}
+
+/// What its application was told became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Open,
+    Applied(u64),
+    /// It survives the loss of a broker, since then.
+    Safe(Time),
+    /// It has no effect, and never will; a broker that began before `since` may
+    /// have applied it, and have lost it with its state.
+    NoEffect {
+        since: u64,
+    },
+    Unknown,
+}
+
+/// What a key was from one change on.
+#[derive(Debug, Clone)]
+pub(crate) struct Version {
+    pub(crate) sequence: u64,
+    /// Empty: it was deleted.
+    pub(crate) value: Rc<[u8]>,
+    pub(crate) at: Time,
+    /// When it is to expire, by the clock of who published it and by ours.
+    pub(crate) expires: Option<Expires>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expires {
+    /// `None` once another broker has taken it over, whose clock is another.
+    pub(crate) local: Option<Time>,
+    pub(crate) global: Time,
+    pub(crate) after: Duration,
+}
+
+/// What one broker published while it was active without a break: the changes of
+/// an epoch, on top of what it began with.
+#[derive(Debug)]
+pub(crate) struct Reign {
+    pub(crate) host: usize,
+    pub(crate) start: u64,
+    /// The last sequence published.
+    pub(crate) last: u64,
+    pub(crate) began: Time,
+    pub(crate) ended: Option<Time>,
+    /// The start of the reign it goes on from, and the last sequence taken over.
+    parent: Option<(u64, u64)>,
+    /// The highest sequence it has called safe.
+    pub(crate) stable: u64,
+    keys: BTreeMap<Rc<[u8]>, Vec<Version>>,
+    applied: HashMap<Uuid, u64>,
+    /// The newest change of each client to each key, by its number.
+    newest: HashMap<(usize, Rc<[u8]>), u64>,
+}
+
+impl Reign {
+    /// The last version of a key up to a sequence.
+    pub(crate) fn at(&self, key: &[u8], sequence: u64) -> Option<&Version> {
+        let versions = self.keys.get(key)?;
+        versions[..versions.partition_point(|version| version.sequence <= sequence)].last()
+    }
+
+    /// The keys under a prefix that ever were, with what became of them.
+    pub(crate) fn under<'a>(
+        &'a self,
+        prefix: &'a [u8],
+    ) -> impl Iterator<Item = (&'a Rc<[u8]>, &'a [Version])> {
+        let range = (Bound::Included(prefix), Bound::Unbounded);
+        self.keys
+            .range::<[u8], _>(range)
+            .take_while(move |(key, _)| key.starts_with(prefix))
+            .map(|(key, versions)| (key, &versions[..]))
+    }
+
+    /// All keys with their last versions up to a sequence, as another broker takes
+    /// them over.
+    fn state_at(&self, sequence: u64) -> BTreeMap<Rc<[u8]>, Vec<Version>> {
+        let keys = self.keys.keys().filter_map(|key| {
+            let mut version = self.at(key, sequence)?.clone();
+            if let Some(expires) = &mut version.expires {
+                expires.local = None;
+            }
+            Some((Rc::clone(key), vec![version]))
+        });
+        keys.collect()
+    }
+
+    pub(crate) fn knows(&self, key: &[u8]) -> bool {
+        self.keys.contains_key(key)
+    }
+
+    /// The sequence under which a change took effect here.
+    pub(crate) fn applied(&self, uuid: Uuid) -> Option<u64> {
+        self.applied.get(&uuid).copied()
+    }
+}
+
+/// A message as a broker published it, and when.
+pub(crate) struct Published<'a> {
+    pub(crate) host: usize,
+    pub(crate) message: KvMsg<'a>,
+    /// By the broker's clock and by ours.
+    pub(crate) local: Time,
+    pub(crate) global: Time,
+    /// Until when the broker's loop was last held up.
+    pub(crate) hindered: Time,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Truth {
+    pub(crate) submissions: HashMap<Uuid, Submission>,
+    submitted: HashMap<usize, u64>,
+    /// By their start.
+    pub(crate) reigns: BTreeMap<u64, Reign>,
+    /// Which of them goes on at each host.
+    ruling: BTreeMap<usize, u64>,
+}
+
+/// A time to live is told in whole milliseconds, rounded up.
+const ROUNDING: Duration = Duration::from_millis(1);
+/// After a promotion nothing expires for a heartbeat interval, of which this is the longest.
+const RESPITE: Duration = Duration::from_secs(1);
+/// A broker that is not held up deletes what has expired at once, some hundreds
+/// of keys at a time.
+const PUNCTUAL: Duration = Duration::from_millis(100);
+
+impl Truth {
+    pub(crate) fn submit(&mut self, uuid: Uuid, client: usize, key: &[u8], value: &[u8]) {
+        let number = self.submitted.entry(client).or_default();
+        *number += 1;
+        let submission = Submission {
+            client,
+            number: *number,
+            key: key.into(),
+            value: value.into(),
+            fate: Fate::Open,
+        };
+        let before = self.submissions.insert(uuid, submission);
+        assert!(before.is_none(), "{uuid} names two changes");
+    }
+
+    /// A broker becomes active above `start`: with nothing, or with the state that
+    /// was at `fork`.
+    pub(crate) fn begin(&mut self, host: usize, start: u64, fork: Option<u64>, now: Time) {
+        self.end(host, now);
+        let parent = fork.and_then(|fork| Some((self.reign_of(fork)?.start, fork)));
+        let base = match parent {
+            Some((parent, fork)) => self.reigns[&parent].state_at(fork),
+            None => BTreeMap::new(),
+        };
+        // Of two that do not hear one another either may be ahead in epochs, but none
+        // goes on where another was, or lower than it was itself before it was killed.
+        for before in self.reigns.values() {
+            let is_apart = start >= before.last || start < before.start && host != before.host;
+            assert!(
+                is_apart,
+                "one history: host {host} begins at {start}, host {} gave {} to {}",
+                before.host, before.start, before.last
+            );
+        }
+        let reign = Reign {
+            host,
+            start,
+            last: start,
+            began: now,
+            ended: None,
+            parent,
+            stable: 0,
+            keys: base,
+            applied: HashMap::new(),
+            newest: HashMap::new(),
+        };
+        assert!(self.reigns.insert(start, reign).is_none(), "two histories begin at {start}");
+        self.ruling.insert(host, start);
+    }
+
+    /// A broker is active no more.
+    pub(crate) fn end(&mut self, host: usize, now: Time) {
+        if let Some(start) = self.ruling.remove(&host) {
+            self.reigns.get_mut(&start).expect("it began").ended = Some(now);
+        }
+    }
+
+    /// The reign that a sequence belongs to.
+    pub(crate) fn reign_of(&self, sequence: u64) -> Option<&Reign> {
+        self.reigns.range(..=sequence).next_back().map(|(_, reign)| reign)
+    }
+
+    pub(crate) fn latest(&self) -> Option<&Reign> {
+        self.reigns.last_key_value().map(|(_, reign)| reign)
+    }
+
+    /// A broker published a change: it must be the next one, its own, and new.
+    pub(crate) fn publish(&mut self, published: &Published<'_>, coverage: &mut Coverage) {
+        let Published { host, message, global, .. } = *published;
+        let start = *self.ruling.get(&host).expect("only who is active publishes");
+        let inherited = message.uuid.and_then(|uuid| self.inherited(start, uuid));
+        let reign = self.reigns.get_mut(&start).expect("it began");
+        let sequence = message.sequence.get();
+        assert_eq!(sequence, reign.last + 1, "one history: sequences rise by one");
+        reign.last = sequence;
+        let key: Rc<[u8]> = message.key.into();
+        let before = reign.keys.get(&key).and_then(|versions| versions.last());
+        if message.properties.get("why") == Some(b"expired") {
+            check_expiry(before, published, reign.began);
+            coverage.count("broker: expired");
+        } else if let Some(uuid) = message.uuid {
+            assert_eq!(
+                inherited, None,
+                "applied once: {uuid} again as {sequence}, after a failover"
+            );
+            let earlier = reign.applied.insert(uuid, sequence);
+            assert_eq!(earlier, None, "applied once: {uuid} again as {sequence}");
+            if let Some(submission) = self.submissions.get(&uuid) {
+                check_submission(submission, &message, uuid);
+                let own = (submission.client, Rc::clone(&key));
+                let newest = reign.newest.entry(own).or_default();
+                assert!(
+                    submission.number > *newest,
+                    "order: change {} of client {} to {} after its change {newest}",
+                    submission.number,
+                    submission.client,
+                    key.escape_ascii(),
+                );
+                *newest = submission.number;
+            }
+        }
+        let version = Version {
+            sequence,
+            value: message.body.into(),
+            at: global,
+            expires: expires(published),
+        };
+        reign.keys.entry(key).or_default().push(version);
+    }
+
+    /// The epoch of a host's reign.
+    pub(crate) fn epoch_of(&self, host: usize) -> Option<u32> {
+        self.ruling.get(&host).map(|start| Sequence::from_u64(*start).epoch())
+    }
+
+    pub(crate) fn reign_at(&self, host: usize) -> Option<&Reign> {
+        self.reigns.get(self.ruling.get(&host)?)
+    }
+
+    /// A broker calls changes safe up to here.
+    pub(crate) fn stable(&mut self, host: usize, stable: u64) {
+        if let Some(reign) = self.ruling.get(&host).and_then(|start| self.reigns.get_mut(start)) {
+            reign.stable = reign.stable.max(stable);
+        }
+    }
+
+    /// The sequence under which a change took effect in what a reign went on from.
+    fn inherited(&self, start: u64, uuid: Uuid) -> Option<u64> {
+        let (mut parent, mut fork) = self.reigns[&start].parent?;
+        loop {
+            let reign = &self.reigns[&parent];
+            if let Some(sequence) = reign.applied(uuid).filter(|sequence| *sequence <= fork) {
+                return Some(sequence);
+            }
+            let (before, until) = reign.parent?;
+            (parent, fork) = (before, until.min(fork));
+        }
+    }
+
+    /// Whether there was more than one history at any time.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.reigns.values().any(|reign| reign.parent.is_some())
+    }
+
+    /// Whether a sequence was given in the history that led to a reign.
+    fn is_in_lineage(&self, start: u64, sequence: u64) -> bool {
+        let (mut start, mut until) = (start, u64::MAX);
+        loop {
+            if sequence > until {
+                return false;
+            }
+            if sequence >= start {
+                return true;
+            }
+            match self.reigns[&start].parent {
+                Some((parent, fork)) => (start, until) = (parent, fork.min(until)),
+                None => return false,
+            }
+        }
+    }
+
+    /// Whether a broker rules, or has come to rule after `lost` was given, to whose
+    /// history `kept` belongs, but not `lost`: of two histories one is given up.
+    pub(crate) fn is_given_up(&self, lost: u64, kept: u64) -> bool {
+        let later = self.reigns.range(lost..).map(|(start, _)| start);
+        later
+            .chain(self.ruling.values())
+            .any(|start| self.is_in_lineage(*start, kept) && !self.is_in_lineage(*start, lost))
+    }
+
+    /// Whether a change is in the history that a host's broker goes on with.
+    pub(crate) fn is_in_history_of(&self, host: usize, uuid: Uuid) -> bool {
+        let Some(&start) = self.ruling.get(&host) else { return false };
+        self.reigns[&start].applied(uuid).is_some() || self.inherited(start, uuid).is_some()
+    }
+
+    /// Whether a client's change of a key, or a later one of it, is in the history.
+    pub(crate) fn is_kept_by(&self, host: usize, submission: &Submission, uuid: Uuid) -> bool {
+        self.is_in_history_of(host, uuid)
+            || self.submissions.iter().any(|(other, later)| {
+                later.client == submission.client
+                    && later.key == submission.key
+                    && later.number > submission.number
+                    && self.is_in_history_of(host, *other)
+            })
+    }
+
+    /// Where a change took effect, if anywhere.
+    pub(crate) fn applied(&self, uuid: Uuid) -> impl Iterator<Item = u64> + '_ {
+        self.reigns.values().filter_map(move |reign| reign.applied(uuid))
+    }
+
+    /// What was told to have no effect has none.
+    pub(crate) fn check_fates(&self) {
+        for (uuid, submission) in &self.submissions {
+            if let Fate::NoEffect { since } = submission.fate {
+                let applied =
+                    self.reigns.range(since..).find_map(|(_, reign)| reign.applied(*uuid));
+                assert_eq!(
+                    applied, None,
+                    "{uuid} took effect, though it was not to: {submission:?}"
+                );
+            }
+        }
+    }
+}
+
+fn expires(published: &Published<'_>) -> Option<Expires> {
+    let properties = published.message.properties;
+    let after = Duration::from_millis(properties.parse::<u64>("ttlms")?);
+    if published.message.body.is_empty() {
+        return None;
+    }
+    Some(Expires { local: Some(published.local + after), global: published.global + after, after })
+}
+
+fn check_submission(submission: &Submission, message: &KvMsg<'_>, uuid: Uuid) {
+    assert!(
+        *submission.key == *message.key && *submission.value == *message.body,
+        "{uuid} was submitted as {submission:?}, published as {message:?}"
+    );
+    let is_over = matches!(submission.fate, Fate::NoEffect { .. });
+    assert!(!is_over, "{uuid} takes effect after all");
+}
+
+/// A deletion by expiry is neither early nor late.
+fn check_expiry(before: Option<&Version>, published: &Published<'_>, began: Time) {
+    let key = published.message.key.escape_ascii();
+    let Some(Version { expires: Some(expires), .. }) = before else {
+        panic!("{key} expires, which is to stay: {before:?}");
+    };
+    let Some(local) = expires.local else {
+        // As it came to its standby, whose clock goes its own way.
+        let drift = expires.after.mul_f64(4.0 * DRIFT_PPM as f64 / 1e6);
+        let early = expires.global.since(published.global);
+        assert!(early <= ROUNDING + drift, "{key} expires {early:?} early, after a failover");
+        return;
+    };
+    let early = local.since(published.local);
+    assert!(early <= ROUNDING, "{key} expires at {:?}, {early:?} early", published.local);
+    let late = published.global.since(expires.global.max(published.hindered).max(began + RESPITE));
+    assert!(late <= PUNCTUAL, "{key} expires {late:?} late");
+}
