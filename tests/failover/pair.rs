@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{Broker, DEADLINE, pollux};
+use crate::common::{Broker, DEADLINE, Process, pollux};
 
 /// Which of the two.
 pub(crate) const A: usize = 0;
@@ -45,6 +45,10 @@ impl Pair {
         let mut args = vec!["-v", "--pair", seat, "--peer", &self.peers[at]];
         args.extend(self.args.iter().map(String::as_str));
         self.brokers[at] = Some(Broker::start_at(&self.endpoints[at], &args));
+    }
+
+    pub(crate) fn process(&self, at: usize) -> &Process {
+        &self.brokers[at].as_ref().expect("it runs").process
     }
 
     /// `kill -9`. Gives the moment before.
@@ -99,6 +103,15 @@ impl Pair {
         self.wait_until(at, "active with a standby", |status| {
             status["role"] == "active" && status["standby"] == "live"
         });
+    }
+
+    /// Waits until what it has applied by then, and has a standby for, is safe: from
+    /// then on its writers go on.
+    pub(crate) fn wait_for_progress(&self, at: usize) {
+        self.wait_for_standby(at);
+        let number = |status: &Value, name: &str| status[name].as_u64().unwrap_or_default();
+        let applied = self.status(at).map_or(0, |status| number(&status, "sequence"));
+        self.wait_until(at, "making progress", |status| number(status, "stable") > applied);
     }
 
     /// The whole state of a broker: each key with its sequence and value.
