@@ -259,7 +259,6 @@ impl Broker {
     ) {
         match (verb, request.frames()) {
             (PEER, &[_, properties]) => self.handle_hello(id, properties, out),
-            (PROMOTE | DEMOTE, &[_]) => self.take_order(id, verb),
             (RESUBMIT, _) => self.handle_resubmit(id, request),
             _ => {
                 if let Some(pair) = self.pair.as_deref_mut() {
@@ -296,12 +295,19 @@ impl Broker {
     }
 
     /// An order has no time yet: it is carried out at once, by the timer.
-    fn take_order(&mut self, id: &[u8], verb: &[u8]) {
-        if let Some(pair) = self.pair.as_deref_mut() {
-            if pair.orders.len() == pair.config.held_requests {
-                return pair.refuse(&"too many orders to change the role wait");
+    pub(in super::super) fn take_order(
+        &mut self,
+        id: &[u8],
+        verb: &[u8],
+        out: &mut impl BrokerOutbox,
+    ) {
+        let is_promotion = verb == PROMOTE;
+        match self.pair.as_deref_mut() {
+            None => self.answer_order(id, is_promotion, Err(RoleRefusal::NoPair), out),
+            Some(pair) if pair.orders.len() == pair.config.held_requests => {
+                pair.refuse(&"too many orders to change the role wait");
             }
-            pair.orders.push((id.into(), verb == PROMOTE));
+            Some(pair) => pair.orders.push((id.into(), is_promotion)),
         }
     }
 
@@ -309,19 +315,30 @@ impl Broker {
     pub(super) fn obey(&mut self, now: Time, out: &mut impl BrokerOutbox) {
         let Some(pair) = self.pair.as_deref_mut() else { return };
         for (id, is_promotion) in std::mem::take(&mut pair.orders) {
-            let (key, result) = match is_promotion {
-                true => (PROMOTE, self.promote(now, out)),
-                false => (DEMOTE, self.demote(now, out)),
+            let result = match is_promotion {
+                true => self.promote(now, out),
+                false => self.demote(now, out),
             };
-            let to = self.scratch.clear();
-            match result {
-                Ok(role) => to.push("ok", role),
-                Err(refusal) => to.push("refused", refusal.name()),
-            };
-            let properties = to.as_properties();
-            let sequence = self.sequence;
-            let answer = KvMsg { key, sequence, uuid: None, properties, body: b"" };
-            let _ = answer.with_frames(|frames| out.reply(&id, frames));
+            self.answer_order(&id, is_promotion, result, out);
         }
+    }
+
+    fn answer_order(
+        &mut self,
+        id: &[u8],
+        is_promotion: bool,
+        result: Result<Role, RoleRefusal>,
+        out: &mut impl BrokerOutbox,
+    ) {
+        let to = self.scratch.clear();
+        match result {
+            Ok(role) => to.push("ok", role),
+            Err(refusal) => to.push("refused", refusal.name()),
+        };
+        let key = if is_promotion { PROMOTE } else { DEMOTE };
+        let (properties, sequence) = (to.as_properties(), self.sequence);
+        let answer = KvMsg { key, sequence, uuid: None, properties, body: b"" };
+        // Who asked and has left is not told.
+        let _ = answer.with_frames(|frames| out.reply(id, frames));
     }
 }
