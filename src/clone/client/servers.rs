@@ -11,11 +11,12 @@ use super::subtree::back_off;
 use crate::clone::kvmsg::{ICANHAZ, KvMsg, STATUS};
 use crate::time::Time;
 
-/// How long to stay at a server that says nothing at all, before anything is known of
-/// the servers: those of RFC 12 send a heartbeat each second.
-const FIRST_STAY: Duration = Duration::from_millis(1200);
-/// The same once they are known to answer at once, beyond two heartbeat intervals.
+/// How long to stay at a server that says nothing at all, at least two heartbeat
+/// intervals: those that know the extensions answer at once.
 const SHORTEST_STAY: Duration = Duration::from_millis(300);
+/// The same from the second round on, if none that does was ever heard: servers of RFC 12
+/// send a heartbeat each second.
+const RFC12_STAY: Duration = Duration::from_millis(1200);
 /// A server without heartbeats that has answered is given so much longer.
 const ANSWERED_STAY: Duration = Duration::from_secs(3);
 /// How long to wait for a standby that is about to take over, beyond four intervals.
@@ -106,7 +107,8 @@ impl Client {
         let servers = &mut self.servers;
         let stay = match servers.are_extended {
             true => (servers.heartbeat * 2).max(SHORTEST_STAY),
-            false => FIRST_STAY,
+            false if rounds == 0 => SHORTEST_STAY,
+            false => RFC12_STAY,
         };
         servers.leave_at = now + stay + pause;
         self.vote_to_be_heard(now, out);
