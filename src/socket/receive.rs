@@ -101,6 +101,12 @@ impl Socket {
         self.receive_each(&mut frame, |frame| frames.push(std::mem::take(frame)))
     }
 
+    /// What an error of [`receive`](Socket::receive) is called where it is reported.
+    #[cold]
+    pub(crate) fn receive_failed(&self, errno: Errno) -> SocketError {
+        SocketError::new(Operation::Receive, self.socket_type(), errno)
+    }
+
     fn receive_each(
         &self,
         frame: &mut Frame,
@@ -118,9 +124,7 @@ impl Socket {
                 }
                 // libzmq hands over a message only when all of it is there.
                 Err(Errno::EAGAIN) if !there => return Ok(false),
-                Err(errno) => {
-                    return Err(SocketError::new(Operation::Receive, self.socket_type(), errno));
-                }
+                Err(errno) => return Err(self.receive_failed(errno)),
             }
         }
     }

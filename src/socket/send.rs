@@ -93,6 +93,38 @@ impl Socket {
         Ok(())
     }
 
+    /// Sends `frames` as one message without copying what is large. What is left in
+    /// them afterwards is no matter, and after an error all of it is still there.
+    #[inline]
+    pub(super) fn send_from(&self, frames: &mut [Frame]) -> Result<(), SendError> {
+        self.check_count(frames.len())?;
+        let Some((last, first)) = frames.split_last_mut() else { return Ok(()) };
+        if self.may_break_off() && !first.is_empty() {
+            let mut heads: Heads = first.iter_mut().map(Frame::share).collect();
+            return self.transmit(&mut heads, last);
+        }
+        self.transmit(first, last)
+    }
+
+    /// Sends second handles on `frames` as one message.
+    pub(super) fn send_shared(&self, frames: &mut [Frame]) -> Result<(), SendError> {
+        self.check_count(frames.len())?;
+        let mut shared: Heads = frames.iter_mut().map(Frame::share).collect();
+        match shared.split_last_mut() {
+            Some((last, heads)) => self.transmit(heads, last),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a frame that is not the first can be refused when the ones before it
+    /// have gone, as those do that send each message to one peer of their own choice:
+    /// it may go away in between. (ROUTER and STREAM, whose peer was chosen for them,
+    /// then drop the rest and say nothing; REP is a ROUTER; the others never refuse.)
+    fn may_break_off(&self) -> bool {
+        use SocketType::{Dealer, Pair, Push, Req};
+        matches!(self.socket_type(), Push | Dealer | Req | Pair)
+    }
+
     /// Sends these frames as one message, each of which is empty afterwards. What has
     /// gone by then is lost if one of them fails.
     pub(super) fn send_moving(

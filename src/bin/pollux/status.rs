@@ -79,7 +79,8 @@ fn ask(endpoint: &str, timeout: Duration) -> io::Result<Stage> {
         .build(&context)?;
     let requests =
         reactor.on_message(requests, |app: &mut App, _, message| Ok(app.hear(message)))?;
-    // The broker answers these subscriptions at once: the second if it is a standby, too.
+    // The broker answers these subscriptions at once: an active one with a heartbeat,
+    // a passive one, which sends none, to the second alone.
     let updates = Socket::builder(SocketType::Sub)
         .linger(Duration::ZERO)
         .subscribe(HUGZ)
@@ -119,10 +120,11 @@ impl App {
     }
 }
 
-/// Whether the sender of a heartbeat knows the extensions; `None`: it is none.
+/// Whether the sender of a heartbeat, or of what a passive broker says instead,
+/// knows the extensions; `None`: it is neither.
 fn is_extended(heartbeat: Message<'_>) -> Option<bool> {
-    let is_sign = |kvmsg: &KvMsg<'_>| kvmsg.key.starts_with(HUGZ) || kvmsg.key == STATUS;
-    let kvmsg = decode(heartbeat).filter(is_sign)?;
+    let is_one = |kvmsg: &KvMsg<'_>| kvmsg.key.starts_with(HUGZ) || kvmsg.key == STATUS;
+    let kvmsg = decode(heartbeat).filter(is_one)?;
     Some(kvmsg.properties.parse::<u32>("chp").is_some_and(|version| version >= 2))
 }
 
@@ -189,6 +191,7 @@ mod tests {
             (b"STATUS?", b"chp=2\nrole=passive\n", Some(true)),
             (b"HUGZ", b"", Some(false)),
             (b"HUGZ", b"chp=1\n", Some(false)),
+            (b"STATUS?", b"chp=2\n", Some(true)),
             (b"/a", b"chp=2\n", None),
         ] {
             let frames = kvmsg(key, properties);
