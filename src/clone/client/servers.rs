@@ -7,7 +7,7 @@ use super::attempt::Target;
 use super::broker_info::BrokerInfo;
 use super::event::Event;
 use super::outbox::ClientOutbox;
-use super::subtree::back_off;
+use super::subtree::{SubtreeState, back_off};
 use crate::clone::kvmsg::{ICANHAZ, KvMsg, STATUS};
 use crate::time::Time;
 
@@ -52,8 +52,8 @@ pub(super) struct Servers {
     epoch: u32,
     /// Since when only older ones are found.
     older_since: Option<Time>,
-    /// When the one before fell silent.
-    silent_since: Time,
+    /// When one that served was last left.
+    left_at: Option<Time>,
     /// Votes since one of our changes had an answer.
     pub(super) votes_in_vain: u32,
 }
@@ -71,7 +71,7 @@ impl Servers {
             last: None,
             epoch: 0,
             older_since: None,
-            silent_since: Time::ZERO,
+            left_at: None,
             votes_in_vain: 0,
         }
     }
@@ -156,7 +156,7 @@ impl Client {
     pub(super) fn leave(&mut self, now: Time, out: &mut impl ClientOutbox) {
         self.lost(now, out);
         if self.servers.are_many() {
-            self.servers.silent_since = now;
+            self.servers.left_at = Some(now);
             self.turn(now, out);
         }
     }
@@ -172,6 +172,8 @@ impl Client {
             self.collector = None;
         }
         for subtree in &mut self.subtrees {
+            // It may have asked a server without heartbeats.
+            subtree.state = SubtreeState::Waiting;
             // Subscribed only when the server is heard: it answers that at once.
             if std::mem::take(&mut subtree.watch.is_subscribed) {
                 self.topics.forget(&subtree.topic);
@@ -217,7 +219,7 @@ impl Client {
             _ if is_active => servers.leave_at = servers.leave_at.max(now + interval * 2),
             Some(b"live") => {
                 // It may find out in a moment what we know of the other one.
-                servers.leave_at = now.max(servers.silent_since + interval);
+                servers.leave_at = servers.left_at.map_or(now, |left| now.max(left + interval));
                 let rounds = servers.turns / servers.count as u32;
                 let pause = back_off(rounds, self.next_random());
                 self.servers.leave_at += pause;
