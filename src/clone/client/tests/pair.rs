@@ -16,6 +16,8 @@ use crate::clone::{Collector, SendFailure};
 use crate::message::Message;
 use crate::time::Time;
 
+/// Changes on their way to the standby: keys and what they are.
+type Replica = Vec<(Vec<u8>, Stored)>;
 /// A message on its way, to or from the socket with this number.
 type Queue<T> = VecDeque<(Time, u64, T)>;
 
@@ -132,7 +134,7 @@ struct Pair {
     /// The active died, or lost sight of the standby.
     silent_since: Option<Time>,
     /// Changes under way from the active to the standby, and back that it has them.
-    replicas: VecDeque<(Time, Vec<(Vec<u8>, Stored)>)>,
+    replicas: VecDeque<(Time, Replica)>,
     acknowledged: VecDeque<(Time, Sequence)>,
     heartbeat_at: Time,
     events: Vec<Event>,
