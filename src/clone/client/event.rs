@@ -230,6 +230,8 @@ pub(crate) enum Queued {
 #[derive(Debug)]
 pub(crate) struct Events {
     queue: VecDeque<Queued>,
+    /// Differences in the queue.
+    differences: usize,
     max: usize,
     /// Dropped since the last `Overrun`.
     dropped: u64,
@@ -237,7 +239,7 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new(max: usize) -> Events {
-        Events { queue: VecDeque::new(), max, dropped: 0 }
+        Events { queue: VecDeque::new(), differences: 0, max, dropped: 0 }
     }
 
     /// Queues what must not be dropped: one for each change of ours or
@@ -246,21 +248,34 @@ impl Events {
         self.queue.push_back(Queued::Event(event));
     }
 
-    /// Queues an event of a key; gives false if the application has let the
-    /// queue fill and it was dropped.
-    pub(crate) fn push_key(&mut self, event: Event) -> bool {
+    /// Queues an event of a key of a subtree; gives false if the application has let
+    /// the queue fill and it was dropped.
+    ///
+    /// A difference tells keys as they are when it is asked. What is queued behind one
+    /// must do so, too, or it would tell what the key was before.
+    pub(crate) fn push_key(&mut self, subtree: usize, event: Event) -> bool {
         let fits = self.queue.len() < self.max;
-        if fits {
-            self.queue.push_back(Queued::Event(event));
-        } else {
-            self.dropped += 1;
+        match event {
+            _ if !fits => self.dropped += 1,
+            Event::Updated { key, .. } if self.differences > 0 => {
+                self.changed(subtree, vec![(key, Why::Deleted)]);
+            }
+            Event::Deleted { key, why } if self.differences > 0 => {
+                self.changed(subtree, vec![(key, why)]);
+            }
+            event => self.push(event),
         }
         fits
     }
 
     /// These keys of a subtree came out of a snapshot different.
     pub(crate) fn changed(&mut self, subtree: usize, keys: Vec<(Arc<[u8]>, Why)>) {
-        self.queue.push_back(Queued::Difference(Difference::keys(subtree, keys)));
+        self.push_difference(Difference::keys(subtree, keys));
+    }
+
+    fn push_difference(&mut self, difference: Difference) {
+        self.differences += 1;
+        self.queue.push_back(Queued::Difference(difference));
     }
 
     /// The map of a subtree was replaced, `old` is what it was.
@@ -271,7 +286,7 @@ impl Events {
         });
         match untold {
             Some(untold) => untold.rebase(old),
-            None => self.queue.push_back(Queued::Difference(Difference::full(subtree, old))),
+            None => self.push_difference(Difference::full(subtree, old)),
         }
     }
 
@@ -289,6 +304,8 @@ impl Events {
     }
 
     pub(crate) fn pop(&mut self) -> Option<Queued> {
-        self.queue.pop_front()
+        let queued = self.queue.pop_front();
+        self.differences -= usize::from(matches!(queued, Some(Queued::Difference(_))));
+        queued
     }
 }

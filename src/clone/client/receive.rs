@@ -195,12 +195,12 @@ impl Client {
         self.bytes = self.bytes - bytes + subtree.tree.bytes();
         self.stats.applied += 1;
         if let Some(event) = event {
-            self.push_key_event(event);
+            self.push_key_event(index, event);
         }
     }
 
-    fn push_key_event(&mut self, event: Event) {
-        if !self.events.push_key(event) {
+    fn push_key_event(&mut self, subtree: usize, event: Event) {
+        if !self.events.push_key(subtree, event) {
             self.stats.overrun += 1;
         }
     }

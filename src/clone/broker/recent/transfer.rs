@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Applied, Recent};
+use super::Recent;
 use crate::clone::kvmsg::Uuid;
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
@@ -74,15 +74,6 @@ impl Recent {
     pub(in crate::clone::broker) fn forget_until(&mut self, until: Sequence) {
         self.forgotten_until = self.forgotten_until.max(until);
     }
-
-    /// The uuids applied after `since`, oldest first.
-    pub(in crate::clone::broker) fn uuids_after(
-        &self,
-        since: Sequence,
-    ) -> impl Iterator<Item = Uuid> {
-        let index = self.ring.partition_point(|entry| entry.sequence <= since);
-        self.ring.range(index..).map(|Applied { uuid, .. }| *uuid)
-    }
 }
 
 #[cfg(test)]
@@ -111,7 +102,6 @@ mod tests {
         assert_eq!(there.get(&Uuid::from_bytes([5; 16])), Some(Sequence::new(1, 5)));
         assert_eq!(there.ring[0].at, at(1005), "as old as they were");
         assert_eq!(there.read_records(at(1020), &[0; 27]), None);
-        assert_eq!(here.uuids_after(Sequence::new(1, 8)).count(), 2);
     }
 
     #[test]
