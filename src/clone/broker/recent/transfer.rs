@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Recent;
+use super::{Applied, Recent};
 use crate::clone::kvmsg::Uuid;
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
