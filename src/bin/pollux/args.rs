@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pollux::node::Endpoints;
 
+use crate::proxy::ProxyArgs;
 use crate::units;
 
 /// Where a broker is looked for unless told otherwise.
@@ -89,6 +90,8 @@ pub(crate) enum Command {
     /// Print what the broker says of itself
     #[command(after_help = STATUS_HELP)]
     Status,
+    /// Move messages between two sockets of any peers, until Ctrl-C
+    Proxy(ProxyArgs),
     /// Measure updates per second and round trips
     Bench(BenchArgs),
 }

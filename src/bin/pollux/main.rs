@@ -1,4 +1,4 @@
-//! The command `pollux`: a broker, and clients of it for the shell.
+//! The command `pollux`: a broker, clients of it for the shell, and a proxy.
 
 mod args;
 mod bench;
@@ -11,6 +11,7 @@ mod interrupt;
 mod lines;
 mod load;
 mod output;
+mod proxy;
 mod session;
 mod status;
 mod text;
@@ -33,6 +34,14 @@ fn main() -> ExitCode {
             .error(ErrorKind::ArgumentConflict, "a broker connects to nothing; use --bind")
             .exit();
     }
+    if matches!(cli.command, Command::Proxy(_)) && common.connect.is_some() {
+        Cli::command()
+            .error(
+                ErrorKind::ArgumentConflict,
+                "a proxy has no broker; use --frontend 'TYPE>ENDPOINT'",
+            )
+            .exit();
+    }
     exit::report(match cli.command {
         Command::Broker(args) => broker::run(&args, common.json),
         Command::Set(args) => change::set(common, args),
@@ -42,6 +51,7 @@ fn main() -> ExitCode {
         Command::Dump(args) => dump::run(common, &args),
         Command::Load(args) => load::run(common, args),
         Command::Status => status::run(common),
+        Command::Proxy(args) => proxy::run(&args, common.json),
         Command::Bench(args) => bench::run(common, &args),
     })
 }

@@ -1,0 +1,336 @@
+//! Proxies against zmq_proxy(3): messages per second, the time of a round trip, and
+//! what eight more proxies on the same loop change about both.
+//!
+//! Peers and proxy talk over inproc: no I/O thread and no kernel lies between, so that
+//! what the proxy's thread does is the largest part of what is measured.
+
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use pollux::proxy::Proxy;
+use pollux::reactor::{Backend, Flow, Reactor};
+use pollux::socket::Socket;
+
+use super::common::bare::{Bare, Part};
+use super::common::measure::{interleave, median, median_ratio, nanos, per_second, percentile};
+use super::outcome::Outcome;
+
+const ROUNDS: usize = 15;
+/// Messages under way at most, so that no queue grows.
+const WINDOW: usize = 1000;
+const TRIPS: usize = 1500;
+/// A round of round trips ends then even if it has had fewer.
+const ROUND_TIME: Duration = Duration::from_millis(400);
+const SIZES: [(usize, &str); 2] = [(64, "64 B"), (8192, "8 KiB")];
+const IDLE: usize = 8;
+
+/// Which sockets the proxy has.
+#[derive(Clone, Copy, PartialEq)]
+enum Pattern {
+    /// Requests to a worker, and its replies.
+    RouterDealer,
+    /// One way.
+    PullPush,
+}
+
+const PATTERNS: [(Pattern, &str); 2] =
+    [(Pattern::RouterDealer, "ROUTER/DEALER"), (Pattern::PullPush, "PULL/PUSH")];
+
+pub(crate) fn throughput() -> Vec<Outcome> {
+    let names = ["proxy_throughput", "proxy_throughput_zmq"];
+    against_libzmq(names, Stage::throughput, |worst, ratio| ratio < worst)
+}
+
+pub(crate) fn round_trip() -> Vec<Outcome> {
+    against_libzmq(["proxy_rtt", "proxy_rtt_zmq"], Stage::round_trip, |worst, ratio| ratio > worst)
+}
+
+/// The worst of all patterns and sizes, for both backends; the figures name each.
+fn against_libzmq(
+    names: [&'static str; 2],
+    measure: impl Fn(&mut Stage, usize) -> f64,
+    is_worse: impl Fn(f64, f64) -> bool,
+) -> Vec<Outcome> {
+    let mut all: [Vec<(f64, String)>; 2] = [Vec::new(), Vec::new()];
+    for (pattern, pattern_name) in PATTERNS {
+        let mut libzmq = Stage::libzmq(pattern);
+        let mut epoll = Stage::ours(pattern, Backend::Epoll, 0);
+        let mut zmq_poll = Stage::ours(pattern, Backend::ZmqPoll, 0);
+        for (size, size_name) in SIZES {
+            let [theirs, epoll, zmq_poll] = interleave(
+                ROUNDS,
+                [
+                    &mut || measure(&mut libzmq, size),
+                    &mut || measure(&mut epoll, size),
+                    &mut || measure(&mut zmq_poll, size),
+                ],
+            );
+            for (all, ours) in all.iter_mut().zip([epoll, zmq_poll]) {
+                let ratio = median_ratio(&ours, &theirs);
+                let (ours, theirs) = (median(&ours), median(&theirs));
+                let figures = format!(
+                    "{pattern_name} {size_name} {ratio:.3} ({} to {})",
+                    short(ours),
+                    short(theirs)
+                );
+                all.push((ratio, figures));
+            }
+        }
+    }
+    let worst = |name, ratios: &[(f64, String)]| {
+        let worse = |worst, ratio| if is_worse(worst, ratio) { ratio } else { worst };
+        let ratio = ratios.iter().map(|(ratio, _)| *ratio).reduce(worse).expect("four ratios");
+        let figures: Vec<&str> = ratios.iter().map(|(_, figures)| figures.as_str()).collect();
+        Outcome::new(name, ratio, figures.join("; "))
+    };
+    vec![worst(names[0], &all[0]), worst(names[1], &all[1])]
+}
+
+/// Messages a second, or microseconds.
+fn short(figure: f64) -> String {
+    if figure >= 10_000.0 { format!("{:.0}k/s", figure / 1e3) } else { format!("{figure:.1} us") }
+}
+
+/// How much worse a proxy is among eight idle ones.
+pub(crate) fn among_idle() -> Vec<Outcome> {
+    let outcome = |name, backend| {
+        let mut alone = Stage::ours(Pattern::RouterDealer, backend, 0);
+        let mut among = Stage::ours(Pattern::RouterDealer, backend, IDLE);
+        let size = SIZES[0].0;
+        let [rate, rate_among] =
+            interleave(ROUNDS, [&mut || alone.throughput(size), &mut || among.throughput(size)]);
+        let [trip, trip_among] =
+            interleave(ROUNDS, [&mut || alone.round_trip(size), &mut || among.round_trip(size)]);
+        let slower = 1.0 - median_ratio(&rate_among, &rate);
+        let later = median_ratio(&trip_among, &trip) - 1.0;
+        let figures = format!(
+            "throughput {:+.1} %, round trip {:+.1} % (ROUTER/DEALER, 64 B)",
+            -100.0 * slower,
+            100.0 * later
+        );
+        Outcome::new(name, slower.max(later), figures)
+    };
+    vec![outcome("proxies_8", Backend::Epoll), outcome("proxies_8_zmq", Backend::ZmqPoll)]
+}
+
+/// A proxy in a thread of its own, and where its peers connect to.
+struct Stage {
+    pattern: Pattern,
+    context: zmq::Context,
+    thread: Option<JoinHandle<()>>,
+}
+
+const FRONTEND: &str = "inproc://frontend";
+const BACKEND: &str = "inproc://backend";
+
+/// The two sockets of a proxy, the same for both sides.
+fn sockets(context: &zmq::Context, pattern: Pattern, suffix: &str) -> (Bare, Bare) {
+    let (frontend, backend) = match pattern {
+        Pattern::RouterDealer => (zmq::ROUTER, zmq::DEALER),
+        Pattern::PullPush => (zmq::PULL, zmq::PUSH),
+    };
+    let (frontend, backend) = (Bare::new(context, frontend), Bare::new(context, backend));
+    frontend.bind(&format!("{FRONTEND}{suffix}"));
+    backend.bind(&format!("{BACKEND}{suffix}"));
+    (frontend, backend)
+}
+
+impl Stage {
+    fn libzmq(pattern: Pattern) -> Stage {
+        Stage::start(pattern, move |context, ready| {
+            let (frontend, backend) = sockets(&context, pattern, "");
+            drop(context);
+            ready.send(()).expect("somebody waits");
+            let (frontend, backend) = (frontend.into_zmq(), backend.into_zmq());
+            assert_eq!(zmq::proxy(&frontend, &backend), Err(zmq::Error::ETERM));
+        })
+    }
+
+    fn ours(pattern: Pattern, backend: Backend, idle: usize) -> Stage {
+        Stage::start(pattern, move |context, ready| {
+            let mut reactor = Reactor::builder().backend(backend).build().expect("a reactor");
+            let mut proxies = Proxies(Vec::new());
+            let mut silent = Vec::new();
+            for index in 0..=idle {
+                let suffix = if index == 0 { String::new() } else { format!("-{index}") };
+                let (frontend, backend) = sockets(&context, pattern, &suffix);
+                if index > 0 {
+                    silent.extend(peers(&context, pattern, &suffix));
+                }
+                let [frontend, backend] = [frontend, backend]
+                    .map(|bare| Socket::from_zmq(bare.into_zmq()).expect("a socket"));
+                let proxy = Proxy::builder(frontend, backend)
+                    .budget(std::env::var("BUDGET").map_or(256, |b| b.parse().unwrap()))
+                    .build()
+                    .expect("they go together");
+                proxies.0.push(proxy);
+                Proxy::attach(&mut reactor, &mut proxies, move |proxies| &mut proxies.0[index])
+                    .expect("attached");
+            }
+            drop(context);
+            // That the context has ended is how this ends.
+            reactor.on_error(|_, _, _| Flow::Remove);
+            ready.send(()).expect("somebody waits");
+            let budget = std::env::var("BUDGET").ok();
+            let _ = budget;
+            while proxies.0[0].socket_key(pollux::proxy::Side::Frontend).is_some() {
+                reactor.turn(&mut proxies, Duration::MAX).expect("a turn");
+            }
+            eprintln!("{backend:?} {:?}\n{:?}", proxies.0[0].stats(), reactor.stats());
+        })
+    }
+
+    fn start(
+        pattern: Pattern,
+        serve: impl FnOnce(zmq::Context, mpsc::Sender<()>) + Send + 'static,
+    ) -> Stage {
+        let context = zmq::Context::new();
+        let (ready, is_ready) = mpsc::channel();
+        let theirs = context.clone();
+        let thread = thread::spawn(move || serve(theirs, ready));
+        is_ready.recv().expect("it serves");
+        Stage { pattern, context, thread: Some(thread) }
+    }
+
+    /// Messages a second that come out, or come back.
+    fn throughput(&mut self, size: usize) -> f64 {
+        let messages = if size > 1024 { 40_000 } else { 100_000 };
+        let [here, there] = peers(&self.context, self.pattern, "");
+        match self.pattern {
+            Pattern::RouterDealer => thread::scope(|scope| {
+                scope.spawn(|| echo(there));
+                let rate = request_all(&here, messages, size);
+                // What ends the echo.
+                here.send(&mut Part::new(), false);
+                assert!(here.receive(&mut Part::new()), "the context has ended");
+                rate
+            }),
+            Pattern::PullPush => thread::scope(|scope| {
+                let (taken, room) = mpsc::sync_channel::<()>(WINDOW / STEP);
+                scope.spawn(move || send_all(&here, messages, size, &taken));
+                receive_all(&there, messages, &room)
+            }),
+        }
+    }
+
+    /// The median of there and back again, in microseconds.
+    fn round_trip(&mut self, size: usize) -> f64 {
+        let [here, there] = peers(&self.context, self.pattern, "");
+        let payload = vec![7; size];
+        match self.pattern {
+            Pattern::RouterDealer => thread::scope(|scope| {
+                scope.spawn(|| echo(there));
+                let median = trips(&payload, |part| {
+                    here.send(part, false);
+                    here.receive(part)
+                });
+                here.send(&mut Part::new(), false);
+                assert!(here.receive(&mut Part::new()), "the context has ended");
+                median
+            }),
+            Pattern::PullPush => trips(&payload, |part| {
+                here.send(part, false);
+                there.receive(part)
+            }),
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Ends the proxy of libzmq, which knows no other way without a control socket,
+        // and ours.
+        self.context.destroy().expect("destroyed");
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("it ended in order");
+        }
+    }
+}
+
+struct Proxies(Vec<Proxy<Proxies>>);
+
+/// Who talks with a proxy: client and worker, or sender and receiver.
+fn peers(context: &zmq::Context, pattern: Pattern, suffix: &str) -> [Bare; 2] {
+    let (here, there) = match pattern {
+        Pattern::RouterDealer => (zmq::DEALER, zmq::DEALER),
+        Pattern::PullPush => (zmq::PUSH, zmq::PULL),
+    };
+    let (here, there) = (Bare::new(context, here), Bare::new(context, there));
+    there.connect(&format!("{BACKEND}{suffix}"));
+    here.connect(&format!("{FRONTEND}{suffix}"));
+    [here, there]
+}
+
+/// Sends requests back, until it has sent an empty one.
+fn echo(worker: Bare) {
+    let (mut id, mut body) = (Part::new(), Part::new());
+    loop {
+        assert!(worker.receive(&mut id) && worker.receive(&mut body), "the context has ended");
+        let last = body.bytes().is_empty();
+        worker.send(&mut id, true);
+        worker.send(&mut body, false);
+        if last {
+            return;
+        }
+    }
+}
+
+/// Requests with a window, the rate of their replies.
+fn request_all(client: &Bare, messages: usize, size: usize) -> f64 {
+    let payload = vec![7; size];
+    let mut part = Part::new();
+    let (mut sent, mut began) = (0, Instant::now());
+    for received in 0..messages {
+        while sent < messages && sent - received < WINDOW {
+            client.send(&mut Part::of(&payload), false);
+            sent += 1;
+        }
+        assert!(client.receive(&mut part), "the context has ended");
+        if received == messages / 10 {
+            began = Instant::now();
+        }
+    }
+    per_second(messages - messages / 10 - 1, began)
+}
+
+/// How many messages the receiver acknowledges at once.
+const STEP: usize = 100;
+
+fn send_all(push: &Bare, messages: usize, size: usize, taken: &mpsc::SyncSender<()>) {
+    let payload = vec![7; size];
+    for number in 0..messages {
+        if number % STEP == 0 {
+            // Waits while as many are under way as the channel holds.
+            taken.send(()).expect("somebody receives");
+        }
+        push.send(&mut Part::of(&payload), false);
+    }
+}
+
+fn receive_all(pull: &Bare, messages: usize, room: &mpsc::Receiver<()>) -> f64 {
+    let (mut part, mut began) = (Part::new(), Instant::now());
+    for number in 0..messages {
+        assert!(pull.receive(&mut part), "the context has ended");
+        if number % STEP == STEP - 1 {
+            room.recv().expect("it was sent");
+        }
+        if number == messages / 10 {
+            began = Instant::now();
+        }
+    }
+    per_second(messages - messages / 10 - 1, began)
+}
+
+fn trips(payload: &[u8], mut trip: impl FnMut(&mut Part) -> bool) -> f64 {
+    let (mut samples, began) = (Vec::with_capacity(TRIPS), Instant::now());
+    while samples.len() < TRIPS && began.elapsed() < ROUND_TIME {
+        let mut part = Part::of(payload);
+        let sent = Instant::now();
+        assert!(trip(&mut part), "the context has ended");
+        samples.push(nanos(sent.elapsed()));
+        assert_eq!(part.bytes().len(), payload.len());
+    }
+    let warm_up = samples.len() / 10;
+    percentile(&mut samples[warm_up..], 50) / 1e3
+}
