@@ -94,16 +94,31 @@ impl Socket {
     }
 
     /// Sends `frames` as one message without copying what is large. What is left in
-    /// them afterwards is no matter, and after an error all of it is still there.
+    /// them afterwards is no matter, and after an error all of it is still there. `spare`
+    /// is memory for second handles.
     #[inline]
-    pub(super) fn send_from(&self, frames: &mut [Frame]) -> Result<(), SendError> {
+    pub(super) fn send_from(
+        &self,
+        frames: &mut [Frame],
+        spare: &mut Vec<Frame>,
+    ) -> Result<(), SendError> {
         self.check_count(frames.len())?;
         let Some((last, first)) = frames.split_last_mut() else { return Ok(()) };
-        if self.may_break_off() && !first.is_empty() {
-            let mut heads: Heads = first.iter_mut().map(Frame::share).collect();
-            return self.transmit(&mut heads, last);
+        if first.is_empty() || !self.may_break_off() {
+            return self.transmit(first, last);
         }
-        self.transmit(first, last)
+        if spare.len() < first.len() {
+            spare.resize_with(first.len(), Frame::new);
+        }
+        let heads = &mut spare[..first.len()];
+        for (frame, head) in first.iter_mut().zip(&mut *heads) {
+            frame.share_into(head);
+        }
+        let result = self.transmit(heads, last);
+        if result.is_err() {
+            heads.fill_with(Frame::new);
+        }
+        result
     }
 
     /// Sends second handles on `frames` as one message.

@@ -16,6 +16,8 @@ pub(crate) struct Transit {
     count: usize,
     /// How many frames may have content: count <= used <= frames.len()
     used: usize,
+    /// Memory to send from; empty between messages.
+    spare: Vec<Frame>,
 }
 
 impl Transit {
@@ -32,8 +34,8 @@ impl Transit {
             if count == self.frames.len() {
                 self.frames.push(Frame::new());
             }
-            let (content, more) = socket.receive_bytes(&mut self.frames[count])?;
-            bytes += content.len();
+            let (length, more) = socket.receive_length(&mut self.frames[count])?;
+            bytes += length;
             count += 1;
             self.used = self.used.max(count);
             if !more {
@@ -49,7 +51,7 @@ impl Transit {
     /// Those of [`Socket::send`]; the message is still in hand, whole.
     #[inline]
     pub(crate) fn send(&mut self, socket: &Socket) -> Result<(), SendError> {
-        socket.send_from(&mut self.frames[..self.count])?;
+        socket.send_from(&mut self.frames[..self.count], &mut self.spare)?;
         self.count = 0;
         Ok(())
     }
@@ -82,6 +84,7 @@ impl Transit {
     /// message of a batch, nor much memory by a long one.
     pub(crate) fn clear(&mut self) {
         self.frames.truncate(KEPT);
+        self.spare.truncate(KEPT);
         for frame in self.frames.iter_mut().take(self.used) {
             *frame = Frame::new();
         }
