@@ -18,7 +18,9 @@ use super::outcome::Outcome;
 
 const ROUNDS: usize = 15;
 /// Messages under way at most, so that no queue grows.
-const WINDOW: usize = 1000;
+const WINDOW: usize = 4000;
+/// How long the peers sleep; the proxy has some hundred messages of the window meanwhile.
+const NAP: Duration = Duration::from_micros(20);
 const TRIPS: usize = 1500;
 /// A round of round trips ends then even if it has had fewer.
 const ROUND_TIME: Duration = Duration::from_millis(400);
@@ -160,10 +162,7 @@ impl Stage {
                 }
                 let [frontend, backend] = [frontend, backend]
                     .map(|bare| Socket::from_zmq(bare.into_zmq()).expect("a socket"));
-                let proxy = Proxy::builder(frontend, backend)
-                    .budget(std::env::var("BUDGET").map_or(256, |b| b.parse().unwrap()))
-                    .build()
-                    .expect("they go together");
+                let proxy = Proxy::builder(frontend, backend).build().expect("they go together");
                 proxies.0.push(proxy);
                 Proxy::attach(&mut reactor, &mut proxies, move |proxies| &mut proxies.0[index])
                     .expect("attached");
@@ -172,12 +171,9 @@ impl Stage {
             // That the context has ended is how this ends.
             reactor.on_error(|_, _, _| Flow::Remove);
             ready.send(()).expect("somebody waits");
-            let budget = std::env::var("BUDGET").ok();
-            let _ = budget;
             while proxies.0[0].socket_key(pollux::proxy::Side::Frontend).is_some() {
                 reactor.turn(&mut proxies, Duration::MAX).expect("a turn");
             }
-            eprintln!("{backend:?} {:?}\n{:?}", proxies.0[0].stats(), reactor.stats());
         })
     }
 
@@ -193,25 +189,45 @@ impl Stage {
         Stage { pattern, context, thread: Some(thread) }
     }
 
-    /// Messages a second that come out, or come back.
+    /// Messages a second that come out, or come back. The peers take turns in this thread,
+    /// and sleep when they have nothing to do, so that the proxy is what is waited for.
     fn throughput(&mut self, size: usize) -> f64 {
-        let messages = if size > 1024 { 40_000 } else { 100_000 };
+        let messages = if size > 1024 { 20_000 } else { 100_000 };
         let [here, there] = peers(&self.context, self.pattern, "");
-        match self.pattern {
-            Pattern::RouterDealer => thread::scope(|scope| {
-                scope.spawn(|| echo(there));
-                let rate = request_all(&here, messages, size);
-                // What ends the echo.
-                here.send(&mut Part::new(), false);
-                assert!(here.receive(&mut Part::new()), "the context has ended");
-                rate
-            }),
-            Pattern::PullPush => thread::scope(|scope| {
-                let (taken, room) = mpsc::sync_channel::<()>(WINDOW / STEP);
-                scope.spawn(move || send_all(&here, messages, size, &taken));
-                receive_all(&there, messages, &room)
-            }),
+        let payload = vec![7; size];
+        let (mut id, mut part) = (Part::new(), Part::new());
+        let (mut sent, mut received, mut first, mut began) = (0, 0, 0, Instant::now());
+        while received < messages {
+            let before = (sent, received);
+            while sent < messages && sent - received < WINDOW {
+                here.send(&mut Part::of(&payload), false);
+                sent += 1;
+            }
+            match self.pattern {
+                Pattern::RouterDealer => {
+                    while there.try_receive(&mut id) {
+                        assert!(there.try_receive(&mut part), "a request has two frames");
+                        there.send(&mut id, true);
+                        there.send(&mut part, false);
+                    }
+                    while here.try_receive(&mut part) {
+                        received += 1;
+                    }
+                }
+                Pattern::PullPush => {
+                    while there.try_receive(&mut part) {
+                        received += 1;
+                    }
+                }
+            }
+            if before.1 < messages / 10 && received >= messages / 10 {
+                (began, first) = (Instant::now(), received);
+            }
+            if before == (sent, received) {
+                thread::sleep(NAP);
+            }
         }
+        per_second(messages - first, began)
     }
 
     /// The median of there and back again, in microseconds.
@@ -274,52 +290,6 @@ fn echo(worker: Bare) {
             return;
         }
     }
-}
-
-/// Requests with a window, the rate of their replies.
-fn request_all(client: &Bare, messages: usize, size: usize) -> f64 {
-    let payload = vec![7; size];
-    let mut part = Part::new();
-    let (mut sent, mut began) = (0, Instant::now());
-    for received in 0..messages {
-        while sent < messages && sent - received < WINDOW {
-            client.send(&mut Part::of(&payload), false);
-            sent += 1;
-        }
-        assert!(client.receive(&mut part), "the context has ended");
-        if received == messages / 10 {
-            began = Instant::now();
-        }
-    }
-    per_second(messages - messages / 10 - 1, began)
-}
-
-/// How many messages the receiver acknowledges at once.
-const STEP: usize = 100;
-
-fn send_all(push: &Bare, messages: usize, size: usize, taken: &mpsc::SyncSender<()>) {
-    let payload = vec![7; size];
-    for number in 0..messages {
-        if number % STEP == 0 {
-            // Waits while as many are under way as the channel holds.
-            taken.send(()).expect("somebody receives");
-        }
-        push.send(&mut Part::of(&payload), false);
-    }
-}
-
-fn receive_all(pull: &Bare, messages: usize, room: &mpsc::Receiver<()>) -> f64 {
-    let (mut part, mut began) = (Part::new(), Instant::now());
-    for number in 0..messages {
-        assert!(pull.receive(&mut part), "the context has ended");
-        if number % STEP == STEP - 1 {
-            room.recv().expect("it was sent");
-        }
-        if number == messages / 10 {
-            began = Instant::now();
-        }
-    }
-    per_second(messages - messages / 10 - 1, began)
 }
 
 fn trips(payload: &[u8], mut trip: impl FnMut(&mut Part) -> bool) -> f64 {

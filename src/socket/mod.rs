@@ -72,7 +72,7 @@ pub use mio::Interest;
 pub use pair::pair;
 pub use poll_set::{Events, PollList, PollSet};
 pub use socket_type::SocketType;
-pub(crate) use transit::Transit;
+pub(crate) use transit::{Stopped, Transit};
 
 use error::Operation;
 use peer_names::PeerNames;
