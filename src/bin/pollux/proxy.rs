@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use pollux::proxy::{Proxy, ProxyError, ProxyStats, Side, SideStats, WhenFull};
-use pollux::reactor::{Backend, Flow, Missed, Reactor};
+use pollux::reactor::{Backend, Flow, Missed, Reactor, Wait};
 use pollux::socket::{Socket, SocketType};
 use serde_json::{Value, json};
 
@@ -69,6 +69,9 @@ pub(crate) struct ProxyArgs {
     stats: Option<Duration>,
 }
 
+/// A sleep and its wake cost more than this, and under load the next message is nearer.
+const LINGER_AWAKE: Duration = Duration::from_micros(5);
+
 struct App {
     proxy: Proxy<App>,
     ended: Option<Result<(), ProxyError>>,
@@ -79,6 +82,7 @@ pub(crate) fn run(args: &ProxyArgs, json: bool) -> Result<(), Failure> {
     let context = zmq::Context::new();
     let mut reactor = Reactor::builder()
         .backend(Backend::Epoll)
+        .wait(Wait::SpinFor(LINGER_AWAKE))
         .build()
         .map_err(|error| Failure::system(&error))?;
     let frontend = open(&context, "--frontend", &args.frontend, args)?;
