@@ -3,13 +3,13 @@
 //!
 //!     cargo run --example custom_source -- [LINES]
 //!
-//! It plays both other sides itself, the TCP client on a thread and the receiver of
-//! the messages on the same loop, and ends when all lines have come through.
+//! It plays both other sides itself (the TCP client on a thread) and ends when all
+//! lines have come through.
 
 use std::io::{self, ErrorKind, Read, Write};
 
 use mio::net::{TcpListener, TcpStream};
-use pollux::reactor::{Context, Interest, Ready, SocketKey};
+use pollux::reactor::{Context, Interest, SocketKey};
 use pollux::{Flow, Reactor, socket};
 
 struct Bridge {
@@ -18,52 +18,42 @@ struct Bridge {
     lines: usize,
 }
 
-/// Takes new connections, each a source of its own.
-fn accept(
-    bridge: &mut Bridge,
-    cx: &mut Context<'_, Bridge>,
-    listener: &mut TcpListener,
-    _: Ready,
-) -> io::Result<Flow> {
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                bridge.connections += 1;
-                let id = bridge.connections;
-                cx.add_source(stream, Interest::READABLE, move |bridge, cx, stream, _| {
-                    forward(bridge, cx, stream, id)
-                })?;
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Flow::Continue),
-            Err(error) => return Err(error),
-        }
-    }
+type Cx<'a> = Context<'a, Bridge>;
+
+/// Takes a new connection, which becomes a source of its own.
+fn accept(bridge: &mut Bridge, cx: &mut Cx<'_>, stream: TcpStream) -> io::Result<()> {
+    bridge.connections += 1;
+    let id = bridge.connections;
+    cx.add_source(stream, Interest::READABLE, move |bridge, cx, stream, _| {
+        until_empty(|| forward(bridge, cx, stream, id))
+    })?;
+    Ok(())
 }
 
-/// Reads until nothing is left, since readiness is told once, and sends it on.
-fn forward(
-    bridge: &mut Bridge,
-    cx: &mut Context<'_, Bridge>,
-    stream: &mut TcpStream,
-    id: u64,
-) -> io::Result<Flow> {
+/// Sends on what has come; the end of the connection is `UnexpectedEof`.
+fn forward(bridge: &Bridge, cx: &Cx<'_>, stream: &mut TcpStream, id: u64) -> io::Result<()> {
     let mut bytes = [0; 4096];
+    let length = stream.read(&mut bytes)?;
+    if length == 0 {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    Ok(cx.socket(bridge.out)?.send(&[&id.to_be_bytes()[..], &bytes[..length]])?)
+}
+
+/// Readiness is told once: whoever is told goes on until nothing is left.
+fn until_empty(mut step: impl FnMut() -> io::Result<()>) -> io::Result<Flow> {
     loop {
-        match stream.read(&mut bytes) {
-            Ok(0) => return Ok(Flow::Remove),
-            Ok(length) => {
-                let message = [&id.to_be_bytes()[..], &bytes[..length]];
-                cx.socket(bridge.out)?.send(&message).map_err(io::Error::other)?;
-            }
+        match step() {
+            Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Flow::Continue),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(Flow::Remove),
             Err(error) => return Err(error),
         }
     }
 }
 
 fn main() -> io::Result<()> {
-    let lines = std::env::args().nth(1).map_or(Ok(1000), |arg| arg.parse::<usize>());
-    let lines = lines.map_err(io::Error::other)?;
+    let lines = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(1000);
     let mut reactor = Reactor::new()?;
     let (near, far) = socket::pair(&zmq::Context::new())?;
     reactor.on_message(far, move |bridge: &mut Bridge, _, message| {
@@ -75,7 +65,9 @@ fn main() -> io::Result<()> {
     let out = reactor.add_socket(near)?;
     let listener = TcpListener::bind(([127, 0, 0, 1], 0).into())?;
     let address = listener.local_addr()?;
-    reactor.add_source(listener, Interest::READABLE, accept)?;
+    reactor.add_source(listener, Interest::READABLE, |bridge, cx, listener, _| {
+        until_empty(|| listener.accept().and_then(|(stream, _)| accept(bridge, cx, stream)))
+    })?;
     let client = std::thread::spawn(move || -> io::Result<()> {
         let mut stream = std::net::TcpStream::connect(address)?;
         (0..lines).try_for_each(|line| writeln!(stream, "line {line}"))

@@ -126,6 +126,8 @@ struct Stage {
     pattern: Pattern,
     context: zmq::Context,
     thread: Option<JoinHandle<()>>,
+    /// The same through all rounds: what is sent to one that is just going is lost.
+    peers: Option<[Bare; 2]>,
 }
 
 const FRONTEND: &str = "inproc://frontend";
@@ -192,7 +194,8 @@ impl Stage {
         let theirs = context.clone();
         let thread = thread::spawn(move || serve(theirs, ready));
         is_ready.recv().expect("it serves");
-        Stage { pattern, context, thread: Some(thread) }
+        let peers = Some(peers(&context, pattern, ""));
+        Stage { pattern, context, thread: Some(thread), peers }
     }
 
     /// Messages a second that come out, or come back. The peers take turns in this thread,
@@ -200,7 +203,7 @@ impl Stage {
     fn throughput(&mut self, size: usize) -> f64 {
         let (messages, window) =
             if size > 1024 { (10_000, LARGE_WINDOW) } else { (50_000, WINDOW) };
-        let [here, there] = peers(&self.context, self.pattern, "");
+        let [here, there] = self.peers.as_ref().expect("they are back");
         let payload = vec![7; size];
         let (mut id, mut part) = (Part::new(), Part::new());
         let (mut sent, mut received, mut first, mut began) = (0, 0, 0, Instant::now());
@@ -239,29 +242,35 @@ impl Stage {
 
     /// The median of there and back again, in microseconds.
     fn round_trip(&mut self, size: usize) -> f64 {
-        let [here, there] = peers(&self.context, self.pattern, "");
+        let [here, there] = self.peers.take().expect("they are back");
         let payload = vec![7; size];
-        match self.pattern {
+        let (there, median) = match self.pattern {
             Pattern::RouterDealer => thread::scope(|scope| {
-                scope.spawn(|| echo(there));
+                let worker = scope.spawn(move || echo(there));
                 let median = trips(&payload, |part| {
                     here.send(part, false);
                     here.receive(part)
                 });
                 here.send(&mut Part::new(), false);
                 assert!(here.receive(&mut Part::new()), "the context has ended");
-                median
+                (worker.join().expect("it ended in order"), median)
             }),
-            Pattern::PullPush => trips(&payload, |part| {
-                here.send(part, false);
-                there.receive(part)
-            }),
-        }
+            Pattern::PullPush => {
+                let median = trips(&payload, |part| {
+                    here.send(part, false);
+                    there.receive(part)
+                });
+                (there, median)
+            }
+        };
+        self.peers = Some([here, there]);
+        median
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
+        self.peers = None;
         // Ends the proxy of libzmq, which knows no other way without a control socket,
         // and ours.
         self.context.destroy().expect("destroyed");
@@ -286,7 +295,7 @@ fn peers(context: &zmq::Context, pattern: Pattern, suffix: &str) -> [Bare; 2] {
 }
 
 /// Sends requests back, until it has sent an empty one.
-fn echo(worker: Bare) {
+fn echo(worker: Bare) -> Bare {
     let (mut id, mut body) = (Part::new(), Part::new());
     loop {
         assert!(worker.receive(&mut id) && worker.receive(&mut body), "the context has ended");
@@ -294,7 +303,7 @@ fn echo(worker: Bare) {
         worker.send(&mut id, true);
         worker.send(&mut body, false);
         if last {
-            return;
+            return worker;
         }
     }
 }

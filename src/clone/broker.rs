@@ -3,7 +3,9 @@
 mod changes;
 mod config;
 mod heartbeats;
+mod pair;
 mod recent;
+mod refused;
 mod requests;
 mod snapshots;
 mod stats;
@@ -17,11 +19,15 @@ pub use config::BrokerConfig;
 pub use snapshots::SnapshotLimits;
 pub use stats::BrokerStats;
 
+use self::pair::Pair;
+pub use self::pair::PairStats;
 use self::recent::Recent;
+use self::refused::Refused;
 use self::snapshots::Snapshots;
 use self::watched::Watched;
 use super::SendFailure;
 use super::kvmsg::KvMsg;
+use super::pair::{Lineage, Role, Root};
 use super::properties::PropertiesBuf;
 use super::sequence::Sequence;
 use super::store::{Entry, Store};
@@ -45,6 +51,34 @@ pub trait BrokerOutbox {
     /// Any failure means that no subscriber can get the message; those that
     /// should have had it will notice the gap.
     fn publish(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure>;
+
+    /// Sends a message to the peer's port P, on the connection that stands (see
+    /// [`pair`](crate::clone::pair)). A lone broker has none.
+    ///
+    /// # Errors
+    /// Any: the peer does not get it.
+    fn tell_peer(&mut self, _frames: &[&[u8]]) -> Result<(), SendFailure> {
+        Err(SendFailure::Unreachable)
+    }
+
+    /// Opens a SUB at the peer's port P+1, with the topics `` and `HUGZ`, in place
+    /// of one opened earlier, of which nothing may come any more.
+    fn open_follow(&mut self) {}
+
+    /// Closes that SUB.
+    fn close_follow(&mut self) {}
+
+    /// Opens a DEALER at the peer's port P for the next request, in place of one
+    /// opened earlier, of which nothing may come any more.
+    fn open_sync(&mut self) {}
+
+    /// Sends a request on that DEALER, where it may wait for the connection.
+    ///
+    /// # Errors
+    /// Any: the request was not sent.
+    fn request_sync(&mut self, _frames: &[&[u8]]) -> Result<(), SendFailure> {
+        Err(SendFailure::Unreachable)
+    }
 }
 
 /// The broker's state machine: no sockets, no clock, no randomness.
@@ -70,9 +104,20 @@ pub struct Broker {
     /// Changes published since the start.
     published: u64,
     recent: Recent,
+    refused: Refused,
     watched: Watched,
     snapshots: Snapshots,
     stats: BrokerStats,
+    /// Only an active broker takes changes, expires keys and answers.
+    role: Role,
+    /// The history of what is in the store.
+    lineage: Lineage,
+    /// Its part in a pair.
+    pair: Option<Box<Pair>>,
+    /// No key expires before this.
+    expire_from: Time,
+    /// Somebody asked by a subscription what it is.
+    status_asked: bool,
     heartbeat_at: Time,
     /// Heartbeats asked for by a subscription are due then.
     answer_at: Time,
@@ -87,18 +132,28 @@ pub struct Broker {
 const MIN_HEARTBEAT: Duration = Duration::from_millis(1);
 
 impl Broker {
-    /// A broker that is active at once, with an empty store.
+    /// A broker with an empty store: active at once if it is alone; one of a pair
+    /// looks for its peer first.
     pub fn new(mut config: BrokerConfig, now: Time) -> Broker {
         config.heartbeat = config.heartbeat.max(MIN_HEARTBEAT);
-        let start = config.start;
+        let start = match config.pair {
+            None => config.start,
+            Some(pair) => pair.seat.start(config.start),
+        };
         Broker {
             store: Store::new(config.store, start),
             sequence: start,
             published: 0,
             recent: Recent::new(config.recent_count, config.recent_age),
+            refused: Refused::new(config.recent_age),
             watched: Watched::new(config.max_watched),
             snapshots: Snapshots::new(config.snapshots),
             stats: BrokerStats::default(),
+            role: if config.pair.is_some() { Role::Starting } else { Role::Active },
+            lineage: Lineage::new(Root { start, node: config.node }),
+            pair: config.pair.map(|pair| Box::new(Pair::new(pair, now))),
+            expire_from: Time::ZERO,
+            status_asked: false,
             heartbeat_at: now,
             answer_at: Time::ZERO,
             capabilities: PropertiesBuf::new(),
@@ -137,11 +192,19 @@ impl Broker {
     /// When [`handle_timeout`](Broker::handle_timeout) is due; a time that has
     /// passed already means at once.
     pub fn next_deadline(&self) -> Option<Time> {
-        let mut next = self.heartbeat_at;
+        let mut next = self.next_pair_deadline();
+        if self.status_asked {
+            next = next.min(self.answer_at);
+        }
+        if self.role != Role::Active {
+            return Some(next);
+        }
+        next = next.min(self.heartbeat_at);
         if self.watched.any_asked() {
             next = next.min(self.answer_at);
         }
-        for other in [self.store.next_deadline(), self.snapshots.next_deadline()] {
+        let expiry = self.store.next_deadline().map(|expiry| expiry.max(self.expire_from));
+        for other in [expiry, self.snapshots.next_deadline()] {
             next = next.min(other.unwrap_or(Time::NEVER));
         }
         Some(next)
@@ -149,6 +212,15 @@ impl Broker {
 
     /// Does what is due: heartbeats, expiries, one slice of a snapshot.
     pub fn handle_timeout(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        if self.pair.is_some() {
+            self.tend_pair(now, out);
+        }
+        if self.status_asked && now >= self.answer_at {
+            self.publish_status(now, out);
+        }
+        if self.role != Role::Active {
+            return;
+        }
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + self.config.heartbeat;
             self.send_heartbeats(now, |_| true, out);

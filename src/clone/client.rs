@@ -12,6 +12,7 @@ mod outbox;
 mod pending;
 mod presence;
 mod receive;
+mod servers;
 mod staging;
 mod stats;
 mod subtree;
@@ -37,13 +38,15 @@ use std::fmt;
 use std::time::Duration;
 
 use attempt::Attempt;
+use difference::Next;
 use echo::EchoKeys;
 use event::{Events, Queued};
 use pending::Pending;
+use servers::Servers;
 use subtree::Subtree;
 use topics::Topics;
 
-use super::kvmsg::{HUGZ, Limits, Uuid};
+use super::kvmsg::{HUGZ, Limits, STATUS, Uuid};
 use super::properties::PropertiesBuf;
 use super::sequence::Sequence;
 use crate::clone::collector::Collector;
@@ -70,7 +73,8 @@ const HEARTBEATLESS: Duration = Duration::from_millis(1500);
 ///    [`handle_writable`](Client::handle_writable).
 /// 3. At [`next_deadline`](Client::next_deadline), which may have moved after
 ///    any of these calls, call [`handle_timeout`](Client::handle_timeout).
-///    Calling it early does no harm.
+///    Calling it early does no harm. If messages wait that could not be handed in
+///    yet, say so first by [`handle_backlog`](Client::handle_backlog).
 /// 4. After each call, `set` and `delete` included, take events from
 ///    [`poll_event`](Client::poll_event) until there are none.
 ///
@@ -82,7 +86,10 @@ const HEARTBEATLESS: Duration = Duration::from_millis(1500);
 /// * No key goes back to an older value, as long as the broker does not.
 /// * After a loss the map stays readable as it was until a snapshot is whole.
 /// * Each change ends with exactly one of `Applied`, `Refused`, `Superseded`
-///   and `TimedOut`.
+///   and `TimedOut`; where changes are kept until they are safe, `Applied` is followed by
+///   exactly one of `Safe` and `NotSafe`.
+/// * With [several servers](ClientConfig::servers) it follows the one that is active, and
+///   sends there what the one before may have been alone to have.
 /// * Nothing grows without limit, and no message can make it panic.
 ///
 /// ```
@@ -129,6 +136,9 @@ pub struct Client {
     broker: Option<BrokerInfo>,
     /// The socket for changes, if it is open.
     collector: Option<Collector>,
+    /// Whether it leads to all servers.
+    reaches_all: bool,
+    servers: Servers,
     /// When the SUB last brought something.
     heard: Time,
     /// Whether that is not too long ago.
@@ -141,6 +151,8 @@ pub struct Client {
     ask_unproven_at: Time,
     /// The sequence of the last change on the SUB.
     last: Option<Sequence>,
+    /// The highest sequence that any broker told.
+    heard_of: Sequence,
     /// The request under way; one at a time.
     attempt: Option<Attempt>,
     /// Keys and bytes of all subtrees.
@@ -156,6 +168,9 @@ pub struct Client {
     stats: ClientStats,
     /// No deadline is earlier.
     wake: Time,
+    /// Messages may wait that were not handed in: nothing is judged by its absence
+    /// before this.
+    behind_until: Time,
     /// The state of the generator for back-off times.
     random: u64,
     properties: PropertiesBuf,
@@ -179,12 +194,15 @@ impl Client {
             has_plain: false,
             broker: None,
             collector: None,
+            reaches_all: false,
+            servers: Servers::new(config.servers),
             heard: Time::ZERO,
             is_online: false,
             has_heartbeats: false,
             tells_sequence: false,
             ask_unproven_at: Time::NEVER,
             last: None,
+            heard_of: Sequence::ZERO,
             attempt: None,
             keys: 0,
             bytes: 0,
@@ -195,6 +213,7 @@ impl Client {
             events: Events::new(config.max_events),
             stats: ClientStats::default(),
             wake: Time::NEVER,
+            behind_until: Time::ZERO,
             random: seed,
             properties: PropertiesBuf::new(),
             config,
@@ -207,10 +226,14 @@ impl Client {
         for subtree in &self.subtrees {
             self.topics.add(&subtree.prefix, out);
         }
+        if self.servers.are_many() {
+            self.topics.add(STATUS, out);
+        }
         self.subscribe_plain(out);
         self.heard = now;
         self.ask_unproven_at = now + HEARTBEATLESS;
         self.wake_at(self.ask_unproven_at);
+        self.seek(now, out);
     }
 
     /// The next event, in order; `None` if nothing more happened.
@@ -222,21 +245,39 @@ impl Client {
     /// way, which takes about 0.2 µs each. Who lets events wait may be told the
     /// same state of a key twice, never an older one.
     pub fn poll_event(&mut self) -> Option<Event> {
-        loop {
+        self.poll_event_within(&mut { usize::MAX })
+    }
+
+    /// The same, for who has other work in between: takes one of `steps` for each
+    /// event and each key passed over, and gives `None` when they are used up, too.
+    /// Then [`has_events`](Client::has_events) tells whether to come back.
+    pub fn poll_event_within(&mut self, steps: &mut usize) -> Option<Event> {
+        while *steps > 0 {
             match self.events.front()? {
                 Queued::Event(_) => match self.events.pop() {
-                    Some(Queued::Event(event)) => return Some(event),
+                    Some(Queued::Event(event)) => {
+                        *steps -= 1;
+                        return Some(event);
+                    }
                     _ => return None,
                 },
                 Queued::Difference(difference) => {
                     let tree = &self.subtrees[difference.subtree].tree;
-                    match difference.next(tree) {
-                        Some(event) => return Some(event),
-                        None => self.events.pop(),
+                    match difference.next(tree, steps) {
+                        Next::Event(event) => return Some(event),
+                        Next::Pause => return None,
+                        Next::End => self.events.pop(),
                     };
                 }
             }
         }
+        None
+    }
+
+    /// Whether [`poll_event`](Client::poll_event) may have something. (What is left of a
+    /// snapshot may turn out to have changed nothing.)
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// When [`handle_timeout`](Client::handle_timeout) is to be called, unless
@@ -254,7 +295,7 @@ impl Client {
     /// The value of a key with our own changes on top that have no answer yet;
     /// they may still be refused or give way to those of others.
     pub fn get_local(&self, key: &[u8]) -> Option<&[u8]> {
-        match self.pending.newest(key) {
+        match self.pending.newest(key).filter(|&slot| !self.pending.get(slot).is_told) {
             Some(slot) => Some(&*self.pending.get(slot).value).filter(|value| !value.is_empty()),
             None => self.get(key).map(|entry| entry.value),
         }
@@ -309,17 +350,28 @@ impl Client {
     /// Whether a change with this sequence is safe: it survives the loss of the
     /// broker that applied it.
     pub fn is_safe(&self, sequence: Sequence) -> bool {
-        self.broker.is_some_and(|broker| sequence <= broker.stable)
+        self.broker.is_some_and(|broker| broker.is_safe(sequence))
     }
 
     /// Our changes without an answer.
     pub fn pending(&self) -> usize {
-        self.pending.len()
+        self.pending.unanswered()
+    }
+
+    /// Our changes that are applied, but not yet safe, as far as they are
+    /// [kept](ClientConfig::until_safe).
+    pub fn kept(&self) -> usize {
+        self.pending.len() - self.pending.unanswered()
     }
 
     /// Whether this change has no answer yet.
     pub fn is_pending(&self, uuid: Uuid) -> bool {
-        self.pending.find(uuid).is_some()
+        self.pending.find(uuid).is_some_and(|slot| !self.pending.get(slot).is_told)
+    }
+
+    /// Whether changes are kept until they are safe.
+    fn keeps(&self) -> bool {
+        self.config.until_safe || self.servers.are_many()
     }
 
     /// The counts so far.
@@ -351,6 +403,11 @@ impl Client {
 
     fn is_extended(&self) -> bool {
         self.broker.is_some_and(|broker| broker.extended)
+    }
+
+    /// When it may be judged that something due at `time` has not come.
+    fn judged_at(&self, time: Time) -> Time {
+        time.max(self.behind_until)
     }
 
     fn wake_at(&mut self, time: Time) {
@@ -395,7 +452,7 @@ impl fmt::Debug for Client {
             .field("is_current", &self.is_current())
             .field("keys", &self.keys)
             .field("sequence", &self.sequence())
-            .field("pending", &self.pending.len())
+            .field("pending", &self.pending())
             .finish_non_exhaustive()
     }
 }

@@ -18,6 +18,17 @@ pub const ICANHAZ: &[u8] = b"ICANHAZ?";
 /// The first frame of a request for figures, and the key of its answer.
 pub const STATUS: &[u8] = b"STATUS?";
 
+/// The first frame of what a broker tells its peer, and the key of the answer.
+pub const PEER: &[u8] = b"PEER?";
+/// The first frame of a change that a broker hands to its peer, and the key of the answer.
+pub const RESUBMIT: &[u8] = b"RESUBMIT";
+/// The key of a message with the uuids of changes.
+pub const UUIDS: &[u8] = b"UUIDS";
+/// The first frame of the order to become active, and the key of the answer.
+pub const PROMOTE: &[u8] = b"PROMOTE?";
+/// The first frame of the order to become passive, and the key of the answer.
+pub const DEMOTE: &[u8] = b"DEMOTE?";
+
 /// What a message may hold. Whatever exceeds a limit is refused with its name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -240,12 +251,16 @@ impl fmt::Display for DecodeError {
 impl std::error::Error for DecodeError {}
 
 /// Whether `key` is kept for control messages, so that no entry may have it:
-/// `KTHXBAI`, `ICANHAZ?`, `STATUS?` and whatever begins with `HUGZ`.
+/// `KTHXBAI`, `ICANHAZ?`, `STATUS?`, `UUIDS` and whatever begins with `HUGZ`.
 #[inline]
 pub fn is_reserved(key: &[u8]) -> bool {
     // Nearly every key is told apart by its first byte.
-    matches!(key.first(), Some(b'H' | b'K' | b'I' | b'S'))
-        && (key.starts_with(HUGZ) || key == KTHXBAI || key == ICANHAZ || key == STATUS)
+    matches!(key.first(), Some(b'H' | b'K' | b'I' | b'S' | b'U'))
+        && (key.starts_with(HUGZ)
+            || key == KTHXBAI
+            || key == ICANHAZ
+            || key == STATUS
+            || key == UUIDS)
 }
 
 /// Why a key cannot be that of an entry.

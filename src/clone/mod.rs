@@ -8,6 +8,7 @@
 //! * [`broker`]: keeps the map, gives each change its number, serves snapshots;
 //! * [`client`]: a live copy of a broker's map, and changes to it;
 //! * [`kvmsg`]: the five-frame message, decoded without a copy and without a panic;
+//! * [`pair`]: two brokers, of which one takes over from the other;
 //! * [`properties`]: the `name=value` lines of its fourth frame;
 //! * [`sequence`]: the number of a change, epoch and counter in one;
 //! * [`store`]: the map, with snapshots in slices, expiry, and a memory of deletions;
@@ -16,7 +17,11 @@
 pub mod broker;
 pub mod client;
 pub mod collector;
+#[cfg_attr(not(feature = "simulation-faults"), allow(unreachable_pub))]
+#[doc(hidden)]
+pub mod fault;
 pub mod kvmsg;
+pub mod pair;
 pub mod properties;
 pub mod sequence;
 pub mod store;

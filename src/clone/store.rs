@@ -31,6 +31,7 @@ use self::lookup::Lookup;
 use self::order::Order;
 use self::slots::{Kind, Node, Slots};
 pub use self::snapshot::{Cursor, Mode, Walk};
+use super::fault::Fault;
 use super::kvmsg::Uuid;
 use super::properties::Properties;
 use super::sequence::Sequence;
@@ -282,6 +283,51 @@ impl Store {
         true
     }
 
+    /// Remembers a deletion of a key that is not here: of one who follows another
+    /// store and takes its deletions over.
+    pub fn bury(
+        &mut self,
+        key: &[u8],
+        sequence: Sequence,
+        uuid: Option<Uuid>,
+        properties: Properties<'_>,
+    ) {
+        debug_assert!(sequence > self.sequence, "sequences rise");
+        if self.delete(key, sequence, uuid, properties) {
+            return;
+        }
+        let hash = self.lookup.hash(key);
+        let slot = match self.find(hash, key) {
+            Some(slot) => {
+                self.take_out(slot);
+                slot
+            }
+            None => {
+                let slot = self.slots.insert(Node::new(Kind::Dead));
+                self.lookup.insert(hash, slot);
+                slot
+            }
+        };
+        let node = &mut self.slots[slot];
+        node.sequence = sequence;
+        node.write(key, uuid, properties, &[]);
+        self.dead.add(node.size());
+        self.slots.link_before(slot, DEAD);
+        self.sequence = sequence;
+        self.forget();
+    }
+
+    /// When a key was changed last, be it by its deletion, as far as that is
+    /// remembered.
+    pub fn changed(&self, key: &[u8]) -> Option<Sequence> {
+        self.find(self.lookup.hash(key), key).map(|slot| self.slots[slot].sequence)
+    }
+
+    /// Deletions up to `floor` may be unknown here.
+    pub fn raise_floor(&mut self, floor: Sequence) {
+        self.floor = self.floor.max(floor);
+    }
+
     /// Notes a change that changed nothing here, such as the deletion of a key
     /// that is not there: its number counts as included from now on.
     pub fn advance(&mut self, sequence: Sequence) {
@@ -368,7 +414,9 @@ impl Store {
         }
         let replaced = match found.map(|slot| &self.slots[slot]) {
             Some(node) if node.kind == Kind::Live => node.size(),
-            _ if self.live.count >= self.limits.max_keys => {
+            _ if self.live.count
+                >= self.limits.max_keys + usize::from(Fault::ExceedTheLimit.is_planted()) =>
+            {
                 return Err(StoreFull::Keys { max: self.limits.max_keys });
             }
             _ => 0,
@@ -403,7 +451,9 @@ impl Store {
             self.order.insert(&self.slots, slot);
         }
         let deadline = change.deadline.filter(|&deadline| deadline != Time::NEVER);
-        self.expiry.set(&mut self.slots, slot, deadline);
+        if deadline.is_some() || !Fault::KeepDeadline.is_planted() {
+            self.expiry.set(&mut self.slots, slot, deadline);
+        }
         self.sequence = change.sequence;
     }
 

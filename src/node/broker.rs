@@ -1,17 +1,22 @@
 //! [`BrokerNode`]: a broker on a loop, with its three sockets and its timer.
 
+mod peer;
+
 use std::io;
 use std::time::Duration;
 
+use self::peer::{PeerPorts, Wanted};
 use super::Endpoints;
+use super::burst::{Burst, Waiting};
 use super::port::Port;
 use crate::clone::SendFailure;
 use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
 use crate::clone::kvmsg::FRAMES;
+use crate::clone::pair::{Role, RoleRefusal};
 use crate::clone::{Collector, Sequence};
 use crate::message::Message;
 use crate::reactor::{Context, Flow, Registry, SocketKey, TimerKey};
-use crate::socket::{Errno, Frame, FrameList, Interest, Slices, Socket, SocketType};
+use crate::socket::{Errno, Interest, Slices, Socket, SocketType};
 use crate::time::Time;
 
 /// What a [`BrokerNode`] is made with, beyond its machine's [`BrokerConfig`].
@@ -34,6 +39,9 @@ pub struct BrokerOptions {
     /// Changes that may wait to be read from one sender, who is then held
     /// back. Default 10,000.
     pub changes_hwm: u32,
+    /// Where the peer is, the first of its ports; needed if the configuration
+    /// has a [`pair`](BrokerConfig::pair). Default `None`.
+    pub peer: Option<String>,
 }
 
 impl Default for BrokerOptions {
@@ -45,6 +53,7 @@ impl Default for BrokerOptions {
             updates_hwm: 100_000,
             snapshot_hwm: 4096,
             changes_hwm: 10_000,
+            peer: None,
         }
     }
 }
@@ -74,8 +83,9 @@ pub struct BrokerNode {
     endpoints: Endpoints,
     sockets: Option<Sockets>,
     ports: Option<Ports>,
-    /// The frames of the change at work.
-    frames: FrameList,
+    /// The connections to the peer.
+    peer: Option<PeerPorts>,
+    burst: Burst,
 }
 
 #[derive(Debug)]
@@ -92,6 +102,8 @@ struct Ports {
     updates: SocketKey,
     changes: SocketKey,
     timer: TimerKey,
+    /// The line to the peer.
+    line: Option<SocketKey>,
     /// What the timer is set to.
     armed: Time,
 }
@@ -112,13 +124,22 @@ impl BrokerNode {
     ///
     /// # Errors
     /// An endpoint that cannot be used or is taken; the text names it and the
-    /// remedy. A `start` above which there is no sequence left.
+    /// remedy. Only one of `peer` and `config.pair`. A `start` above which there is no sequence left.
     pub fn bind(
         context: &zmq::Context,
         endpoint: &str,
         options: BrokerOptions,
     ) -> io::Result<BrokerNode> {
         check_start(options.config.start)?;
+        let peer = match (&options.peer, options.config.pair) {
+            (Some(peer), Some(_)) => Some(PeerPorts::new(context, peer, &options)?),
+            (None, None) => None,
+            _ => {
+                let problem =
+                    "a pair: expected both `peer`, the other's endpoint, and `config.pair`";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+            }
+        };
         let (sockets, endpoints) = match endpoint.strip_suffix(":*") {
             Some(host) => Sockets::bind_neighbours(context, host, &options)?,
             None => {
@@ -127,8 +148,8 @@ impl BrokerNode {
             }
         };
         let machine = Broker::new(options.config, Time::ZERO);
-        let (sockets, frames) = (Some(sockets), FrameList::default());
-        Ok(BrokerNode { machine, endpoints, sockets, ports: None, frames })
+        let burst = Burst::new(&endpoints.changes);
+        Ok(BrokerNode { machine, endpoints, sockets: Some(sockets), ports: None, peer, burst })
     }
 
     /// Hands the sockets to the loop. `project` leads from the application's
@@ -144,6 +165,24 @@ impl BrokerNode {
     ) -> io::Result<()>
     where
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
+    {
+        BrokerNode::attach_with(registry, state, project, |_, _, _| Ok(Flow::Continue))
+    }
+
+    /// The same, with a handler for each change of its [role](Broker::role) as one
+    /// of a pair: the role and the epoch.
+    ///
+    /// # Errors
+    /// As [`attach`](BrokerNode::attach).
+    pub fn attach_with<S: 'static, F, H>(
+        registry: &mut Registry<S>,
+        state: &mut S,
+        project: F,
+        mut on_role: H,
+    ) -> io::Result<()>
+    where
+        F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
+        H: FnMut(&mut S, &mut Context<'_, S>, (Role, u32)) -> io::Result<Flow> + 'static,
     {
         let now = registry.now();
         let sockets = project(state).sockets.take().ok_or_else(|| {
@@ -161,10 +200,19 @@ impl BrokerNode {
             Interest::READABLE,
             move |state: &mut S, cx, _| project(state).on_changes(cx),
         )?;
-        let timer =
-            registry.add_standing_timer(move |state: &mut S, cx| project(state).on_timer(cx));
+        let timer = registry.add_standing_timer(move |state: &mut S, cx| {
+            project(state).on_timer(cx)?;
+            project(state).after_peer(cx, project)?;
+            match project(state).machine.poll_role() {
+                Some(change) => on_role(state, cx, change),
+                None => Ok(Flow::Continue),
+            }
+        });
         registry.rearm(timer, now)?;
-        project(state).ports = Some(Ports { snapshots, updates, changes, timer, armed: now });
+        BrokerNode::attach_peer(registry, state, project)?;
+        let node = project(state);
+        let line = node.peer.as_ref().and_then(PeerPorts::line);
+        node.ports = Some(Ports { snapshots, updates, changes, timer, line, armed: now });
         Ok(())
     }
 
@@ -172,6 +220,9 @@ impl BrokerNode {
     pub fn detach<S>(&mut self, registry: &mut Registry<S>) {
         let Some(ports) = self.ports.take() else { return };
         for key in [ports.snapshots, ports.updates, ports.changes] {
+            drop(registry.remove(key));
+        }
+        for key in self.peer.iter_mut().flat_map(PeerPorts::take_all) {
             drop(registry.remove(key));
         }
         let _ = registry.cancel(ports.timer);
@@ -240,6 +291,27 @@ impl BrokerNode {
         Ok(deleted.ok_or(io::ErrorKind::NotConnected)?)
     }
 
+    /// Makes it the active of its pair: at once if the peer is silent, else by a
+    /// planned handover that takes a moment. Gives the role it has now.
+    ///
+    /// # Errors
+    /// It is not one of a pair, or not on a loop, or lacks the state to serve.
+    pub fn promote<S>(&mut self, registry: &mut Registry<S>) -> Result<Role, RoleRefusal> {
+        let now = registry.now();
+        let promoted = self.with_outbox(registry, |machine, out| machine.promote(now, out));
+        promoted.unwrap_or(Err(RoleRefusal::NoPair))
+    }
+
+    /// Hands over to the live standby. Gives the role it has now.
+    ///
+    /// # Errors
+    /// It is not one of a pair, or not on a loop, or has no standby.
+    pub fn demote<S>(&mut self, registry: &mut Registry<S>) -> Result<Role, RoleRefusal> {
+        let now = registry.now();
+        let demoted = self.with_outbox(registry, |machine, out| machine.demote(now, out));
+        demoted.unwrap_or(Err(RoleRefusal::NoPair))
+    }
+
     fn on_request<S>(&mut self, cx: &mut Context<'_, S>, message: Message<'_>) -> io::Result<Flow> {
         if let Some(peer) = message.get(0) {
             self.with_outbox(cx, |machine, out| {
@@ -275,7 +347,9 @@ impl BrokerNode {
                 }
             }
         }
-        self.frames.clear();
+        self.publish_waiting(cx);
+        self.burst.clear();
+        self.set_timer(cx);
         result
     }
 
@@ -283,29 +357,35 @@ impl BrokerNode {
     fn on_change<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<bool> {
         let Some(ports) = self.ports else { return Ok(false) };
         let now = cx.now();
+        let (frames, waiting) = self.burst.split();
         let mut slices = Slices::new();
-        match self.frames.receive(cx.socket(ports.changes)?, &mut slices) {
+        match frames.receive(cx.socket(ports.changes)?, &mut slices) {
             Ok(None) => {}
             Ok(Some(frame)) => slices.push(frame),
             Err(Errno::EAGAIN) => return Ok(false),
             Err(errno) => return Err(errno.into()),
         }
         let change = Message::new(&slices);
-        let mut out = Outbox { registry: cx, ports, change, forward: None };
+        let at_work = Some(AtWork { change, forward: None, waiting });
+        let mut out = Outbox { registry: cx, ports, at_work, unpublished: 0, wanted: None };
         self.machine.handle_change(now, change, &mut out);
-        let forward = out.forward;
+        let (forward, unpublished) = (out.forward(), out.unpublished);
         drop(slices);
-        if let Some(sequence) = forward {
-            let sent = cx.socket(ports.updates).map_err(io::Error::from).and_then(|updates| {
-                let sequence = Frame::copy_from(&sequence);
-                self.frames.forward(updates, FRAMES, sequence).map_err(io::Error::other)
-            });
-            if let Err(error) = sent {
-                self.machine.handle_unpublished(&error);
-            }
+        for _ in 0..unpublished {
+            self.machine.handle_unpublished(&"the socket for updates is gone");
         }
-        self.set_timer(cx);
+        if forward.is_some_and(|sequence| self.burst.push(sequence)) {
+            self.publish_waiting(cx);
+        }
         Ok(true)
+    }
+
+    /// Publishes the changes that wait for others to be published with them.
+    fn publish_waiting<S>(&mut self, cx: &mut Context<'_, S>) {
+        let BrokerNode { machine, burst, ports, .. } = self;
+        if let Some(updates) = ports.and_then(|ports| cx.socket(ports.updates).ok()) {
+            burst.flush(updates, |error| machine.handle_unpublished(&error));
+        }
     }
 
     fn on_timer<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<Flow> {
@@ -327,7 +407,8 @@ impl BrokerNode {
         act: impl FnOnce(&mut Broker, &mut Outbox<'_, S>) -> R,
     ) -> Option<R> {
         let ports = self.ports?;
-        let mut out = Outbox { registry, ports, change: Message::new(&[]), forward: None };
+        let wanted = self.peer.as_mut().map(|peer| &mut peer.wanted);
+        let mut out = Outbox { registry, ports, at_work: None, unpublished: 0, wanted };
         let result = act(&mut self.machine, &mut out);
         self.set_timer(registry);
         Some(result)
@@ -336,7 +417,11 @@ impl BrokerNode {
     /// Sets the timer to the machine's next deadline.
     fn set_timer<S>(&mut self, registry: &mut Registry<S>) {
         let Some(ports) = &mut self.ports else { return };
-        let next = self.machine.next_deadline().unwrap_or(Time::NEVER);
+        let mut next = self.machine.next_deadline().unwrap_or(Time::NEVER);
+        if self.machine.has_role_change() || self.peer.as_ref().is_some_and(PeerPorts::is_waiting) {
+            // The timer's handler looks after both.
+            next = Time::ZERO;
+        }
         if next != ports.armed {
             ports.armed = next;
             // Stale only if the application cancelled it behind our back.
@@ -346,18 +431,30 @@ impl BrokerNode {
 }
 
 /// The machine's messages go straight into the sockets, but for a change that is
-/// published as it came: that waits until the machine has done with its frames.
+/// published as it came: that waits until the machine has done with its frames, and
+/// for others to be published with it.
 struct Outbox<'a, S> {
     registry: &'a mut Registry<S>,
     ports: Ports,
-    /// The change at work, or nothing.
+    at_work: Option<AtWork<'a>>,
+    /// Changes that could not be published although they had been taken.
+    unpublished: u64,
+    /// What is to be opened to the peer when the machine has returned.
+    wanted: Option<&'a mut Wanted>,
+}
+
+/// A change while the machine has it.
+struct AtWork<'a> {
     change: Message<'a>,
     /// Its new sequence, if it is to go on in its own frames.
     forward: Option<[u8; 8]>,
+    /// Changes before it that are still to be published.
+    waiting: Waiting<'a>,
 }
 
-impl<S> Outbox<'_, S> {
-    /// Whether `frames` are those of the change at work but for the sequence.
+impl AtWork<'_> {
+    /// Whether `frames` are those of the change but for the sequence.
+    #[inline]
     fn is_change(&self, frames: &[&[u8]; FRAMES]) -> bool {
         let &[key, _, uuid, properties, body] = self.change.frames() else { return false };
         std::ptr::eq(body, frames[4])
@@ -365,12 +462,30 @@ impl<S> Outbox<'_, S> {
             && std::ptr::eq(properties, frames[3])
             && uuid == frames[2]
     }
+}
+
+impl<S> Outbox<'_, S> {
+    fn want(&mut self, change: impl FnOnce(&mut Wanted)) {
+        if let Some(wanted) = &mut self.wanted {
+            change(wanted);
+        }
+    }
+
+    /// The sequence under which the change at work is to be published as it came.
+    #[inline]
+    fn forward(&self) -> Option<[u8; 8]> {
+        self.at_work.as_ref()?.forward
+    }
 
     /// Sends what waits, for something else is to be sent after it.
     fn flush(&mut self) -> Result<(), SendFailure> {
-        match (self.forward.take(), self.change.frames()) {
+        let updates =
+            self.registry.socket(self.ports.updates).map_err(|_| SendFailure::Unreachable)?;
+        let Some(at_work) = &mut self.at_work else { return Ok(()) };
+        at_work.waiting.flush(updates, |_| self.unpublished += 1);
+        match (at_work.forward.take(), at_work.change.frames()) {
             (Some(sequence), &[key, _, uuid, properties, body]) => {
-                self.send(&[key, &sequence, uuid, properties, body])
+                Port::send(updates, &[key, &sequence, uuid, properties, body])
             }
             _ => Ok(()),
         }
@@ -391,14 +506,40 @@ impl<S> BrokerOutbox for Outbox<'_, S> {
     }
 
     fn publish(&mut self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
-        self.flush()?;
-        match frames[1].try_into() {
-            Ok(sequence) if self.is_change(frames) => {
-                self.forward = Some(sequence);
+        match (&mut self.at_work, frames[1].try_into()) {
+            (Some(at_work), Ok(sequence))
+                if at_work.forward.is_none() && at_work.is_change(frames) =>
+            {
+                at_work.forward = Some(sequence);
                 Ok(())
             }
-            _ => self.send(frames),
+            _ => {
+                self.flush()?;
+                self.send(frames)
+            }
         }
+    }
+
+    fn tell_peer(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
+        peer::tell(self.registry, self.ports.line, frames)
+    }
+
+    fn open_follow(&mut self) {
+        self.want(|wanted| wanted.follow = Some(true));
+    }
+
+    fn close_follow(&mut self) {
+        self.want(|wanted| wanted.follow = Some(false));
+    }
+
+    fn open_sync(&mut self) {
+        self.want(|wanted| (wanted.sync, wanted.request) = (true, None));
+    }
+
+    fn request_sync(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
+        let request = frames.iter().map(|frame| frame.to_vec()).collect();
+        self.want(|wanted| wanted.request = Some(request));
+        Ok(())
     }
 }
 

@@ -34,15 +34,27 @@ impl ClientOptions {
     }
 }
 
+/// Events handed out, and keys compared for them, before other sources have their turn.
+pub(super) const STEPS_AT_ONCE: usize = 1024;
+
+/// A timer that fires later than this tells of a loop that stood still: what came
+/// meanwhile may be on its way from the network yet.
+const STOOD_STILL: Duration = Duration::from_millis(100);
+
 /// A [`Client`] that lives on a reactor: a field of the application's state.
 ///
 /// Events go to the handler given to [`attach`](ClientNode::attach), the map is
 /// read through [`machine`](ClientNode::machine), changes are made by
 /// [`set`](ClientNode::set) and [`delete`](ClientNode::delete).
+///
+/// Many events at a time, as after a snapshot that changed a million keys, are handed
+/// out over several turns of the loop, in which other sources are served, too. Until
+/// all are, nothing more is received.
 pub struct ClientNode<S> {
     machine: Client,
     context: zmq::Context,
-    endpoints: Endpoints,
+    /// Of each server.
+    endpoints: Vec<Endpoints>,
     options: ClientOptions,
     ports: Option<Ports<S>>,
     /// It is, or was, on a loop; its machine starts once.
@@ -50,16 +62,24 @@ pub struct ClientNode<S> {
 }
 
 struct Ports<S> {
-    updates: SocketKey,
+    /// The server they lead to.
+    server: usize,
+    updates: Option<SocketKey>,
     requests: Option<SocketKey>,
     changes: Option<SocketKey>,
     /// The kind of socket for changes that the machine asked for.
     collector: Option<Collector>,
+    /// Whether that leads to all servers.
+    reaches_all: bool,
     timer: TimerKey,
     /// What the timer is set to.
     armed: Time,
     /// Whether the loop was asked to tell when `changes` takes more.
     awaiting_room: bool,
+    /// Nothing is received, for events are still to be handed out.
+    paused: bool,
+    /// Events are being handed out: what is left of them is seen to afterwards.
+    delivering: bool,
     handlers: Rc<Handlers<S>>,
 }
 
@@ -68,6 +88,7 @@ type OnWritable<S> = Box<dyn Fn(&mut S, &mut Context<'_, S>) -> io::Result<Flow>
 
 /// How the loop finds back to this node, for sockets opened later.
 struct Handlers<S> {
+    updates: OnMessage<S>,
     requests: OnMessage<S>,
     writable: OnWritable<S>,
 }
@@ -84,7 +105,8 @@ impl<S> fmt::Debug for ClientNode<S> {
 impl<S: 'static> ClientNode<S> {
     /// A client of the broker whose first port is at `endpoint`. Nothing is
     /// opened before [`attach`](ClientNode::attach), and the broker need not be
-    /// there yet.
+    /// there yet. Of a pair, or of any number of servers one of which is active,
+    /// `endpoint` is a list: see [`Endpoints::of_servers`].
     ///
     /// # Errors
     /// An endpoint or subtrees that cannot be; the text says what was expected.
@@ -93,8 +115,9 @@ impl<S: 'static> ClientNode<S> {
         endpoint: &str,
         options: ClientOptions,
     ) -> io::Result<ClientNode<S>> {
-        let endpoints = Endpoints::from_first(endpoint)?;
-        let machine = Client::new(options.config.clone(), super::random_u64())
+        let endpoints = Endpoints::of_servers(endpoint)?;
+        let config = ClientConfig { servers: endpoints.len(), ..options.config.clone() };
+        let machine = Client::new(config, super::random_u64())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         Ok(ClientNode {
             machine,
@@ -134,28 +157,17 @@ impl<S: 'static> ClientNode<S> {
                 "client: it was attached to a loop before; make a new one",
             ));
         }
-        let updates = Socket::builder(SocketType::Sub)
-            .receive_hwm(node.options.updates_hwm)
-            .linger(Duration::ZERO)
-            .connect(&node.endpoints.updates)
-            .build(&node.context)?;
-        let updates = registry.on_message(updates, move |state: &mut S, cx, message| {
-            let now = cx.now();
-            project(state).run(cx, |machine, out| machine.handle_update(now, message, out));
-            deliver(state, cx, project, on_event)
-        })?;
         let timer = registry.add_standing_timer(move |state: &mut S, cx| {
-            let node = project(state);
-            if let Some(ports) = &mut node.ports {
-                ports.armed = Time::NEVER;
-            }
-            node.detach_if_torn(cx);
-            let now = cx.now();
-            node.run(cx, |machine, out| machine.handle_timeout(now, out));
+            project(state).on_timer(cx);
             deliver(state, cx, project, on_event)
         });
         registry.rearm(timer, now)?;
         let handlers = Rc::new(Handlers {
+            updates: Box::new(move |state: &mut S, cx, message| {
+                let now = cx.now();
+                project(state).run(cx, |machine, out| machine.handle_update(now, message, out));
+                deliver(state, cx, project, on_event)
+            }),
             requests: Box::new(move |state: &mut S, cx, message| {
                 let now = cx.now();
                 project(state).run(cx, |machine, out| machine.handle_snapshot(now, message, out));
@@ -170,18 +182,27 @@ impl<S: 'static> ClientNode<S> {
             }),
         });
         let node = project(state);
-        node.started = true;
         node.ports = Some(Ports {
-            updates,
+            server: 0,
+            updates: None,
             requests: None,
             changes: None,
             collector: None,
+            reaches_all: false,
             timer,
             armed: now,
             awaiting_room: false,
+            paused: false,
+            delivering: false,
             handlers,
         });
+        if let Some(Err(error)) = node.run(registry, |_, out| out.replace_updates()) {
+            node.detach(registry);
+            return Err(error);
+        }
+        node.started = true;
         node.run(registry, |machine, out| machine.start(now, out));
+        node.arm(registry);
         Ok(())
     }
 
@@ -195,7 +216,7 @@ impl<S: 'static> ClientNode<S> {
     /// readable as it is at this moment; changes without an answer never get one.
     pub fn detach(&mut self, registry: &mut Registry<S>) {
         let Some(ports) = self.ports.take() else { return };
-        for key in [Some(ports.updates), ports.requests, ports.changes].into_iter().flatten() {
+        for key in [ports.updates, ports.requests, ports.changes].into_iter().flatten() {
             drop(registry.remove(key));
         }
         let _ = registry.cancel(ports.timer);
@@ -220,8 +241,9 @@ impl<S: 'static> ClientNode<S> {
         ttl: Option<Duration>,
     ) -> Result<Uuid, SetError> {
         let now = registry.now();
-        self.run(registry, |machine, out| machine.set(now, key, value, ttl, out))
-            .unwrap_or(Err(SetError::NotStarted))
+        let made = self.run(registry, |machine, out| machine.set(now, key, value, ttl, out));
+        self.arm(registry);
+        made.unwrap_or(Err(SetError::NotStarted))
     }
 
     /// Deletes a key, as [`set`](ClientNode::set) sets it.
@@ -230,8 +252,9 @@ impl<S: 'static> ClientNode<S> {
     /// As `set`.
     pub fn delete(&mut self, registry: &mut Registry<S>, key: &[u8]) -> Result<Uuid, SetError> {
         let now = registry.now();
-        self.run(registry, |machine, out| machine.delete(now, key, out))
-            .unwrap_or(Err(SetError::NotStarted))
+        let made = self.run(registry, |machine, out| machine.delete(now, key, out));
+        self.arm(registry);
+        made.unwrap_or(Err(SetError::NotStarted))
     }
 
     /// Closes the socket for changes, as if it could not have been opened.
@@ -245,20 +268,73 @@ impl<S: 'static> ClientNode<S> {
     /// application's handler or the end of the context.
     fn detach_if_torn(&mut self, registry: &mut Registry<S>) {
         let Some(ports) = &self.ports else { return };
-        let sockets = [Some(ports.updates), ports.requests, ports.changes];
+        let sockets = [ports.updates, ports.requests, ports.changes];
         let is_whole = registry.contains(ports.timer)
             && sockets.into_iter().flatten().all(|key| registry.contains(key));
         if !is_whole {
-            log::error!(
-                "client of {}: off the loop, which removed a part",
-                self.endpoints.snapshots
-            );
+            let endpoint = &self.endpoints[ports.server].snapshots;
+            log::error!("client of {endpoint}: off the loop, which removed a part");
             self.detach(registry);
         }
     }
 
-    /// Runs the machine with its sockets at hand, then sets the timer to its
-    /// next deadline. `None`: it is on no loop.
+    fn on_timer(&mut self, registry: &mut Registry<S>) {
+        let now = registry.now();
+        let armed = match &mut self.ports {
+            Some(ports) => std::mem::replace(&mut ports.armed, Time::NEVER),
+            None => now,
+        };
+        self.detach_if_torn(registry);
+        if self.machine.has_events() {
+            // What happened is told before more can happen.
+            return;
+        }
+        let is_behind = now.since(armed) > STOOD_STILL || self.has_unread(registry);
+        self.run(registry, |machine, out| {
+            if is_behind {
+                machine.handle_backlog(now);
+            }
+            machine.handle_timeout(now, out);
+        });
+    }
+
+    /// Whether there are messages that the loop has not come to yet.
+    fn has_unread(&self, registry: &Registry<S>) -> bool {
+        let Some(ports) = &self.ports else { return false };
+        [ports.updates, ports.requests].into_iter().flatten().any(|key| {
+            let events = registry.socket(key).map(Socket::events);
+            events.is_ok_and(|events| events.is_ok_and(|events| events.readable))
+        })
+    }
+
+    /// Sets the timer to the machine's next deadline, or to now if there is something
+    /// to hand out; then nothing is received meanwhile.
+    fn arm(&mut self, registry: &mut Registry<S>) {
+        let has_events = self.machine.has_events();
+        let Some(ports) = &mut self.ports else { return };
+        if has_events && ports.delivering {
+            return;
+        }
+        if has_events != ports.paused {
+            ports.paused = has_events;
+            let interest = (!has_events).then_some(Interest::READABLE);
+            for key in [ports.updates, ports.requests].into_iter().flatten() {
+                // Stale if the loop has removed it: the timer sees to that.
+                let _ = registry.set_interest(key, interest);
+            }
+        }
+        let next = match has_events {
+            true => registry.now().min(ports.armed),
+            false => self.machine.next_deadline().unwrap_or(Time::NEVER),
+        };
+        if next != ports.armed {
+            ports.armed = next;
+            // Stale if the loop has removed it.
+            let _ = registry.rearm(ports.timer, next);
+        }
+    }
+
+    /// Runs the machine with its sockets at hand. `None`: it is on no loop.
     fn run<R>(
         &mut self,
         registry: &mut Registry<S>,
@@ -275,14 +351,13 @@ impl<S: 'static> ClientNode<S> {
             endpoints: &self.endpoints,
             options: &self.options,
         };
-        let result = act(&mut self.machine, &mut outbox);
-        let next = self.machine.next_deadline().unwrap_or(Time::NEVER);
-        if next != ports.armed {
-            ports.armed = next;
-            // Not stale: it was there just now.
-            let _ = registry.rearm(ports.timer, next);
+        Some(act(&mut self.machine, &mut outbox))
+    }
+
+    fn set_delivering(&mut self, delivering: bool) {
+        if let Some(ports) = &mut self.ports {
+            ports.delivering = delivering;
         }
-        Some(result)
     }
 
     /// The changes port takes more: no need to hear of it again.
@@ -295,7 +370,7 @@ impl<S: 'static> ClientNode<S> {
     }
 }
 
-/// Hands the events that an input caused to the application.
+/// Hands events to the application, as many as may be in one go.
 fn deliver<S: 'static, F, H>(
     state: &mut S,
     cx: &mut Context<'_, S>,
@@ -306,25 +381,30 @@ where
     F: Fn(&mut S) -> &mut ClientNode<S> + Copy + 'static,
     H: Fn(&mut S, &mut Context<'_, S>, Event) -> io::Result<Flow>,
 {
-    while let Some(event) = project(state).machine.poll_event() {
-        match on_event(state, cx, event) {
-            Ok(Flow::Continue) => {}
-            Ok(Flow::Stop) => return Ok(Flow::Stop),
-            Ok(Flow::Remove) => {
-                project(state).detach(cx);
-                return Ok(Flow::Remove);
-            }
-            Err(error) => {
-                // The error hook may remove the part that brought the event. By then it has.
-                cx.add_timer(Duration::ZERO, move |state: &mut S, cx| {
-                    project(state).detach_if_torn(cx);
-                    Ok(Flow::Remove)
-                });
-                return Err(error);
-            }
+    let mut steps = STEPS_AT_ONCE;
+    let mut result = Ok(Flow::Continue);
+    project(state).set_delivering(true);
+    while let Some(event) = project(state).machine.poll_event_within(&mut steps) {
+        result = on_event(state, cx, event);
+        if !matches!(result, Ok(Flow::Continue)) {
+            break;
         }
     }
-    Ok(Flow::Continue)
+    let node = project(state);
+    node.set_delivering(false);
+    match result {
+        Ok(Flow::Remove) => node.detach(cx),
+        Ok(_) => node.arm(cx),
+        Err(_) => {
+            node.arm(cx);
+            // The error hook may remove the part that brought the event. By then it has.
+            cx.add_timer(Duration::ZERO, move |state: &mut S, cx| {
+                project(state).detach_if_torn(cx);
+                Ok(Flow::Remove)
+            });
+        }
+    }
+    result
 }
 
 /// The machine's messages go straight into the sockets.
@@ -332,7 +412,7 @@ struct Outbox<'a, S> {
     registry: &'a mut Registry<S>,
     ports: &'a mut Ports<S>,
     context: &'a zmq::Context,
-    endpoints: &'a Endpoints,
+    endpoints: &'a [Endpoints],
     options: &'a ClientOptions,
 }
 
@@ -344,6 +424,31 @@ impl<S: 'static> Outbox<'_, S> {
         Port::send(port, frames)
     }
 
+    /// The endpoints of the server that the client is at.
+    fn server(&self) -> &Endpoints {
+        &self.endpoints[self.ports.server]
+    }
+
+    fn replace_updates(&mut self) -> io::Result<()> {
+        if let Some(old) = self.ports.updates.take() {
+            drop(self.registry.remove(old));
+        }
+        let socket = Socket::builder(SocketType::Sub)
+            .receive_hwm(self.options.updates_hwm)
+            .linger(Duration::ZERO)
+            .connect(&self.server().updates)
+            .build(self.context)?;
+        let handlers = Rc::clone(&self.ports.handlers);
+        let key = self.registry.on_message(socket, move |state: &mut S, cx, message| {
+            (handlers.updates)(state, cx, message)
+        })?;
+        if self.ports.paused {
+            self.registry.set_interest(key, None)?;
+        }
+        self.ports.updates = Some(key);
+        Ok(())
+    }
+
     fn replace_requests(&mut self) -> io::Result<()> {
         if let Some(old) = self.ports.requests.take() {
             drop(self.registry.remove(old));
@@ -353,16 +458,27 @@ impl<S: 'static> Outbox<'_, S> {
             // does not fit: whatever comes must be taken off the wire at once.
             .receive_hwm(0)
             .linger(Duration::ZERO)
-            .connect(&self.endpoints.snapshots)
+            .connect(&self.server().snapshots)
             .build(self.context)?;
         let handlers = Rc::clone(&self.ports.handlers);
         let key = self.registry.on_message(socket, move |state: &mut S, cx, message| {
             (handlers.requests)(state, cx, message)
         })?;
+        if self.ports.paused {
+            self.registry.set_interest(key, None)?;
+        }
         self.ports.requests = Some(key);
         Ok(())
     }
 
+    fn open_changes_as_before(&mut self, collector: Collector) {
+        self.ports.collector = Some(collector);
+        if let Err(error) = self.replace_changes(collector) {
+            log::error!("no socket for changes: {error}");
+        }
+    }
+
+    /// Opens the socket for changes, of the kind and to the servers asked for.
     fn replace_changes(&mut self, collector: Collector) -> io::Result<()> {
         if let Some(old) = self.ports.changes.take() {
             drop(self.registry.remove(old));
@@ -371,12 +487,18 @@ impl<S: 'static> Outbox<'_, S> {
             Collector::Pull => SocketType::Push,
             Collector::Sub => SocketType::Pub,
         };
-        let socket = Socket::builder(socket_type)
+        let mut socket = Socket::builder(socket_type)
             .send_hwm(self.options.changes_hwm)
             .immediate(true)
-            .linger(Duration::from_secs(1))
-            .connect(&self.endpoints.changes)
-            .build(self.context)?;
+            .linger(Duration::from_secs(1));
+        let all = match self.ports.reaches_all {
+            true => self.endpoints,
+            false => std::slice::from_ref(self.server()),
+        };
+        for endpoints in all {
+            socket = socket.connect(&endpoints.changes);
+        }
+        let socket = socket.build(self.context)?;
         let handlers = Rc::clone(&self.ports.handlers);
         let key = self
             .registry
@@ -400,7 +522,7 @@ fn subscribable(topic: &[u8]) -> &[u8] {
 
 impl<S: 'static> ClientOutbox for Outbox<'_, S> {
     fn subscribe(&mut self, topic: &[u8]) {
-        if let Ok(socket) = self.registry.socket(self.ports.updates)
+        if let Some(Ok(socket)) = self.ports.updates.map(|key| self.registry.socket(key))
             && let Err(error) = socket.subscribe(subscribable(topic))
         {
             log::error!("{error}");
@@ -408,7 +530,7 @@ impl<S: 'static> ClientOutbox for Outbox<'_, S> {
     }
 
     fn unsubscribe(&mut self, topic: &[u8]) {
-        if let Ok(socket) = self.registry.socket(self.ports.updates)
+        if let Some(Ok(socket)) = self.ports.updates.map(|key| self.registry.socket(key))
             && let Err(error) = socket.unsubscribe(subscribable(topic))
         {
             log::error!("{error}");
@@ -426,16 +548,36 @@ impl<S: 'static> ClientOutbox for Outbox<'_, S> {
     }
 
     fn open_changes(&mut self, collector: Collector) {
-        self.ports.collector = Some(collector);
-        if let Err(error) = self.replace_changes(collector) {
-            log::error!("no socket for changes: {error}");
+        self.ports.reaches_all = false;
+        self.open_changes_as_before(collector);
+    }
+
+    fn open_changes_to_all(&mut self, collector: Collector) {
+        self.ports.reaches_all = true;
+        self.open_changes_as_before(collector);
+    }
+
+    fn turn_to(&mut self, server: usize) {
+        self.ports.server = server;
+        if let Some(old) = self.ports.requests.take() {
+            drop(self.registry.remove(old));
+        }
+        if !self.ports.reaches_all {
+            self.ports.collector = None;
+            if let Some(old) = self.ports.changes.take() {
+                drop(self.registry.remove(old));
+            }
+        }
+        // Without it nothing is heard there, and the machine turns to the next.
+        if let Err(error) = self.replace_updates() {
+            log::error!("no socket for updates: {error}");
         }
     }
 
     fn change(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
         if let (None, Some(collector)) = (self.ports.changes, self.ports.collector) {
             // There was none to be had (no descriptors left): perhaps now.
-            self.open_changes(collector);
+            self.open_changes_as_before(collector);
         }
         let sent = self.send(self.ports.changes, frames);
         if let (Err(SendFailure::WouldBlock), false, Some(key)) =

@@ -6,6 +6,7 @@
 //! there, and the application reads and changes the field as any other.
 
 mod broker;
+mod burst;
 mod client;
 mod endpoint;
 mod port;

@@ -1,5 +1,7 @@
 //! What the nodes do at the edges of the loop: parts that are removed, taken paths.
 
+mod pace;
+
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -7,6 +9,7 @@ use super::{BrokerNode, BrokerOptions, ClientNode, ClientOptions};
 use crate::clone::Sequence;
 use crate::clone::client::{ClientConfig, Event};
 use crate::reactor::{Context, Flow, Reactor};
+use crate::socket::{Socket, SocketType};
 
 struct App {
     broker: BrokerNode,
@@ -136,4 +139,63 @@ fn a_start_that_leaves_no_sequence_is_refused() {
     let error = BrokerNode::bind(&zmq::Context::new(), "inproc://none", options).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     assert!(error.to_string().contains("clock"), "{error}");
+}
+
+/// More than one burst of changes, among them such as go on in their own frames, such
+/// as do not, and such as are only answered.
+#[test]
+fn updates_go_out_in_the_order_of_their_sequences() {
+    for first in ["inproc://node-tests-order", "tcp://127.0.0.1:*"] {
+        let context = zmq::Context::new();
+        let mut broker = BrokerNode::bind(&context, first, BrokerOptions::default()).unwrap();
+        let endpoints = broker.endpoints().clone();
+        let sub = Socket::builder(SocketType::Sub)
+            .subscribe("HUGZ")
+            .subscribe("")
+            .connect(&endpoints.updates);
+        let sub = sub.build(&context).unwrap();
+        let push = Socket::builder(SocketType::Push).connect(&endpoints.changes);
+        let push = push.build(&context).unwrap();
+        let mut reactor = Reactor::new().unwrap();
+        BrokerNode::attach(&mut reactor, &mut broker, |broker| broker).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // Its heartbeat says that the subscription is there.
+        while sub.receive_message().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "no heartbeat within 30 s");
+            reactor.turn(&mut broker, Duration::from_millis(10)).unwrap();
+        }
+        let value = [7; 300];
+        for n in 0..200_u8 {
+            let properties: &[u8] = if n % 7 == 3 { b"ttl=1000\n" } else { b"by=test\n" };
+            // Each tenth is sent twice: the second one is answered by a heartbeat.
+            for _ in 0..if n % 10 == 9 { 2 } else { 1 } {
+                push.send(&[b"/key", &[0; 8][..], &[n; 16], properties, &value][..]).unwrap();
+            }
+        }
+        let (mut updates, mut answers) = (Vec::new(), 0);
+        while updates.len() < 200 || answers < 20 {
+            assert!(Instant::now() < deadline, "{} updates, {answers} answers", updates.len());
+            reactor.turn(&mut broker, Duration::from_millis(10)).unwrap();
+            while let Some(message) = sub.receive_message().unwrap() {
+                let message: Vec<_> = message.iter().collect();
+                match (&message[0][..], message[2].first()) {
+                    (b"/key", Some(n)) => {
+                        assert_eq!(message[4][..], value);
+                        let sequence = u64::from_be_bytes(message[1][..].try_into().unwrap());
+                        updates.push((*n, sequence));
+                    }
+                    // The answer to a repeated one follows the update that it repeats.
+                    (_, Some(n)) => {
+                        assert_eq!(updates.last().unwrap().0, *n);
+                        answers += 1;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let first = updates[0].1;
+        let expected: Vec<_> = (0..200).map(|n| (n, first + u64::from(n))).collect();
+        assert_eq!(updates, expected);
+        assert_eq!(broker.machine().stats().publish_failed, 0);
+    }
 }

@@ -44,6 +44,9 @@ pub struct Registry<S> {
     pub(super) queue: VecDeque<Queued>,
     /// Sockets that a handler had its hands on (only with the epoll backend).
     pub(super) touched: Cell<Vec<SlotKey>>,
+    /// Sockets that a handler had in this turn, perhaps to send: what they sent is
+    /// counted at the end of it.
+    pub(super) handed_out: Cell<Vec<SlotKey>>,
     /// The socket that had the last message.
     pub(super) recent: Option<SlotKey>,
     /// How many sockets are waited for.
@@ -106,6 +109,7 @@ impl<S> Registry<S> {
             timers: Timers::new(),
             queue: VecDeque::new(),
             touched: Cell::new(Vec::new()),
+            handed_out: Cell::new(Vec::new()),
             recent: None,
             waited_for: 0,
             wakes,
@@ -172,7 +176,13 @@ impl<S> Registry<S> {
 
     /// The counters of the whole reactor.
     pub fn stats(&self) -> Stats {
-        self.stats
+        let mut stats = self.stats;
+        let handed_out = self.handed_out.take();
+        for slot in handed_out.iter().filter_map(|&key| self.sockets.get(key)) {
+            stats.add_sent(slot.uncounted());
+        }
+        self.handed_out.set(handed_out);
+        stats
     }
 
     /// The counters of one socket or other source.
@@ -182,7 +192,11 @@ impl<S> Registry<S> {
     pub fn source_stats(&self, key: impl Into<Key>) -> Result<SourceStats, StaleKey> {
         let key = key.into();
         match key {
-            Key::Socket(key) => self.sockets.get(key.0).map(|slot| slot.stats),
+            Key::Socket(key) => self.sockets.get(key.0).map(|slot| {
+                let mut stats = slot.stats;
+                stats.add_sent(slot.uncounted());
+                stats
+            }),
             Key::Source(id) => self.sources.get(id.0).map(|slot| slot.stats),
             Key::Timer(_) => None,
         }

@@ -12,7 +12,7 @@ use super::slots::SlotKey;
 use super::sources::no_slots;
 use super::stats::SourceStats;
 use crate::message::Message;
-use crate::socket::{self, Socket};
+use crate::socket::{self, Sent, Socket};
 
 /// Returns whether to go on; if not, what the application's handler returned is
 /// in `Registry::returned`. (That result itself would be passed through memory and
@@ -40,6 +40,10 @@ pub(super) struct SocketSlot<S> {
     /// A handler has had its hands on it since it was last seen empty, so that the
     /// edge of `ZMQ_FD` may be lost.
     pub(super) touched: Cell<bool>,
+    /// A handler has had it in this turn, perhaps to send.
+    handed_out: Cell<bool>,
+    /// What it had sent when that was last counted.
+    sent: Sent,
     /// Whether the poller knows it.
     watched: bool,
     /// The socket's own timeout (`ZMQ_RCVTIMEO`) as the loop last set it.
@@ -59,6 +63,11 @@ impl<S> SocketSlot<S> {
     /// What zmq_poll(3) is to wait for.
     pub(super) fn polled_interest(&self) -> Option<Interest> {
         if self.queued { None } else { self.interest }
+    }
+
+    /// What it has sent since that was last counted.
+    pub(super) fn uncounted(&self) -> Sent {
+        self.socket.sent() - self.sent
     }
 
     /// What of `ready` the `on_ready` handler waits for, if there is one.
@@ -167,6 +176,7 @@ impl<S> Registry<S> {
             return Err(Rejected { source: socket, error });
         }
         let slot = SocketSlot {
+            sent: socket.sent(),
             socket,
             interest: None,
             receiving: false,
@@ -175,6 +185,7 @@ impl<S> Registry<S> {
             role,
             queued: false,
             touched: Cell::new(false),
+            handed_out: Cell::new(false),
             watched,
             receive_timeout_ms: None,
             budget: self.settings.budget.get(),
@@ -281,15 +292,37 @@ impl<S> Registry<S> {
         }
     }
 
-    /// Notes that the edge of a socket's descriptor may be lost.
+    /// Notes that a socket may send, and that the edge of its descriptor may be lost.
     #[inline]
     fn touch(&self, key: SlotKey, slot: &SocketSlot<S>) {
+        if !slot.handed_out.replace(true) {
+            let mut handed_out = self.handed_out.take();
+            handed_out.push(key);
+            self.handed_out.set(handed_out);
+        }
         if slot.interest.is_some() && self.poller.is_edge_triggered() && !slot.touched.replace(true)
         {
             let mut touched = self.touched.take();
             touched.push(key);
             self.touched.set(touched);
         }
+    }
+
+    /// Counts what was sent since the last turn.
+    pub(super) fn count_sent(&mut self) {
+        if self.handed_out.get_mut().is_empty() {
+            return;
+        }
+        let mut handed_out = self.handed_out.take();
+        for key in handed_out.drain(..) {
+            let Some(slot) = self.sockets.get_mut(key) else { continue };
+            slot.handed_out.set(false);
+            let sent = slot.uncounted();
+            slot.sent = slot.socket.sent();
+            slot.stats.add_sent(sent);
+            self.stats.add_sent(sent);
+        }
+        self.handed_out.set(handed_out);
     }
 
     /// Removes a socket and gives it back, with whatever it has not delivered yet.
@@ -299,6 +332,7 @@ impl<S> Registry<S> {
     pub fn remove(&mut self, key: SocketKey) -> Result<Socket, StaleKey> {
         let slot = self.sockets.remove(key.0).ok_or(StaleKey(key.into()))?;
         self.waited_for -= usize::from(slot.interest.is_some());
+        self.stats.add_sent(slot.uncounted());
         if slot.watched
             && let Err(error) = self.poller.remove_socket(&slot.socket)
         {

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::socket::Sent;
+
 /// Declares the counters once, for the plain struct and its shared copy.
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
@@ -54,6 +56,13 @@ counters! {
     frames_received,
     /// Bytes of those frames.
     bytes_received,
+    /// Whole messages that handlers sent through the loop's sockets; what libzmq took,
+    /// whether or not it drops it later (PUB, ROUTER).
+    messages_sent,
+    /// Frames of those messages, and of those broken off in the middle.
+    frames_sent,
+    /// Bytes of those frames.
+    bytes_sent,
     /// Receives that found nothing: the sockets drained.
     receives_empty,
     /// Times that a source had more than its budget and went back into the queue.
@@ -94,6 +103,12 @@ pub struct SourceStats {
     pub frames_received: u64,
     /// Bytes of those frames.
     pub bytes_received: u64,
+    /// Whole messages sent through it.
+    pub messages_sent: u64,
+    /// Frames of those messages, and of those broken off in the middle.
+    pub frames_sent: u64,
+    /// Bytes of those frames.
+    pub bytes_sent: u64,
     /// Receives that found nothing.
     pub receives_empty: u64,
     /// Times that there was more than the budget.
@@ -102,6 +117,22 @@ pub struct SourceStats {
     pub dirty_probes: u64,
     /// Times that it was reported ready and had nothing to do.
     pub spurious_wakes: u64,
+}
+
+impl Stats {
+    pub(super) fn add_sent(&mut self, sent: Sent) {
+        self.messages_sent += sent.messages;
+        self.frames_sent += sent.frames;
+        self.bytes_sent += sent.bytes;
+    }
+}
+
+impl SourceStats {
+    pub(super) fn add_sent(&mut self, sent: Sent) {
+        self.messages_sent += sent.messages;
+        self.frames_sent += sent.frames;
+        self.bytes_sent += sent.bytes;
+    }
 }
 
 #[cfg(test)]

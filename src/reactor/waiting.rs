@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::builder::Wait;
+use super::poller::Poller;
 use super::registry::Registry;
 use super::slots::SlotKey;
 use crate::socket::Errno;
 use crate::time::Time;
 
-/// A deadline nearer than this is not slept for: the operating system counts in
-/// milliseconds, and a sleep and its wake take longer than this anyway.
+/// A deadline nearer than this is not slept for: a sleep and its wake take longer.
 const TOO_SHORT_TO_SLEEP: Duration = Duration::from_micros(1);
 
 /// How often a loop that spins asks for everything, while it asks the socket that
@@ -83,16 +83,23 @@ impl<S> Registry<S> {
         Ok(false)
     }
 
-    /// Asks the socket that had the last message whether it has another, and queues
-    /// it if so.
+    /// Receives from the socket that had the last message, and queues it if it has
+    /// another. To ask it only, and receive when it is served, would take a call more.
     fn recent_has_message(&mut self) -> bool {
         let Some(key) = self.recent else { return false };
         let Some(slot) = self.sockets.get(key).filter(|slot| slot.receiving) else {
             self.recent = None;
             return false;
         };
-        // An error shows when it is served.
-        let queue = slot.socket.events().map_or(true, |events| events.readable);
+        debug_assert!(self.queue.is_empty(), "it is served next, with what was received ahead");
+        let queue = match self.frames.try_receive_ahead(&slot.socket) {
+            Ok(()) => true,
+            Err(Errno::EAGAIN) => false,
+            // Out of turn (REQ, REP).
+            Err(Errno::EFSM) => slot.socket.events().map_or(true, |events| events.readable),
+            // Any other error shows when it is served.
+            Err(_) => true,
+        };
         if queue {
             self.queue_socket(key);
         }
@@ -111,7 +118,8 @@ impl<S> Registry<S> {
             self.stats.polls += 1;
             self.stats.polls_blocked += 1;
             let timeout = (until < Time::NEVER).then_some(left);
-            let result = match self.sole_receiver() {
+            let fine = timeout.is_some_and(Poller::is_fine);
+            let result = match self.sole_receiver().filter(|_| !fine) {
                 Some(key) => self.block_in_receive(key, timeout),
                 None => self.poll(timeout),
             };
@@ -166,6 +174,7 @@ impl<S> Registry<S> {
         self.clock.in_turn = false;
         self.stats.turns += 1;
         self.stats.events += handled;
+        self.count_sent();
         let end = (handled > 0).then(|| self.clock.read());
         if let Some(end) = end {
             let turn_ns = end.since(self.clock.now).as_nanos() as u64;

@@ -82,8 +82,41 @@ impl FrameList {
             *frame = second;
         }
         let kept = rest.kept.len().min(count - 1);
-        let rest = [&mut rest.kept[..kept], &mut rest.long[..count - 1 - kept]];
-        socket.send_moving(first, rest)
+        let parts = [&mut rest.kept[..kept], &mut rest.long[..count - 1 - kept]];
+        socket.send_moving(first, parts)?;
+        // Unless an earlier message was longer, nothing is left to be let go of.
+        if rest.used <= kept {
+            rest.used = 0;
+        }
+        Ok(())
+    }
+
+    /// Copies the small frames of the message last received that have no memory of
+    /// their own. Those of up to 33 bytes have it. Larger ones may share the receive
+    /// buffer of their connection, and one such frame that waits in a queue keeps all
+    /// 8 KiB of it (libzmq's decoder_allocators.cpp): a queue of small messages could take a
+    /// hundred times their size. From 1 KiB on it is at most eight times.
+    pub(crate) fn unshare(&mut self) {
+        const INSIDE: usize = 33;
+        const LARGE: usize = 1024;
+        let FrameList { first, rest, .. } = self;
+        let rest = rest.kept.iter_mut().take(rest.used).chain(&mut rest.long);
+        for frame in std::iter::once(first).chain(rest) {
+            if (INSIDE + 1..LARGE).contains(&frame.len()) {
+                *frame = Frame::copy_from(frame);
+            }
+        }
+    }
+
+    /// Receives the first frame of a message if there is one, so that the next
+    /// [`receive`](FrameList::receive), which must be from the same socket, has it.
+    ///
+    /// # Errors
+    /// Those of [`Socket::receive`].
+    #[inline]
+    pub(crate) fn try_receive_ahead(&mut self, socket: &Socket) -> Result<(), Errno> {
+        self.ahead = Some(socket.receive(&mut self.first)?);
+        Ok(())
     }
 
     /// Blocks until there is a message and receives its first frame, so that the next
@@ -99,6 +132,9 @@ impl FrameList {
     /// Lets go of all content, so that no receive buffer is kept alive by the last
     /// message of a batch.
     pub(crate) fn clear(&mut self) {
+        if self.rest.used == 0 && self.first.is_empty() {
+            return;
+        }
         self.first = Frame::new();
         for frame in self.rest.kept.iter_mut().take(self.rest.used) {
             *frame = Frame::new();
@@ -169,6 +205,26 @@ mod tests {
             assert_eq!(slices[..], frames);
             drop(slices);
             assert_eq!(list.receive(&right, &mut Slices::new()), Err(Errno::EAGAIN));
+        }
+    }
+
+    #[test]
+    fn small_frames_can_have_memory_of_their_own() {
+        let context = zmq::Context::new();
+        let (left, right) = pair(&context).unwrap();
+        let frames = [1, 33, 34, 1023, 1024, 5000].map(|length| vec![length as u8; length]);
+        left.send(&frames[..]).unwrap();
+        let mut list = FrameList::new();
+        let mut slices = Slices::new();
+        assert_eq!(list.receive(&right, &mut slices), Ok(None));
+        let before: Vec<*const u8> = slices.iter().map(|slice| slice.as_ptr()).collect();
+        drop(slices);
+        list.unshare();
+        let after = std::iter::once(&list.first).chain(&list.rest.kept);
+        for ((frame, content), before) in after.zip(&frames).zip(before) {
+            assert_eq!(**frame, **content);
+            let moved = frame.as_ptr() != before;
+            assert_eq!(moved, (34..1024).contains(&content.len()), "{} bytes", content.len());
         }
     }
 

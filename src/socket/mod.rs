@@ -52,13 +52,13 @@ mod poll_set;
 mod receive;
 mod runtime_options;
 mod send;
+mod sent;
 mod socket_type;
 mod transit;
 
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
@@ -71,6 +71,7 @@ pub(crate) use frame_list::{FrameList, Slices};
 pub use mio::Interest;
 pub use pair::pair;
 pub use poll_set::{Events, PollList, PollSet};
+pub(crate) use sent::Sent;
 pub use socket_type::SocketType;
 pub(crate) use transit::{Stopped, Transit};
 
@@ -97,11 +98,13 @@ pub struct Socket {
     raw: *mut c_void,
     socket_type: SocketType,
     fd: RawFd,
-    /// How many frames a message may have that is sent.
-    frames: RangeInclusive<usize>,
+    /// How many frames a message may have that is sent: at least, at most
+    /// (`u32::MAX`: any number).
+    frames: (u32, u32),
     peers: PeerNames,
     /// REQ: a request was cut off before its last frame.
     unfinished: Cell<bool>,
+    sent: Cell<Sent>,
 }
 
 // SAFETY: libzmq lets a socket move to another thread with a full fence between
@@ -160,9 +163,10 @@ impl Socket {
             raw,
             socket_type,
             fd,
-            frames: 1..=usize::MAX,
+            frames: (1, u32::MAX),
             peers: PeerNames::default(),
             unfinished: Cell::new(false),
+            sent: Cell::default(),
         };
         if !socket.last_endpoint()?.is_empty() {
             socket.peers.let_in_unnamed();
@@ -176,11 +180,11 @@ impl Socket {
     fn limit_frames(&mut self, conflate: bool, raw: bool) {
         use SocketType::*;
         self.frames = match self.socket_type {
-            Router if raw => 2..=2,
-            Router => 2..=usize::MAX,
-            Stream => 2..=2,
-            Push | Pull | Pub | Sub | Dealer if conflate => 1..=1,
-            _ => 1..=usize::MAX,
+            Router if raw => (2, 2),
+            Router => (2, u32::MAX),
+            Stream => (2, 2),
+            Push | Pull | Pub | Sub | Dealer if conflate => (1, 1),
+            _ => (1, u32::MAX),
         };
     }
 
@@ -324,6 +328,12 @@ impl Socket {
     #[inline]
     pub fn events(&self) -> Result<Events, Errno> {
         self.get_int(options::EVENTS).map(|bits| Events::from_bits(bits as i16))
+    }
+
+    /// What it has sent so far.
+    #[inline]
+    pub(crate) fn sent(&self) -> Sent {
+        self.sent.get()
     }
 
     /// The descriptor that becomes *readable* when [`events`](Socket::events) may

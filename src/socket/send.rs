@@ -8,7 +8,7 @@ use zmq_sys::{ZMQ_DONTWAIT, ZMQ_SNDMORE};
 
 use super::error::Operation;
 use super::parts::Parts;
-use super::{Errno, Frame, SendError, Socket, SocketError, SocketType};
+use super::{Errno, Frame, SendError, Sent, Socket, SocketError, SocketType};
 use crate::message::Frames;
 
 const LAST: c_int = ZMQ_DONTWAIT as c_int;
@@ -132,7 +132,7 @@ impl Socket {
     /// be, if more than one, it takes them. (Not REQ, which may have an earlier request to
     /// finish, nor STREAM and others with a fixed number.)
     pub(crate) fn takes_any_number_of_frames(&self) -> bool {
-        *self.frames.end() == usize::MAX && self.socket_type() != SocketType::Req
+        self.frames.1 == u32::MAX && self.socket_type() != SocketType::Req
     }
 
     /// Sends second handles on `frames` as one message.
@@ -178,12 +178,14 @@ impl Socket {
     /// Refuses what libzmq would take and then drop, or take for something else.
     #[inline]
     fn check_count(&self, count: usize) -> Result<(), SendError> {
-        if self.frames.contains(&count) { Ok(()) } else { Err(self.wrong_count(count)) }
+        let (least, most) = self.frames;
+        let is_right = count >= least as usize && (count <= most as usize || most == u32::MAX);
+        if is_right { Ok(()) } else { Err(self.wrong_count(count)) }
     }
 
     #[cold]
     fn wrong_count(&self, count: usize) -> SendError {
-        let expected = match (self.frames.start(), self.frames.end()) {
+        let expected = match self.frames {
             (1, 1) => "expected one frame (conflate)",
             (1, _) => "expected at least one frame",
             (_, 2) => "expected a routing id and one frame of data",
@@ -245,7 +247,7 @@ impl Socket {
         use SocketType::{Dealer, Push, Req};
         if errno == Errno::EAGAIN && matches!(self.socket_type(), Push | Dealer | Req) {
             if flags == MORE {
-                let _swallowed = self.send_part(&mut Frame::new(), LAST);
+                let _swallowed = self.send_uncounted(&mut Frame::new(), LAST);
             } else {
                 self.unfinished.set(self.socket_type() == Req);
             }
@@ -266,12 +268,25 @@ impl Socket {
     /// One frame; it is empty afterwards, or untouched after an error.
     #[inline]
     fn send_part(&self, part: &mut Frame, flags: c_int) -> Result<(), Errno> {
+        let bytes = self.send_uncounted(part, flags)?;
+        let Sent { messages, frames, bytes: before } = self.sent.get();
+        self.sent.set(Sent {
+            messages: messages + u64::from(flags == LAST),
+            frames: frames + 1,
+            bytes: before + bytes,
+        });
+        Ok(())
+    }
+
+    /// Gives the bytes of the frame.
+    #[inline]
+    fn send_uncounted(&self, part: &mut Frame, flags: c_int) -> Result<u64, Errno> {
         loop {
             // SAFETY: the message is initialised, and the socket open as long as `self` is
             // there, and on this thread, for it is not `Sync`.
             let rc = unsafe { zmq_sys::zmq_msg_send(part.as_mut_ptr(), self.as_ptr(), flags) };
             if rc >= 0 {
-                return Ok(());
+                return Ok(rc as u64);
             }
             match Errno::last() {
                 Errno::EINTR => {}

@@ -1,11 +1,13 @@
 //! `broker`: its lines, its limits, its end.
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::common::{Broker, DEADLINE, Process, pollux};
+use crate::common::{Broker, DEADLINE, POLLUX, Process, pollux};
 
 #[test]
 fn it_says_where_it_listens() {
@@ -111,6 +113,28 @@ fn it_goes_on_when_nobody_reads_its_figures() {
     }
     broker.process.signal("TERM");
     assert_eq!(broker.process.wait().code(), Some(0));
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_does_not_hold_it_up() {
+    let mut command = Command::new(POLLUX);
+    command.args(["broker", "--bind", "tcp://127.0.0.1:*", "--stats", "1ms", "--json"]);
+    let mut process =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut stdout = BufReader::with_capacity(1, process.stdout.take().expect("it is piped"));
+    let stderr = BufReader::new(process.stderr.take().expect("it is piped"));
+    let mut greeting = String::new();
+    stdout.read_line(&mut greeting).expect("a line");
+    let greeting: Value = serde_json::from_str(&greeting).expect("an object");
+    let endpoint = greeting["listening"].as_str().expect("an endpoint");
+    // The pipe, and what the broker keeps, fill up.
+    let complaint = stderr.lines().next().expect("a line").expect("text");
+    assert!(complaint.contains("stdout is not read"), "{complaint}");
+    for value in ["1", "2", "3"] {
+        pollux(["set", "/a", value, "--connect", endpoint]).success();
+    }
+    drop(stdout);
+    process.kill().and_then(|()| process.wait()).expect("it ends");
 }
 
 #[test]

@@ -264,3 +264,19 @@ fn a_taken_port_is_named() {
     assert!(complaint.contains("--backend") && complaint.contains(&taken), "{complaint}");
     drop(running);
 }
+
+#[test]
+fn it_goes_on_when_nobody_reads_its_figures() {
+    let (front, back) = (format!("pull@{ANY}"), format!("push@{ANY}"));
+    let args = ["--frontend", &front, "--backend", &back, "--stats", "1ms"];
+    let (mut process, greeting) = start(&args);
+    process.close_stdout();
+    process.complaint("nothing more is printed");
+    let context = zmq::Context::new();
+    let source = connected(&context, SocketType::Push, &endpoint(&greeting, "frontend", 0));
+    let sink = connected(&context, SocketType::Pull, &endpoint(&greeting, "backend", 0));
+    send(&source, "hello");
+    assert_eq!(receive(&sink), Multipart::from(["hello"]));
+    process.signal("TERM");
+    assert_eq!(process.wait().code(), Some(0));
+}

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pollux::reactor::{Flow, Interest, Key, SocketKey, StaleKey};
+use pollux::reactor::{Flow, Interest, Key, SocketKey, StaleKey, Stats};
 use pollux::socket::{Frame, SendError, Socket, SocketType};
 
 use crate::{each, pipe, reactor, received, settle, until};
@@ -437,5 +437,44 @@ fn a_reply_may_come_later_than_its_request() {
             assert_eq!(reply.get(0).unwrap()[..], b"reply"[..]);
         }
         assert_eq!(reactor.source_stats(key).unwrap().messages_received, 3);
+    });
+}
+
+#[test]
+fn what_is_sent_through_the_loops_sockets_is_counted() {
+    each(|backend| {
+        let mut reactor = reactor(backend);
+        let shared = reactor.shared_stats();
+        let (ours, theirs) = pipe();
+        ours.send("before it was registered").unwrap();
+        let lonely = Socket::new(&zmq::Context::new(), SocketType::Push).unwrap();
+        let lonely = reactor.add_socket(lonely).unwrap();
+        let key = reactor
+            .on_message(ours, move |_: &mut (), cx, message| {
+                let own = cx.own_socket()?;
+                own.send(&message)?;
+                own.send(&["one", "", "three"])?;
+                assert_eq!(cx.socket(lonely)?.send("to nobody"), Err(SendError::WouldBlock));
+                assert_eq!(cx.stats().messages_sent, 2, "at once");
+                Ok(Flow::Continue)
+            })
+            .unwrap();
+        theirs.send("request").unwrap();
+        settle(&mut reactor, &mut ());
+        let sent = |stats: Stats| (stats.messages_sent, stats.frames_sent, stats.bytes_sent);
+        assert_eq!(sent(reactor.stats()), (2, 4, 7 + 8));
+        assert_eq!(sent(shared.load()), (2, 4, 7 + 8));
+        let source = reactor.source_stats(key).unwrap();
+        assert_eq!((source.messages_sent, source.frames_sent, source.bytes_sent), (2, 4, 15));
+        assert_eq!(reactor.source_stats(lonely).unwrap().messages_sent, 0);
+        // Between turns, and by a socket that is removed before the next one.
+        reactor.socket(key).unwrap().send("more").unwrap();
+        assert_eq!(sent(reactor.stats()), (3, 5, 19));
+        assert_eq!(reactor.source_stats(key).unwrap().messages_sent, 3);
+        drop(reactor.remove(key));
+        assert_eq!(sent(reactor.stats()), (3, 5, 19));
+        reactor.turn(&mut (), Duration::ZERO).unwrap();
+        assert_eq!(sent(reactor.stats()), (3, 5, 19));
+        assert_eq!(sent(shared.load()), (3, 5, 19));
     });
 }

@@ -1,11 +1,15 @@
 //! What is checked of one client, all along.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
-use pollux::clone::client::{Client, Event};
+use pollux::Time;
+use pollux::clone::client::{Client, Event, SubtreeStatus};
 use pollux::clone::{Sequence, Uuid};
 
-use crate::history::{History, Map};
+use crate::coverage::Coverage;
+use crate::plan::DRIFT_PPM;
+use crate::truth::{Fate, Reign, Truth, Version};
 
 /// What a client has told, added up.
 #[derive(Debug, Default)]
@@ -15,111 +19,213 @@ pub(crate) struct Told {
     /// The newest sequence it told of each key.
     newest: HashMap<Vec<u8>, u64>,
     /// Changes without an answer.
-    pub(crate) open: HashMap<Uuid, String>,
-    pub(crate) counts: BTreeMap<&'static str, u64>,
+    pub(crate) open: BTreeMap<Uuid, String>,
     /// Events since the last check.
     news: usize,
+    /// Some were dropped because they were not taken.
+    is_incomplete: bool,
+    /// The application has let events wait: it may be told the same twice, though
+    /// never what was before.
+    pub(crate) let_wait: bool,
     /// What each subtree said of itself when it was last checked.
     checked: Vec<(Sequence, Sequence, bool)>,
 }
 
-impl Told {
-    fn count(&mut self, name: &'static str) {
-        *self.counts.entry(name).or_default() += 1;
-    }
+/// How a client stands in its world when it is checked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    /// By the client's clock and by ours.
+    pub(crate) local: Time,
+    pub(crate) global: Time,
+    /// A change published so long ago it has, or knows that something is
+    /// missing; `None` if its loop was held up of late.
+    pub(crate) patience: Option<Duration>,
+    /// It follows a server of RFC 12, whose sequences begin again.
+    pub(crate) is_with_old: bool,
+}
 
-    /// Takes an event. `histories` are the runs of the broker so far.
-    pub(crate) fn take(&mut self, event: &Event, histories: &[History]) {
+impl Told {
+    /// Takes an event.
+    pub(crate) fn take(
+        &mut self,
+        event: &Event,
+        truth: &mut Truth,
+        standing: Standing,
+        coverage: &mut Coverage,
+    ) {
         self.news += 1;
         match event {
             Event::Updated { key, value, sequence } => {
-                // A restart begins above all that was, so this holds across it, too.
-                let before = self.newest.insert(key.to_vec(), sequence.get()).unwrap_or(0);
-                assert!(sequence.get() > before, "{key:?} went back from {before} to {sequence}");
+                if !standing.is_with_old {
+                    self.check_update(key, value, sequence.get(), truth);
+                }
                 self.map.insert(key.to_vec(), value.to_vec());
-                self.count("updated");
             }
             Event::Deleted { key, .. } => {
-                assert!(self.map.remove(&**key).is_some(), "{key:?} was not there");
-                self.count("deleted");
+                let was = self.map.remove(&**key);
+                assert!(was.is_some() || self.let_wait, "{key:?} was not there");
             }
             Event::Applied { uuid, sequence } => {
-                self.close(uuid);
-                let truth = histories.iter().filter_map(|history| history.applied(*uuid));
+                let submission = self.close(uuid, truth, Fate::Applied(sequence.get()));
+                let is_true = truth.applied(*uuid).any(|applied| applied == sequence.get());
                 assert!(
-                    truth.into_iter().any(|applied| applied == sequence.get()),
-                    "{uuid} was not applied as {sequence}"
+                    is_true || standing.is_with_old,
+                    "{uuid} was not applied as {sequence}: {submission}"
                 );
-                self.count("applied");
             }
             Event::Refused { uuid, reason } => {
-                self.close(uuid);
-                assert!(matches!(&**reason, "forgotten" | "store-full-keys"), "{reason}");
-                self.count("refused");
+                let since = truth.latest().map_or(0, |reign| reign.start);
+                let fate = match truth.refusals_hold {
+                    true => Fate::NoEffect { since },
+                    false => Fate::Unknown,
+                };
+                self.close(uuid, truth, fate);
+                coverage.count(&format!("refused: {reason}"));
             }
             Event::Superseded { uuid, .. } => {
-                self.close(uuid);
-                self.count("superseded");
+                self.close(uuid, truth, Fate::Unknown);
             }
             Event::TimedOut { uuid, sent } => {
-                self.close(uuid);
-                let is_applied = histories.iter().any(|history| history.applied(*uuid).is_some());
-                assert!(*sent || !is_applied, "{uuid} was applied, but never sent");
-                self.count("timed out");
+                let fate = if *sent { Fate::Unknown } else { Fate::NoEffect { since: 0 } };
+                self.close(uuid, truth, fate);
             }
-            Event::Synced { .. } => self.count("synced"),
-            Event::Gap { .. } => self.count("gaps"),
-            Event::Resync { .. } => self.count("resyncs"),
-            Event::Lost => self.count("losts"),
-            other => panic!("not to be expected here: {other:?}"),
+            Event::Overrun { .. } => self.is_incomplete = true,
+            _ => {}
         }
+        let name = match event {
+            Event::Updated { .. } => "event: Updated",
+            Event::Deleted { .. } => "event: Deleted",
+            Event::Applied { .. } => "event: Applied",
+            Event::Refused { .. } => "event: Refused",
+            Event::Superseded { .. } => "event: Superseded",
+            Event::TimedOut { .. } => "event: TimedOut",
+            Event::Overrun { .. } => "event: Overrun",
+            Event::Synced { .. } => "event: Synced",
+            Event::Gap { .. } => "event: Gap",
+            Event::LimitReached { .. } => "event: LimitReached",
+            Event::Lost => "event: Lost",
+            Event::Resync { reason, .. } => {
+                coverage.count(&format!("resync: {reason:?}"));
+                "event: Resync"
+            }
+            _ => "event: another",
+        };
+        coverage.count(name);
     }
 
-    fn close(&mut self, uuid: &Uuid) {
-        assert!(self.open.remove(uuid).is_some(), "{uuid} has its answer already");
+    /// No key goes back, and each value is one that was published as such.
+    fn check_update(&mut self, key: &[u8], value: &[u8], sequence: u64, truth: &Truth) {
+        let newest = self.newest.entry(key.to_vec()).or_default();
+        let text = key.escape_ascii();
+        let goes_on = sequence > *newest || self.let_wait || self.is_incomplete;
+        assert!(goes_on, "monotonic: {text} went back from {newest} to {sequence}");
+        *newest = sequence.max(*newest);
+        let version = truth.reign_of(sequence).and_then(|reign| reign.at(key, sequence));
+        assert!(
+            version.is_some_and(|version| version.sequence == sequence && *version.value == *value),
+            "{text} at {sequence} was {version:?}, told as {}",
+            value.escape_ascii()
+        );
+    }
+
+    fn close(&mut self, uuid: &Uuid, truth: &mut Truth, fate: Fate) -> String {
+        let text = self.open.remove(uuid);
+        let submission = truth.submissions.get_mut(uuid).expect("it was submitted");
+        submission.fate = fate;
+        text.unwrap_or_else(|| panic!("{uuid} has its answer already"))
     }
 
     /// After all events were taken: they add up to the map, and the map is what
     /// it says it is.
-    pub(crate) fn check(&mut self, client: &Client, history: &mut History, start: Sequence) {
-        let status = client.status();
-        let said = status.map(|status| (status.verified, status.sequence, status.is_current));
+    pub(crate) fn check(&mut self, client: &Client, truth: &Truth, standing: Standing) {
+        let said = client.status();
+        let said = said.map(|status| (status.verified, status.sequence, status.is_current));
         let said: Vec<_> = said.collect();
-        if std::mem::take(&mut self.news) == 0 && said == self.checked {
+        let is_news = std::mem::take(&mut self.news) > 0;
+        // The order of what it is told late is another than that in which it happened.
+        self.is_incomplete |= std::mem::take(&mut self.let_wait);
+        if !is_news && self.checked == said && standing.patience.is_none() {
             return;
         }
         self.checked = said;
-        let mut entries = client.iter(b"");
-        assert!(
-            self.map.iter().all(|(key, value)| {
-                entries.next().is_some_and(|entry| *entry.key == **key && *entry.value == **value)
-            }) && entries.next().is_none(),
-            "the events do not add up to the map"
-        );
-        for status in client.status() {
-            let is_told =
-                status.is_current && status.verified > start && status.sequence <= status.verified;
-            if !is_told {
-                continue;
-            }
-            // Nothing up to `verified` is missing, and nothing beyond it is there,
-            // but for keys that have changed since: that is on the way.
-            let verified = status.verified.get();
-            let map: Map = (client.iter(&status.subtree))
-                .map(|entry| (entry.key.to_vec(), (entry.sequence.get(), entry.value.to_vec())))
-                .collect();
-            let truth = history.state_at(verified).clone();
-            let truth: Map =
-                truth.into_iter().filter(|(key, _)| key.starts_with(&status.subtree)).collect();
-            for key in map.keys().chain(truth.keys()) {
-                assert!(
-                    map.get(key) == truth.get(key) || history.is_changed_after(key, verified),
-                    "{status:?}: {:?} is {:?}, should be {:?}",
-                    String::from_utf8_lossy(key),
-                    map.get(key),
-                    truth.get(key),
-                );
-            }
+        if is_news {
+            self.add_up(client);
+        }
+        if standing.is_with_old {
+            return;
+        }
+        for status in client.status().filter(|status| status.is_current) {
+            let Some(reign) = truth.reign_of(status.verified.get()) else { continue };
+            check_subtree(client, &status, reign, standing);
         }
     }
+
+    fn add_up(&mut self, client: &Client) {
+        if std::mem::take(&mut self.is_incomplete) {
+            let entries = client.iter(b"");
+            self.map = entries.map(|entry| (entry.key.to_vec(), entry.value.to_vec())).collect();
+            return;
+        }
+        let mut entries = client.iter(b"");
+        let is_same = |(key, value): (&Vec<u8>, &Vec<u8>)| {
+            entries.next().is_some_and(|entry| *entry.key == **key && *entry.value == **value)
+        };
+        assert!(
+            self.map.iter().all(is_same) && entries.next().is_none(),
+            "the events do not add up to the map"
+        );
+    }
+}
+
+/// Nothing up to `verified` is missing, and nothing beyond it is there, but for
+/// keys that have changed since: that is on the way, though not for ever.
+fn check_subtree(client: &Client, status: &SubtreeStatus, reign: &Reign, standing: Standing) {
+    let verified = status.verified.get();
+    let is_old =
+        |at: Time| standing.patience.is_some_and(|patience| at + patience <= standing.global);
+    assert!(
+        !reign.ended.is_some_and(is_old),
+        "no silent staleness: current with a broker that ended at {:?}: {status:?}",
+        reign.ended
+    );
+    let is_exact = status.sequence <= status.verified;
+    for (key, versions) in reign.under(&status.subtree) {
+        let Some(last) = versions.last() else { continue };
+        if !(is_exact && last.sequence <= verified || is_old(last.at)) {
+            continue;
+        }
+        let entry = client.get(key);
+        let is_right = match (&entry, &*last.value) {
+            (None, []) => true,
+            (Some(entry), value) => entry.sequence.get() == last.sequence && *entry.value == *value,
+            _ => false,
+        };
+        assert!(
+            is_right,
+            "no silent staleness: {status:?}: {} is {entry:?}, should be {last:?}",
+            key.escape_ascii()
+        );
+        if let Some(entry) = entry {
+            check_remaining(&entry.remaining(standing.local), last, key, standing.global);
+        }
+    }
+    for entry in client.iter(&status.subtree) {
+        let is_known = reign.knows(entry.key) || !is_exact;
+        assert!(is_known, "{} never was: {status:?}", entry.key.escape_ascii());
+    }
+}
+
+/// A client never believes that a key goes earlier than it does.
+fn check_remaining(remaining: &Option<Duration>, version: &Version, key: &[u8], now: Time) {
+    let key = key.escape_ascii();
+    let Some(expires) = version.expires else {
+        assert_eq!(*remaining, None, "{key} does not expire: {version:?}");
+        return;
+    };
+    let drift = expires.after.mul_f64(4.0 * DRIFT_PPM as f64 / 1e6);
+    let least = expires.global.since(now).saturating_sub(drift + Duration::from_millis(2));
+    assert!(
+        remaining.is_some_and(|remaining| remaining >= least),
+        "{key} goes in {least:?}, believed: {remaining:?}"
+    );
 }

@@ -1,111 +1,129 @@
-//! The broker and clients in a virtual network on virtual time, with all that
-//! can go wrong: delays that differ by connection, connections that break, queues
-//! that overflow, loops that stand still, brokers that are restarted.
+//! Brokers and clients, the very machines of production, on a virtual network in
+//! virtual time, with all that can go wrong: delays that differ by connection,
+//! connections that break, partitions, queues that overflow, messages that come
+//! twice, loops that stand still or are slow, clocks that drift, programs that are
+//! killed and started again. Beside them programs of RFC 12, written from its text.
 //!
 //! Each seed is one run, and replays exactly:
 //!
-//!     POLLUX_SIM_SEED=17 cargo test --test simulation
-//!     POLLUX_SIM_SEEDS=10000 cargo test --release --test simulation
+//!     POLLUX_SEED=17 cargo test simulation
+//!     POLLUX_SEEDS=10000 POLLUX_SEED_START=2000 cargo test simulation
+//!     POLLUX_SEEDS=1000000 cargo test --release simulation
 //!
-//! Checked all along: a map that calls itself right up to a sequence is right up
-//! to it; no key goes back; the events add up to the map; each change ends once,
-//! as what it became. Checked at the end, when faults have stopped: every map is
-//! the broker's, every change has its answer.
+//! A run that fails is shortened to the steps that it takes, which are printed;
+//! with `POLLUX_TRACE=1` each message of that short run is printed, too.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `plan.rs` | a run as data: hosts, limits, and the schedule of all that happens |
+//! | `net.rs` | hosts, sockets, connections, time; nothing of what messages mean |
+//! | `system.rs` | which program runs where, and what a step does to it |
+//! | `truth.rs` | every change ever made: the plain model |
+//! | `checks.rs` | what is checked of a client, all along |
+//! | `old.rs`, `asker.rs` | peers that are not ours |
+//! | `run.rs` | many runs, and the shortest schedule of one that fails |
+//! | `coverage.rs` | what must have happened at least once |
 
+mod asker;
 mod checks;
-mod history;
-mod network;
+mod coverage;
+mod frames;
+mod net;
+mod old;
+mod plan;
+mod programs;
 mod random;
+mod run;
+mod system;
+mod truth;
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use plan::Plan;
 
-use network::{Faults, Network};
-use random::Random;
+/// What `cargo test` runs.
+const DEFAULT_SEEDS: u64 = 2000;
 
-/// How long faults and changes go on.
-const TROUBLE: Duration = Duration::from_secs(20);
-/// How long it may take afterwards until everything is right: longest of all is
-/// the back-off of a client that has asked in vain again and again.
-const RECOVERY: Duration = Duration::from_secs(60);
-
-const SUBTREES: [&[&str]; 6] = [&[""], &["/a/"], &["/a/", "/b/"], &["/b/"], &[], &["HA", "/c/"]];
-
-fn key(random: &mut Random) -> String {
-    let subtree = ["/a/", "/b/", "/c/", "HA", "/a/deep/"][random.below(5) as usize];
-    format!("{subtree}{}", random.below(8))
-}
-
-/// One thing that the application does.
-fn act(network: &mut Network, random: &mut Random) {
-    let key = key(random);
-    let who = random.below(network.clients.len() as u64 + 1) as usize;
-    let value = format!("{} by {who} at {:?}", random.below(1 << 40), network.now);
-    let ttl = random.chance(10).then(|| Duration::from_millis(random.below(3000) + 1));
-    let deletes = random.chance(20);
-    if who == network.clients.len() {
-        network.change_in_broker(&key, if deletes { "" } else { &value }, ttl);
-    } else if deletes {
-        network.delete(who, &key);
-    } else {
-        network.set(who, &key, &value, ttl);
-    }
-}
-
-fn run(seed: u64) -> network::Totals {
-    let mut random = Random::new(seed);
-    let faults = Faults::of(&mut random);
-    let clients = 1 + random.below(5) as usize;
-    let subtrees: Vec<_> =
-        (0..clients).map(|_| SUBTREES[random.below(SUBTREES.len() as u64) as usize]).collect();
-    let mut network = Network::new(random.next(), faults, &subtrees);
-    let pace_us = 1_000 + random.below(60_000);
-    let end = network.now + TROUBLE;
-    while network.now < end {
-        act(&mut network, &mut random);
-        network.trouble();
-        network.pass(Duration::from_micros(random.below(2 * pace_us)));
-    }
-    network.calm();
-    let end = network.now + RECOVERY;
-    while !network.is_right() {
-        assert!(network.now < end, "it does not recover:\n{network:#?}");
-        network.pass(Duration::from_millis(100));
-    }
-    // What it has come to stays so.
-    network.pass(Duration::from_secs(5));
-    assert!(network.is_right(), "it does not stay right:\n{network:#?}");
-    network.finish()
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}: expected a number, got {text:?}")))
 }
 
 #[test]
-fn whatever_goes_wrong_comes_right() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seeds = match number("POLLUX_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("POLLUX_SIM_SEEDS").unwrap_or(60),
-    };
-    let mut totals: BTreeMap<&'static str, u64> = BTreeMap::new();
-    for seed in seeds.clone() {
-        let outcome = std::panic::catch_unwind(|| run(seed));
-        let Ok(run) = outcome else {
-            panic!("replay it: POLLUX_SIM_SEED={seed} cargo test --test simulation");
-        };
-        for (name, count) in run {
-            *totals.entry(name).or_default() += count;
+fn simulation_keeps_every_promise() {
+    if let Some(seed) = number("POLLUX_SEED") {
+        match run::run(&Plan::of(seed)) {
+            Ok(coverage) => coverage.iter().for_each(|(name, count)| println!("{count:>9} {name}")),
+            Err(failure) => panic!("{}", run::report(seed, &failure)),
         }
+        return;
     }
-    println!("{totals:#?}");
-    if seeds.end - seeds.start >= 60 {
-        // A simulation in which nothing goes wrong shows nothing.
-        let rare: Vec<_> = totals.iter().filter(|(_, count)| **count == 0).collect();
-        assert!(rare.is_empty(), "it never happened: {rare:?}");
+    let start = number("POLLUX_SEED_START").unwrap_or(0);
+    let count = number("POLLUX_SEEDS").unwrap_or(DEFAULT_SEEDS);
+    println!("seeds {start} to {}", start + count - 1);
+    match run::run_all(start..start + count) {
+        Ok(coverage) => {
+            coverage.iter().for_each(|(name, count)| println!("{count:>9} {name}"));
+            let missing = coverage.missing();
+            assert!(count < DEFAULT_SEEDS || missing.is_empty(), "it never happened: {missing:?}");
+        }
+        Err((seed, failure)) => panic!("{}", run::report(seed, &failure)),
     }
 }
 
+/// A checker that passes everything shows nothing: each mistake planted in the
+/// machines must break a promise in the seeds that `cargo test` runs.
+#[cfg(debug_assertions)]
 #[test]
-fn a_seed_replays_exactly() {
-    for seed in [3, 14, 15] {
-        assert_eq!(run(seed), run(seed), "seed {seed}");
+fn simulation_notices_every_planted_fault() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let faults = pollux::clone::fault::Fault::ALL;
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut missed = Vec::new();
+        while let Some(&fault) = faults.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match run::first_failure(fault, DEFAULT_SEEDS) {
+                Some((seed, failure)) => {
+                    println!("{fault:?}: seed {seed}: {:.160}", failure.message);
+                }
+                None => missed.push(fault),
+            }
+        }
+        missed
+    };
+    let missed: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..run::threads()).map(|_| scope.spawn(work)).collect();
+        let missed = threads.into_iter().map(|thread| thread.join().expect("no thread panics"));
+        missed.collect::<Vec<_>>().concat()
+    });
+    assert!(missed.is_empty(), "nothing noticed these: {missed:?}");
+}
+
+/// A failure comes with the few steps that it takes.
+#[cfg(debug_assertions)]
+#[test]
+fn simulation_shortens_what_fails() {
+    use pollux::clone::fault::Fault;
+
+    let (seed, failure) = run::first_failure(Fault::SkipDeduplication, DEFAULT_SEEDS).expect("one");
+    Fault::plant(Some(Fault::SkipDeduplication));
+    let plan = Plan::of(seed);
+    let (shortest, _) = run::shrink(&plan, &failure);
+    assert!(run::run(&shortest).is_err(), "it fails still");
+    // A change, and what makes it be sent twice.
+    assert!(
+        shortest.steps.len() <= 5 && shortest.steps.len() * 10 < plan.steps.len(),
+        "{} of {} steps are left: {:?}",
+        shortest.steps.len(),
+        plan.steps.len(),
+        shortest.steps
+    );
+}
+
+#[test]
+fn simulation_replays_exactly() {
+    for seed in [3, 14, 15, 92, 65, 35] {
+        let plan = Plan::of(seed);
+        let runs = [run::run(&plan), run::run(&plan)].map(|run| run.map_err(|f| f.message));
+        assert_eq!(runs[0], runs[1], "seed {seed}");
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pollux::node::Endpoints;
 
+use crate::pair::PairArgs;
 use crate::proxy::ProxyArgs;
 use crate::units;
 
@@ -90,6 +91,12 @@ pub(crate) enum Command {
     /// Print what the broker says of itself
     #[command(after_help = STATUS_HELP)]
     Status,
+    /// Make a broker the active one of its pair
+    #[command(after_help = PROMOTE_HELP)]
+    Promote,
+    /// Make a broker hand over to the other one of its pair
+    #[command(after_help = DEMOTE_HELP)]
+    Demote,
     /// Move messages between two sockets of any peers, until Ctrl-C
     Proxy(ProxyArgs),
     /// Measure updates per second and round trips
@@ -107,7 +114,13 @@ Examples:
   pollux broker --bind 'tcp://*:5556'           for other machines, too
   pollux broker --bind 'tcp://127.0.0.1:*'      any free ports; it prints which
   pollux broker --bind ipc:///tmp/state --stats 5s
-  pollux broker --collector sub                 for changes from the Guide's PUB clients";
+  pollux broker --collector sub                 for changes from the Guide's PUB clients
+
+A pair, each on a machine of its own, of which one takes over from the other:
+  pollux broker --bind tcp://*:5556 --pair primary --peer tcp://b:5556
+  pollux broker --bind tcp://*:5556 --pair backup --peer tcp://a:5556
+--on-active and --on-passive run with POLLUX_ROLE and POLLUX_EPOCH in their
+environment; nothing waits for them, and their exit codes are logged.";
 
 /// `pollux broker`.
 #[derive(Debug, Args)]
@@ -132,9 +145,11 @@ pub(crate) struct BrokerArgs {
     /// Most keys kept; further ones are refused [default: 10000000]
     #[arg(long, value_name = "N")]
     pub(crate) max_keys: Option<usize>,
-    /// Print a line of figures each TIME
+    /// Print a line of figures each TIME; if nobody reads them, lines are dropped
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub(crate) stats: Option<Duration>,
+    #[command(flatten, next_help_heading = "Pair")]
+    pub(crate) pair: PairArgs,
 }
 
 /// The broker's socket for changes.
@@ -204,7 +219,8 @@ const WATCH_HELP: &str = "\
 First comes what is there, in the order of keys, then each change. Each line is
 written at once. A broker that goes away is waited for, and what changed
 meanwhile is printed when it is back; stderr tells of both. Ctrl-C or SIGTERM
-ends it with exit code 0.
+ends it with exit code 0. A reader of the output that stops is waited for; what
+changed meanwhile comes then, of a key that changed often perhaps only the last.
 
 Lines:    /key = value      /key deleted      /key expired
 --json:   {\"event\":\"set\",\"key\":..,\"value\":..,\"sequence\":..,\"ttl\":..}
@@ -292,6 +308,23 @@ Examples:
   pollux status
   pollux status --json | jq .keys";
 
+const PROMOTE_HELP: &str = "\
+To the standby of a pair. If the active lives, it stops, the standby takes over
+where it stopped, and nothing that was applied is sent again; if it is silent,
+the standby takes over at once. It returns when the broker is active; exit code 4
+if it refuses, as before it has taken over the state. Whoever reaches a broker's
+ports can do this: keep them on a trusted network.
+
+Example:
+  pollux promote --connect tcp://standby:5556";
+
+const DEMOTE_HELP: &str = "\
+To the active of a pair, which hands over to its standby as by promote there.
+Without a live standby it refuses: exit code 4.
+
+Example:
+  pollux demote --connect tcp://active:5556";
+
 const BENCH_HELP: &str = "\
 Producers set keys of a subtree of their own, watchers follow it. First one
 change is under way at a time (the bare round trip, from set to the producer's
@@ -356,7 +389,7 @@ fn subtree(bytes: Vec<u8>) -> Result<Bytes, String> {
     }
 }
 
-fn endpoint(text: &str) -> Result<String, String> {
+pub(crate) fn endpoint(text: &str) -> Result<String, String> {
     if text.starts_with("inproc:") {
         return Err("inproc reaches only the same process; use tcp:// or ipc://".to_owned());
     }

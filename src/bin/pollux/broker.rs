@@ -1,10 +1,11 @@
 //! `pollux broker`: keeps the state until Ctrl-C.
 
-use std::io::{self, Write};
+use std::io;
 use std::time::Duration;
 
 use pollux::clone::Collector;
 use pollux::clone::broker::Broker;
+use pollux::clone::pair::Role;
 use pollux::node::{BrokerNode, BrokerOptions};
 use pollux::reactor::{Flow, Missed, Reactor};
 use serde_json::json;
@@ -12,7 +13,12 @@ use serde_json::json;
 use crate::args::{BrokerArgs, CollectorArg};
 use crate::exit::Failure;
 use crate::interrupt::on_interrupt;
+use crate::pair::{HookEnd, run_hook};
+use crate::printer::{Gone, Printer};
 use crate::text::{counted, thousands};
+
+/// Ends of commands that may wait to be logged.
+const HOOKS: usize = 16;
 
 struct App {
     broker: BrokerNode,
@@ -34,17 +40,38 @@ fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
     let context = zmq::Context::new();
     let mut reactor = Reactor::new()?;
     let broker = BrokerNode::bind(&context, &args.bind, options(args))?;
+    let hooks = reactor.channel(HOOKS, |_: &mut App, _, ended: HookEnd| {
+        ended.log();
+        Ok(Flow::Continue)
+    })?;
     let mut app = App { broker, applied: 0 };
     // Before anybody can know that we are here, and send a signal.
     on_interrupt(&mut reactor, |_: &mut App| {})?;
-    BrokerNode::attach(&mut reactor, &mut app, |app| &mut app.broker)?;
+    let printer = Printer::start(io::stdout())?;
+    let mut output = Output { printer: printer.clone(), dropped: 0 };
+    let mut roles = Output { printer: printer.clone(), dropped: 0 };
+    let commands = args.pair.clone();
+    BrokerNode::attach_with(
+        &mut reactor,
+        &mut app,
+        |app| &mut app.broker,
+        move |_, _, (role, epoch)| {
+            if let Some(command) = commands.hook(role) {
+                run_hook(command, role, epoch, &hooks);
+            }
+            // That nobody reads it is no reason to end.
+            roles.print(role_line(role, epoch, json));
+            Ok(Flow::Continue)
+        },
+    )?;
+    output.print(app.greeting(json));
     if let Some(interval) = args.stats {
         reactor.add_periodic(interval, Missed::Skip, move |app: &mut App, _| {
-            Ok(print(&app.figures(interval, json)))
+            Ok(output.print(app.figures(interval, json)))
         });
     }
-    print(&app.greeting(json));
     reactor.run(&mut app)?;
+    printer.finish();
     let keys = app.broker.machine().store().len() as u64;
     app.broker.detach(&mut reactor);
     log::info!("ended in order with {}", counted(keys, "key"));
@@ -64,20 +91,47 @@ fn options(args: &BrokerArgs) -> BrokerOptions {
     store.max_keys = args.max_keys.unwrap_or(store.max_keys);
     let limits = &mut config.limits;
     limits.max_value = args.max_value.unwrap_or(limits.max_value);
+    args.pair.apply(&mut options);
+    let (limits, store) = (&options.config.limits, &mut options.config.store);
     // One value at least must fit.
     store.max_bytes = store.max_bytes.max(limits.max_value.saturating_mul(2));
     options
 }
 
-/// A broker whose stdout is closed or full goes on serving, without a word.
-fn print(line: &str) -> Flow {
-    let mut out = io::stdout().lock();
-    match writeln!(out, "{line}").and_then(|()| out.flush()) {
-        Ok(()) => Flow::Continue,
-        Err(error) => {
-            log::warn!("nothing more is printed: {error}");
-            Flow::Remove
+/// What a broker of a pair prints when its role has changed.
+fn role_line(role: Role, epoch: u32, json: bool) -> String {
+    match json {
+        true => json!({ "role": role.name(), "epoch": epoch }).to_string(),
+        false => format!("{role}, epoch {epoch}"),
+    }
+}
+
+/// Lines on stdout. A broker goes on serving when nobody reads them.
+struct Output {
+    printer: Printer,
+    /// Lines dropped since one was last taken.
+    dropped: u64,
+}
+
+impl Output {
+    fn print(&mut self, mut line: String) -> Flow {
+        line.push('\n');
+        match self.printer.print(line.into_bytes()) {
+            Ok(true) => {
+                if self.dropped > 0 {
+                    log::warn!("stdout is read again; {} lines were dropped", self.dropped);
+                }
+                self.dropped = 0;
+            }
+            Ok(false) => {
+                if self.dropped == 0 {
+                    log::warn!("stdout is not read; lines are dropped until it is");
+                }
+                self.dropped += 1;
+            }
+            Err(Gone) => return Flow::Remove,
         }
+        Flow::Continue
     }
 }
 

@@ -11,6 +11,8 @@ mod interrupt;
 mod lines;
 mod load;
 mod output;
+mod pair;
+mod printer;
 mod proxy;
 mod session;
 mod status;
@@ -24,17 +26,20 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command};
+use printer::{Log, Printer};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr(cli.common.verbose);
+    let is_broker = matches!(cli.command, Command::Broker(_));
+    let is_proxy = matches!(cli.command, Command::Proxy(_));
+    let log = log_to_stderr(cli.common.verbose, is_broker || is_proxy);
     let common = &cli.common;
-    if matches!(cli.command, Command::Broker(_)) && common.connect.is_some() {
+    if is_broker && common.connect.is_some() {
         Cli::command()
             .error(ErrorKind::ArgumentConflict, "a broker connects to nothing; use --bind")
             .exit();
     }
-    if matches!(cli.command, Command::Proxy(_)) && common.connect.is_some() {
+    if is_proxy && common.connect.is_some() {
         Cli::command()
             .error(
                 ErrorKind::ArgumentConflict,
@@ -42,7 +47,7 @@ fn main() -> ExitCode {
             )
             .exit();
     }
-    exit::report(match cli.command {
+    let result = match cli.command {
         Command::Broker(args) => broker::run(&args, common.json),
         Command::Set(args) => change::set(common, args),
         Command::Get(args) => get::run(common, args),
@@ -51,18 +56,34 @@ fn main() -> ExitCode {
         Command::Dump(args) => dump::run(common, &args),
         Command::Load(args) => load::run(common, args),
         Command::Status => status::run(common),
+        Command::Promote => pair::promote(common),
+        Command::Demote => pair::demote(common),
         Command::Proxy(args) => proxy::run(&args, common.json),
         Command::Bench(args) => bench::run(common, &args),
-    })
+    };
+    if let Some(log) = log {
+        log.finish();
+    }
+    exit::report(result)
 }
 
-/// Warnings by default; `RUST_LOG` is for those who want to choose by module.
-fn log_to_stderr(verbose: u8) {
+/// Warnings by default; `RUST_LOG` is for those who want to choose by module. A
+/// server must go on when nobody reads them: then the printer that is returned does
+/// the writing.
+fn log_to_stderr(verbose: u8, is_server: bool) -> Option<Printer> {
     let level = match verbose {
         0 => "warn",
         1 => "info",
         2 => "debug",
         _ => "trace",
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    let mut log =
+        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
+    let printer = if is_server { Printer::start(std::io::stderr()).ok() } else { None };
+    if let Some(printer) = &printer {
+        let log_lines = Log { printer: printer.clone(), dropped: 0 };
+        log.target(env_logger::Target::Pipe(Box::new(log_lines)));
+    }
+    log.init();
+    printer
 }

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 
 use crate::exit::Failure;
 use crate::interrupt::on_interrupt;
+use crate::printer::{Gone, Printer};
 use crate::text::{counted, thousands};
-use crate::{output, units};
+use crate::units;
 use endpoint::Endpoint;
 
 const HELP: &str = "\
@@ -95,7 +96,6 @@ pub(crate) fn run(args: &ProxyArgs, json: bool) -> Result<(), Failure> {
     let mut app = App { proxy, ended: None };
     serve(&mut reactor, &mut app, args, json, &greeting)
         .map_err(|error| Failure::system(&error))?;
-    print(&app.proxy.stats(), json)?;
     match app.ended {
         Some(Err(error)) => Err(Failure::Refused(error.to_string())),
         _ => Ok(()),
@@ -112,26 +112,31 @@ fn serve(
     // Before anybody can know that we are here, and send a signal.
     on_interrupt(reactor, |_: &mut App| {})?;
     Proxy::attach(reactor, app, |app| &mut app.proxy)?;
+    let printer = Printer::start(io::stdout())?;
+    print(&printer, greeting);
     if let Some(interval) = args.stats {
+        let printer = printer.clone();
         reactor.add_periodic(interval, Missed::Skip, move |app: &mut App, _| {
-            Ok(go_on(print(&app.proxy.stats(), json)))
+            Ok(print(&printer, &statistics(&app.proxy.stats(), json)))
         });
     }
-    go_on(output::line(greeting));
     reactor.run(app)?;
     if app.ended.is_none() {
         app.proxy.terminate(reactor);
         reactor.run(app)?;
     }
+    print(&printer, &statistics(&app.proxy.stats(), json));
+    printer.finish();
     Ok(())
 }
 
-/// A proxy whose stdout is closed or full goes on, without a word.
-fn go_on(printed: Result<(), Failure>) -> Flow {
-    match printed {
-        Ok(()) => Flow::Continue,
-        Err(failure) => {
-            log::warn!("nothing more is printed: {failure}");
+/// A proxy whose stdout is closed or not read goes on; what the reader is too slow for
+/// is left out, since the next line says it anew.
+fn print(printer: &Printer, line: &str) -> Flow {
+    match printer.print(format!("{line}\n").into_bytes()) {
+        Ok(_) => Flow::Continue,
+        Err(Gone) => {
+            log::warn!("nothing more is printed: the reader of the output has gone");
             Flow::Remove
         }
     }
@@ -259,8 +264,8 @@ fn greeting(all: &[Option<&Opened>], json: bool) -> String {
     parts.join(", ")
 }
 
-fn print(stats: &ProxyStats, json: bool) -> Result<(), Failure> {
-    if json { output::json(&json_stats(stats)) } else { output::line(&text_stats(stats)) }
+fn statistics(stats: &ProxyStats, json: bool) -> String {
+    if json { json_stats(stats).to_string() } else { text_stats(stats) }
 }
 
 fn json_stats(stats: &ProxyStats) -> Value {

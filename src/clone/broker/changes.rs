@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::heartbeats::Answer;
 use super::{Broker, BrokerOutbox, publish, warn_rarely};
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{KvMsg, Uuid, check_key, is_reserved};
+use crate::clone::pair::Role;
 use crate::clone::properties::{Properties, PropertiesBuf};
 use crate::clone::sequence::Sequence;
 use crate::clone::store::Change;
@@ -13,7 +15,7 @@ use crate::time::Time;
 
 /// Properties that are between a client and the broker; what remains of a time
 /// to live is told anew in each message.
-const HOP_BY_HOP: [&str; 3] = ["ttl", "ttlms", "retry"];
+pub(super) const HOP_BY_HOP: [&str; 3] = ["ttl", "ttlms", "retry"];
 
 /// What the lines `ttl=` and `ttlms=` can add to the properties of an entry, which
 /// must stay within the limit that clients keep.
@@ -25,6 +27,10 @@ const EXPIRY_BATCH: usize = 256;
 impl Broker {
     /// Handles a message from P+2: a `KVSET`.
     pub fn handle_change(&mut self, now: Time, message: Message<'_>, out: &mut impl BrokerOutbox) {
+        if self.role != Role::Active {
+            return self.keep_change(now, message);
+        }
+        self.snapshots.make_way(now);
         let change = match KvMsg::decode(message, &self.config.limits) {
             Ok(change) => change,
             Err(error) => {
@@ -38,11 +44,17 @@ impl Broker {
             warn_rarely(self.stats.changes_reserved, "change dropped", &"the key is reserved");
             return self.answer(&change, Answer::Refused("reserved-key"), out);
         }
-        if let Some(known) = change.uuid.and_then(|uuid| self.recent.get(&uuid)) {
+        if let Some(known) = change.uuid.and_then(|uuid| self.recent.get(&uuid))
+            && !Fault::SkipDeduplication.is_planted()
+        {
             self.stats.changes_repeated += 1;
             return self.answer(&change, Answer::Applied(known), out);
         }
-        if self.may_be_a_forgotten_repeat(now, &change) {
+        if let Some(reason) = change.uuid.and_then(|uuid| self.refused.get(&uuid)) {
+            self.stats.changes_repeated += 1;
+            return self.answer(&change, Answer::Refused(reason), out);
+        }
+        if self.may_be_a_forgotten_repeat(&change) {
             self.stats.changes_forgotten += 1;
             return self.answer(&change, Answer::Refused("forgotten"), out);
         }
@@ -56,6 +68,9 @@ impl Broker {
         }
         if let Err(reason) = self.apply(now, &change, ttl, out) {
             warn_rarely(self.stats.changes_store_full, "change refused", &reason);
+            if let Some(uuid) = change.uuid {
+                self.refused.insert(uuid, reason, self.sequence, now);
+            }
             self.answer(&change, Answer::Refused(reason), out);
         }
     }
@@ -72,6 +87,9 @@ impl Broker {
         ttl: Option<Duration>,
         out: &mut impl BrokerOutbox,
     ) -> Result<Sequence, String> {
+        if self.role != Role::Active {
+            return Err(format!("the broker is {}, not active", self.role));
+        }
         let limits = &self.config.limits;
         check_key(key, limits).map_err(|error| error.to_string())?;
         if value.is_empty() || value.len() > limits.max_value {
@@ -89,11 +107,13 @@ impl Broker {
     /// Deletes a key from within the process. False: it was not there.
     pub fn delete(&mut self, now: Time, key: &[u8], out: &mut impl BrokerOutbox) -> bool {
         // A deletion of a key that is there reaches no limit but the last sequence.
-        self.get(key).is_some() && self.apply(now, &local_change(key, b""), None, out).is_ok()
+        self.role == Role::Active
+            && self.get(key).is_some()
+            && self.apply(now, &local_change(key, b""), None, out).is_ok()
     }
 
     /// Gives a change its sequence, stores and publishes it.
-    fn apply(
+    pub(super) fn apply(
         &mut self,
         now: Time,
         change: &KvMsg<'_>,
@@ -123,7 +143,10 @@ impl Broker {
                 uuid: change.uuid,
                 properties,
                 value: change.body,
-                deadline: ttl.map(|ttl| now + ttl),
+                deadline: ttl.map(|ttl| match Fault::ExpireEarly.is_planted() {
+                    true => now + ttl / 2,
+                    false => now + ttl,
+                }),
             });
             if let Err(full) = stored {
                 self.stats.changes_store_full += 1;
@@ -147,7 +170,7 @@ impl Broker {
     }
 
     /// What a `ttl` property means: `None` for none, zero and nonsense.
-    fn read_ttl(&mut self, properties: Properties<'_>) -> Option<Duration> {
+    pub(super) fn read_ttl(&mut self, properties: Properties<'_>) -> Option<Duration> {
         if properties.is_empty() {
             return None;
         }
@@ -171,12 +194,14 @@ impl Broker {
         }
     }
 
-    /// A change that says it was sent before, by a client whose first sending
-    /// may lie before everything the window of uuids remembers.
-    fn may_be_a_forgotten_repeat(&self, now: Time, change: &KvMsg<'_>) -> bool {
+    /// A change that says it was sent before, first when its client knew of
+    /// nothing beyond a sequence that the window of uuids does not reach back to.
+    /// Sequences and not times, since a message may be on the way for any time.
+    fn may_be_a_forgotten_repeat(&self, change: &KvMsg<'_>) -> bool {
         change.uuid.is_some()
-            && change.properties.parse::<u64>("retry").is_some_and(|age_ms| {
-                self.recent.may_have_forgotten(now - Duration::from_millis(age_ms))
+            && !Fault::TrustTheWindow.is_planted()
+            && change.properties.parse("retry").is_some_and(|known| {
+                self.recent.may_have_forgotten(known) || self.refused.may_have_forgotten(known)
             })
     }
 
@@ -191,6 +216,9 @@ impl Broker {
     }
 
     pub(super) fn expire(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        if now < self.expire_from {
+            return;
+        }
         let mut key = std::mem::take(&mut self.expired_key);
         for _ in 0..EXPIRY_BATCH {
             if !self.store.pop_expired(now, &mut key) {

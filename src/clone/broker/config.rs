@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::SnapshotLimits;
 use crate::clone::Collector;
 use crate::clone::kvmsg::Limits;
+use crate::clone::pair::PairConfig;
 use crate::clone::sequence::Sequence;
 use crate::clone::store::StoreLimits;
 
@@ -35,6 +36,8 @@ pub struct BrokerConfig {
     /// Subtrees with a heartbeat of their own. Default 10,000; a client over
     /// the limit falls back to asking for deltas.
     pub max_watched: usize,
+    /// Its part in a pair; `None` for a broker that is alone. Default `None`.
+    pub pair: Option<PairConfig>,
 }
 
 impl BrokerConfig {
@@ -51,6 +54,7 @@ impl BrokerConfig {
             recent_count: 1 << 20,
             recent_age: Duration::from_secs(60),
             max_watched: 10_000,
+            pair: None,
         }
     }
 }

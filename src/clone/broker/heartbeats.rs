@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::stats::BrokerStats;
 use super::watched::Watch;
 use super::{Broker, BrokerOutbox, publish, warn_rarely};
-use crate::clone::kvmsg::{HUGZ, KvMsg, Uuid, check_key};
+use crate::clone::kvmsg::{HUGZ, KvMsg, STATUS, Uuid, check_key};
+use crate::clone::pair::Role;
 use crate::clone::properties::PropertiesBuf;
 use crate::clone::sequence::Sequence;
 use crate::message::Message;
@@ -21,6 +22,11 @@ impl Broker {
     /// subscription (`XPUB_VERBOSE`) and the last unsubscription of a topic.
     pub fn handle_subscription(&mut self, now: Time, message: Message<'_>) {
         let Some((&verb, topic)) = message.get(0).and_then(<[u8]>::split_first) else { return };
+        if topic == STATUS && verb == 1 {
+            // What it is, whatever its role: a heartbeat would call it active.
+            self.answer_at = self.answer_at.max(now);
+            self.status_asked = true;
+        }
         let Some(prefix) = topic.strip_prefix(HUGZ) else { return };
         // Its heartbeat must be a message that clients can decode.
         let sound = prefix.is_empty() || check_key(prefix, &self.config.limits).is_ok();
@@ -82,6 +88,25 @@ impl Broker {
         }
     }
 
+    /// Tells those who asked what it is, be it active or passive.
+    pub(super) fn publish_status(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        self.status_asked = false;
+        self.answer_at = now + ANSWER_INTERVAL;
+        self.refresh_capabilities();
+        let peer = self.pair.as_ref().map_or("none", |pair| pair.peer_state(now));
+        self.scratch.clear();
+        self.scratch.copy_except(self.capabilities.as_properties(), &[]);
+        self.scratch.push("peer", peer);
+        let message = KvMsg {
+            key: STATUS,
+            sequence: self.sequence,
+            uuid: None,
+            properties: self.scratch.as_properties(),
+            body: b"",
+        };
+        publish(&message, &mut self.stats, out);
+    }
+
     fn whole_tree(&self) -> Watch {
         Watch::new(self.sequence, self.published)
     }
@@ -92,12 +117,16 @@ impl Broker {
         to.push("chp", 2);
         to.push("node", format_args!("{:016x}", config.node));
         to.push("epoch", self.sequence.epoch());
-        to.push("role", "active");
+        // A broker that looks for its peer serves no more than one that follows it.
+        to.push("role", if self.role == Role::Active { self.role } else { Role::Passive });
         to.push("collector", config.collector.name());
         to.push("hb", config.heartbeat.as_millis());
         to.push("maxkey", config.limits.max_key);
         to.push("maxval", config.limits.max_value);
-        to.push("stable", self.sequence.get());
+        match &self.pair {
+            None => _ = to.push("stable", self.sequence.get()),
+            Some(pair) => pair.announce(self.sequence, &self.lineage, to),
+        }
     }
 }
 

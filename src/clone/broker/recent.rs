@@ -1,5 +1,7 @@
 //! The uuids of recent changes, so that a repeated change has no second effect.
 
+mod transfer;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -31,9 +33,9 @@ pub(super) struct Recent {
     hasher: DefaultHashBuilder,
     max_count: usize,
     max_age: Duration,
-    /// When the youngest entry that had to leave was applied: of changes older
-    /// than this one cannot say that they are new.
-    forgotten_until: Option<Time>,
+    /// The sequence of the youngest entry that had to leave: of changes that may
+    /// have been applied up to here one cannot say that they are new.
+    forgotten_until: Sequence,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +55,7 @@ impl Recent {
             hasher: DefaultHashBuilder::default(),
             max_count: max_count.clamp(1, MAX_COUNT),
             max_age,
-            forgotten_until: None,
+            forgotten_until: Sequence::ZERO,
         }
     }
 
@@ -72,10 +74,10 @@ impl Recent {
         find(&self.young).or_else(|| find(&self.old))
     }
 
-    /// Whether a change first sent at `sent` may have been applied and
-    /// forgotten since.
-    pub(super) fn may_have_forgotten(&self, sent: Time) -> bool {
-        self.forgotten_until.is_some_and(|until| sent <= until)
+    /// Whether a change may have been applied and forgotten, of which it is only
+    /// known that it was not applied up to `known`.
+    pub(super) fn may_have_forgotten(&self, known: Sequence) -> bool {
+        known < self.forgotten_until
     }
 
     /// Remembers a change that was applied now, of which it does not know.
@@ -109,7 +111,7 @@ impl Recent {
     fn forget_oldest(&mut self) {
         let Some(oldest) = self.ring.pop_front() else { return };
         self.first = self.first.wrapping_add(1);
-        self.forgotten_until = Some(oldest.at);
+        self.forgotten_until = oldest.sequence;
     }
 }
 
@@ -149,8 +151,8 @@ mod tests {
         assert_eq!(recent.len(), 3);
         assert_eq!(recent.get(&uuid(1)), None);
         assert_eq!(recent.get(&uuid(2)), Some(Sequence::new(1, 2)));
-        assert!(recent.may_have_forgotten(at(1)));
-        assert!(!recent.may_have_forgotten(at(2)));
+        assert!(recent.may_have_forgotten(Sequence::new(1, 0)));
+        assert!(!recent.may_have_forgotten(Sequence::new(1, 1)), "1:1 is the last forgotten");
     }
 
     #[test]
@@ -191,8 +193,9 @@ mod tests {
         let mut recent = Recent::new(100, Duration::from_secs(10));
         recent.insert(uuid(1), Sequence::new(1, 1), at(0));
         recent.insert(uuid(2), Sequence::new(1, 2), at(5));
-        assert!(!recent.may_have_forgotten(at(0)));
+        assert!(!recent.may_have_forgotten(Sequence::ZERO));
         recent.insert(uuid(3), Sequence::new(1, 3), at(11));
+        assert!(recent.may_have_forgotten(Sequence::ZERO));
         assert_eq!(recent.get(&uuid(1)), None);
         assert_eq!(recent.get(&uuid(2)), Some(Sequence::new(1, 2)));
     }

@@ -2,7 +2,8 @@
 
 use super::snapshots::{Request, Slice};
 use super::{Broker, BrokerOutbox, warn_rarely};
-use crate::clone::kvmsg::{ICANHAZ, KvMsg, STATUS};
+use crate::clone::kvmsg::{DEMOTE, ICANHAZ, KvMsg, PEER, PROMOTE, RESUBMIT, STATUS, UUIDS};
+use crate::clone::pair::Role;
 use crate::clone::properties::Properties;
 use crate::clone::sequence::Sequence;
 use crate::message::Message;
@@ -19,18 +20,25 @@ impl Broker {
         let delimited = message.len() > 1 && message.get(0) == Some(b"");
         let request = if delimited { message.skip(1) } else { message };
         match *request.frames() {
-            [ICANHAZ] => self.take_request(peer, delimited, b"", None),
-            [ICANHAZ, subtree] => self.take_request(peer, delimited, subtree, None),
+            [ICANHAZ] => self.take_request(peer, Request::new(delimited, b"")),
+            [ICANHAZ, subtree] => self.take_request(peer, Request::new(delimited, subtree)),
             [ICANHAZ, subtree, properties] => {
-                let since = Properties::check(properties, &self.config.limits)
-                    .ok()
-                    .and_then(|properties| properties.parse::<u64>("since"))
-                    .map(Sequence::from_u64)
-                    // This run never gave it: it means nothing here.
-                    .filter(|since| *since <= self.sequence);
-                self.take_request(peer, delimited, subtree, since);
+                let mut request = Request::new(delimited, subtree);
+                if let Ok(properties) = Properties::check(properties, &self.config.limits) {
+                    let since = properties.parse::<u64>("since").map(Sequence::from_u64);
+                    // Unless it was given in this history, it means nothing here.
+                    request.since = since.filter(|&since| {
+                        self.role != Role::Active || self.lineage.contains(since, self.sequence)
+                    });
+                    request.replica =
+                        subtree.is_empty() && properties.get("order") == Some(b"changes");
+                }
+                self.take_request(peer, request);
             }
             [STATUS] => self.send_status(peer, delimited, out),
+            [verb @ (PEER | RESUBMIT | UUIDS | PROMOTE | DEMOTE), ..] if self.pair.is_some() => {
+                self.handle_pair_request(peer, verb, request, out);
+            }
             _ => {
                 self.stats.requests_malformed += 1;
                 let verb = request.get(0).unwrap_or_default();
@@ -48,17 +56,14 @@ impl Broker {
         }
     }
 
-    fn take_request(
-        &mut self,
-        peer: &[u8],
-        delimited: bool,
-        subtree: &[u8],
-        since: Option<Sequence>,
-    ) {
-        let outcome = if subtree.len() > self.config.limits.max_key {
+    fn take_request(&mut self, peer: &[u8], request: Request) {
+        if self.role != Role::Active {
+            self.vote(&request);
+        }
+        let outcome = if request.subtree.len() > self.config.limits.max_key {
             Err("the subtree is longer than any key")
         } else {
-            self.snapshots.push(peer, Request { delimited, subtree: subtree.into(), since })
+            self.snapshots.push(peer, request)
         };
         match outcome {
             Ok(()) => self.stats.snapshots_requested += 1,
@@ -77,6 +82,8 @@ impl Broker {
         let mut slice = Slice {
             store: &mut self.store,
             stats: &mut self.stats,
+            recent: &self.recent,
+            lineage: &self.lineage,
             scratch: &mut self.scratch,
             capabilities: &self.capabilities,
             now,
@@ -99,6 +106,9 @@ impl Broker {
         to.push("uuids_remembered", self.recent.len());
         for (name, count) in self.stats.fields() {
             to.push(name, count);
+        }
+        if let Some(pair) = &self.pair {
+            pair.figures(self.sequence, to);
         }
         let status = KvMsg {
             key: STATUS,

@@ -5,6 +5,7 @@ mod changes;
 mod expiry;
 mod heartbeats;
 mod network;
+mod pair;
 mod random;
 mod replica;
 mod requests;
@@ -41,6 +42,8 @@ impl Bench {
 
     fn with(configure: impl FnOnce(&mut BrokerConfig)) -> Bench {
         let mut config = BrokerConfig::new(NODE, START);
+        // Most tests do everything at one time; those of the pace set it.
+        config.snapshots.pace = Duration::ZERO;
         configure(&mut config);
         let now = Time::ZERO + Duration::from_secs(100);
         Bench { broker: Broker::new(config, now), net: Network::default(), now }

@@ -128,6 +128,13 @@ impl Watched {
         lengths.retain(|&(_, prefixes)| prefixes > 0);
     }
 
+    /// All watches begin anew: what happened under them is not known.
+    pub(super) fn restart(&mut self, sequence: Sequence, published: u64) {
+        for watch in self.by_prefix.values_mut() {
+            (watch.sequence, watch.published) = (sequence, published);
+        }
+    }
+
     /// A change of `key` was published. The whole tree's figures are the
     /// broker's own and not kept here.
     #[inline]

@@ -8,9 +8,11 @@ use super::Client;
 use super::event::{Event, ResyncReason};
 use super::outbox::ClientOutbox;
 use super::pending::{Change, NewChange, Path, READY, Slot, UNWATCHED};
+use super::servers::UNANSWERED;
 use super::subtree::SubtreeState;
 use super::timeouts::{VOTE_EVERY, WEDGED_AFTER};
 use crate::clone::SendFailure;
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{KeyError, KvMsg, Uuid, check_key};
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
@@ -181,11 +183,17 @@ impl Client {
 
     /// Sends what has been without an answer for too long.
     fn send_again(&mut self, now: Time, out: &mut impl ClientOutbox) {
+        if self.behind_until > now {
+            // Its answer may wait to be read.
+            return;
+        }
         while self.may_send(now)
             && let Some(slot) = self.pending.first_due(now)
         {
             let newer = self.pending.newer(slot);
-            if newer.is_some_and(|newer| self.pending.get(newer).sends > 0) {
+            if newer.is_some_and(|newer| self.pending.get(newer).sends > 0)
+                && !Fault::ResendOutOfOrder.is_planted()
+            {
                 // It could arrive behind the newer one: see `Pending`.
                 self.pending.unlist(slot);
             } else if self.transmit(now, slot, out) {
@@ -199,6 +207,9 @@ impl Client {
     /// Sends one change; gives whether the port took it.
     fn transmit(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) -> bool {
         let is_extended = self.is_extended();
+        if !self.pending.get(slot).was_ever_sent() {
+            self.pending.get_mut(slot).known = self.heard_of;
+        }
         let change = self.pending.get(slot);
         self.properties.clear();
         match change.ttl {
@@ -212,9 +223,9 @@ impl Client {
             }
             None => {}
         }
-        if is_extended && change.sends > 0 {
+        if is_extended && change.was_ever_sent() {
             // A broker that may have forgotten a change so old refuses it.
-            self.properties.push("retry", now.since(change.first_sent).as_millis());
+            self.properties.push("retry", change.known);
         }
         let kvmsg = KvMsg {
             key: &change.key,
@@ -249,31 +260,27 @@ impl Client {
         out: &mut impl ClientOutbox,
     ) {
         let Some(slot) = self.pending.find(uuid) else { return };
+        self.servers.votes_in_vain = 0;
+        let (older, newer) = (self.pending.older(slot), self.pending.newer(slot));
+        let is_told = self.pending.get(slot).is_told;
         match answer {
-            Answer::Applied(sequence) => {
-                while let Some(older) = self.pending.older(slot) {
-                    let change = self.take(now, older, out);
-                    self.stats.superseded += 1;
-                    let lost = self.pending.uuid(change.number);
-                    self.events.push(Event::Superseded { uuid: lost, by: uuid });
-                }
-                self.stats.confirmed += 1;
-                self.events.push(Event::Applied { uuid, sequence });
-            }
+            Answer::Applied(sequence) => self.applied(now, slot, sequence, out),
+            Answer::Refused(_) | Answer::Forgotten if is_told => self.not_safe(now, slot, out),
             Answer::Refused(reason) => {
                 self.stats.refused += 1;
                 let reason = Arc::from(String::from_utf8_lossy(reason));
                 self.events.push(Event::Refused { uuid, reason });
+                self.take(now, slot, out);
             }
             Answer::Forgotten => {
                 self.stats.timed_out += 1;
                 self.events.push(Event::TimedOut { uuid, sent: true });
+                self.take(now, slot, out);
             }
         }
-        let (older, newer) = (self.pending.older(slot), self.pending.newer(slot));
-        self.take(now, slot, out);
         if let Some(older) = older
             && matches!(answer, Answer::Refused(_))
+            && !self.pending.get(older).is_kept()
             && newer.is_none_or(|newer| self.pending.get(newer).sends == 0)
         {
             // Its answer should have come first: it is lost, and as the refused
@@ -281,8 +288,79 @@ impl Client {
             self.pending.due_again(now, older);
             self.wake_at(now);
         }
-        if let Some(newer) = newer {
+        // What is safe has gone by now.
+        if let Some(newer) = newer.filter(|&newer| self.pending.contains(newer)) {
             self.admit_parked(now, newer, out);
+        }
+        self.flush(now, out);
+    }
+
+    /// The server has applied a change, under this sequence.
+    fn applied(&mut self, now: Time, slot: Slot, sequence: Sequence, out: &mut impl ClientOutbox) {
+        let uuid = self.pending.uuid(self.pending.get(slot).number);
+        let mut next = self.pending.older(slot);
+        while let Some(older) = next {
+            next = self.pending.older(older);
+            if self.pending.get(older).is_kept() {
+                break;
+            }
+            if self.pending.get(older).is_told {
+                // It was applied before; if that is undone, this one has taken its place.
+                self.pending.keep(now, older, sequence);
+                continue;
+            }
+            let change = self.take(now, older, out);
+            self.stats.superseded += 1;
+            let lost = self.pending.uuid(change.number);
+            self.events.push(Event::Superseded { uuid: lost, by: uuid });
+        }
+        if !self.pending.get(slot).is_told {
+            self.stats.confirmed += 1;
+            self.events.push(Event::Applied { uuid, sequence });
+        }
+        if !self.keeps() || (!self.is_extended() && !self.config.until_safe) {
+            self.take(now, slot, out);
+            return;
+        }
+        let path = std::mem::replace(&mut self.pending.get_mut(slot).path, Path::None);
+        self.pending.keep(now, slot, sequence);
+        self.release(now, path, out);
+        self.wake_at(now + self.config.keep_for);
+        self.check_safe(now, out);
+    }
+
+    /// Takes the changes that have become safe, or will not any more, out of the books.
+    pub(super) fn check_safe(&mut self, now: Time, out: &mut impl ClientOutbox) {
+        let Some(broker) = self.broker else { return };
+        while let Some((slot, sequence, since)) = self.pending.first_kept() {
+            if broker.is_safe(sequence) {
+                self.stats.safe += 1;
+                let number = self.take(now, slot, out).number;
+                let uuid = self.pending.uuid(number);
+                self.events.push(Event::Safe { uuid, sequence });
+            } else if !broker.extended || since + self.config.keep_for <= now {
+                // A server of RFC 12 will never say.
+                self.not_safe(now, slot, out);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn not_safe(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) {
+        self.stats.not_safe += 1;
+        let number = self.take(now, slot, out).number;
+        let uuid = self.pending.uuid(number);
+        self.events.push(Event::NotSafe { uuid });
+    }
+
+    /// Another broker has taken over: it is sent what it may not have.
+    pub(super) fn start_over(&mut self, now: Time, out: &mut impl ClientOutbox) {
+        for slot in self.pending.start_over(now) {
+            self.admit(now, slot, out);
+        }
+        if let Some(oldest) = self.pending.oldest() {
+            self.wake_at(self.given_up_at(now, oldest));
         }
         self.flush(now, out);
     }
@@ -291,7 +369,12 @@ impl Client {
     /// watched keys to another.
     fn take(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) -> Change {
         let change = self.pending.remove(slot);
-        if let Path::Echo(id) = change.path {
+        self.release(now, change.path, out);
+        change
+    }
+
+    fn release(&mut self, now: Time, path: Path, out: &mut impl ClientOutbox) {
+        if let Path::Echo(id) = path {
             self.echo.release(now, id);
             self.wake_at(self.echo.next_deadline(self.echo_patience()));
             while let Some(waiting) = self.pending.first(UNWATCHED) {
@@ -301,7 +384,6 @@ impl Client {
                 }
             }
         }
-        change
     }
 
     fn admit_parked(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) {
@@ -316,6 +398,7 @@ impl Client {
             self.blocked_until = None;
         }
         self.give_up(now, out);
+        self.check_safe(now, out);
         if self.is_online && self.broker.is_some() {
             let patience = self.echo_patience();
             let pending = &mut self.pending;
@@ -331,17 +414,30 @@ impl Client {
 
     fn give_up(&mut self, now: Time, out: &mut impl ClientOutbox) {
         while let Some(slot) = self.pending.oldest() {
-            if self.pending.get(slot).submitted + self.config.give_up_after > now {
+            if self.given_up_at(now, slot) > now {
                 return;
             }
             let newer = self.pending.newer(slot);
-            let change = self.take(now, slot, out);
-            self.stats.timed_out += 1;
-            let uuid = self.pending.uuid(change.number);
-            self.events.push(Event::TimedOut { uuid, sent: change.sends > 0 });
+            if self.pending.get(slot).is_told {
+                self.not_safe(now, slot, out);
+            } else {
+                let change = self.take(now, slot, out);
+                self.stats.timed_out += 1;
+                let uuid = self.pending.uuid(change.number);
+                self.events.push(Event::TimedOut { uuid, sent: change.was_ever_sent() });
+            }
             if let Some(newer) = newer {
                 self.admit_parked(now, newer, out);
             }
+        }
+    }
+
+    /// When a change is given up; twice as late if its answer may wait to be read.
+    fn given_up_at(&self, now: Time, slot: Slot) -> Time {
+        let at = self.pending.get(slot).submitted + self.config.give_up_after;
+        match self.behind_until > now {
+            true => self.behind_until.min(at + self.config.give_up_after).max(at),
+            false => at,
         }
     }
 
@@ -352,7 +448,12 @@ impl Client {
         if self.wedged_at(slot) > now {
             return;
         }
+        if self.servers.are_many() && self.servers.votes_in_vain >= UNANSWERED {
+            self.servers.votes_in_vain = 0;
+            return self.leave(now, out);
+        }
         self.stats.votes += 1;
+        self.servers.votes_in_vain += 1;
         self.voted = Some(now);
         let change = self.pending.get(slot);
         match change.path {
@@ -376,7 +477,7 @@ impl Client {
             return Time::NEVER;
         }
         let wedged_at = change.first_sent + WEDGED_AFTER;
-        self.voted.map_or(wedged_at, |voted| wedged_at.max(voted + VOTE_EVERY))
+        self.judged_at(self.voted.map_or(wedged_at, |voted| wedged_at.max(voted + VOTE_EVERY)))
     }
 
     /// When something is due for our changes.
@@ -386,15 +487,19 @@ impl Client {
         let patience = if is_heard { self.echo_patience() } else { Duration::MAX };
         let mut deadline = self.echo.next_deadline(patience);
         if let Some(oldest) = self.pending.oldest() {
-            let submitted = self.pending.get(oldest).submitted;
-            deadline = deadline.min(submitted + self.config.give_up_after);
+            deadline = deadline.min(self.given_up_at(now, oldest));
             deadline = deadline.min(self.wedged_at(oldest));
+        }
+        if let Some((.., since)) = self.pending.first_kept()
+            && self.broker.is_some()
+        {
+            deadline = deadline.min(since + self.config.keep_for);
         }
         if let Some(until) = self.blocked_until {
             deadline = deadline.min(until);
         }
         if self.may_send(now) {
-            deadline = deadline.min(self.pending.next_due());
+            deadline = deadline.min(self.judged_at(self.pending.next_due()));
         }
         deadline
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::event::{Event, Why};
-use super::tree::Tree;
+use super::tree::{Record, Tree};
 
 /// How many keys of the new map are looked up ahead: one search for that many.
 const AHEAD: usize = 256;
@@ -17,6 +17,15 @@ const AHEAD: usize = 256;
 pub(crate) struct Difference {
     pub(crate) subtree: usize,
     kind: Kind,
+}
+
+/// What comes next of a [`Difference`].
+#[derive(Debug)]
+pub(crate) enum Next {
+    Event(Event),
+    /// The steps allowed are used up.
+    Pause,
+    End,
 }
 
 #[derive(Debug)]
@@ -55,15 +64,24 @@ impl Difference {
         self.subtree == subtree && matches!(self.kind, Kind::Full(_))
     }
 
-    /// The next event, given the subtree's map as it is now.
-    pub(crate) fn next(&mut self, tree: &Tree) -> Option<Event> {
-        match &mut self.kind {
-            Kind::Full(merge) => merge.next(tree),
-            Kind::Keys(keys) => keys.next().map(|(key, why)| match tree.get(&key) {
-                Some(_) => updated(tree, key),
-                None => Some(Event::Deleted { key, why }),
-            })?,
+    /// The next event, given the subtree's map as it is now. Each key takes one of
+    /// `steps`.
+    pub(crate) fn next(&mut self, tree: &Tree, steps: &mut usize) -> Next {
+        while *steps > 0 {
+            *steps -= 1;
+            let looked_at = match &mut self.kind {
+                Kind::Full(merge) => merge.step(tree),
+                Kind::Keys(keys) => keys.next().map(|(key, why)| {
+                    Some(updated(tree, &key).unwrap_or(Event::Deleted { key, why }))
+                }),
+            };
+            match looked_at {
+                Some(Some(event)) => return Next::Event(event),
+                Some(None) => {}
+                None => return Next::End,
+            }
         }
+        Next::Pause
     }
 
     /// The map is replaced again before this was told to the end: what the
@@ -87,9 +105,9 @@ impl Difference {
     }
 }
 
-fn updated(tree: &Tree, key: Arc<[u8]>) -> Option<Event> {
-    let record = tree.get(&key)?;
-    Some(Event::Updated { key, value: Arc::clone(&record.value), sequence: record.sequence })
+fn updated(tree: &Tree, key: &Arc<[u8]>) -> Option<Event> {
+    let Record { value, sequence, .. } = tree.get(key)?;
+    Some(Event::Updated { key: Arc::clone(key), value: Arc::clone(value), sequence: *sequence })
 }
 
 impl Merge {
@@ -98,32 +116,29 @@ impl Merge {
         Merge { old, ahead, reached, is_exhausted: false, passed }
     }
 
-    fn next(&mut self, tree: &Tree) -> Option<Event> {
-        loop {
-            self.look_ahead(tree);
-            let order = match (self.old.first(), self.ahead.front()) {
-                (None, None) => return None,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(old), Some(new)) => old.cmp(new),
-            };
-            let old = if order.is_le() { self.old.pop_first() } else { None };
-            let new = if order.is_ge() { self.ahead.pop_front() } else { None };
-            self.passed = new.clone().or_else(|| old.as_ref().map(|(key, _)| Arc::clone(key)));
-            // The new map may have moved on since the key was taken ahead.
-            let event = match new.and_then(|key| updated(tree, key)) {
-                Some(Event::Updated { value, .. })
-                    if old.as_ref().is_some_and(|(_, old)| old.value == value) =>
-                {
-                    None
-                }
-                Some(event) => Some(event),
-                None => old.map(|(key, _)| Event::Deleted { key, why: Why::Absent }),
-            };
-            if event.is_some() {
-                return event;
+    /// Looks at one key: the event it makes, if its value came out different.
+    /// `None`: there are no more.
+    fn step(&mut self, tree: &Tree) -> Option<Option<Event>> {
+        self.look_ahead(tree);
+        let order = match (self.old.first(), self.ahead.front()) {
+            (None, None) => return None,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(old), Some(new)) => old.cmp(new),
+        };
+        let old = if order.is_le() { self.old.pop_first() } else { None };
+        let new = if order.is_ge() { self.ahead.pop_front() } else { None };
+        self.passed = new.clone().or_else(|| old.as_ref().map(|(key, _)| Arc::clone(key)));
+        // The new map may have moved on since the key was taken ahead.
+        Some(match new.and_then(|key| updated(tree, &key)) {
+            Some(Event::Updated { value, .. })
+                if old.as_ref().is_some_and(|(_, old)| old.value == value) =>
+            {
+                None
             }
-        }
+            Some(event) => Some(event),
+            None => old.map(|(key, _)| Event::Deleted { key, why: Why::Absent }),
+        })
     }
 
     fn look_ahead(&mut self, tree: &Tree) {

@@ -8,6 +8,7 @@ use super::staging::Learned;
 use super::stats::ClientStats;
 use super::subtree::{Baseline, SubtreeState, Verified};
 use super::{Client, ttl};
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{DecodeError, FRAMES, HUGZ, KvMsg, Limits, Uuid, is_reserved};
 use crate::clone::properties::Properties;
 use crate::clone::sequence::Sequence;
@@ -67,6 +68,7 @@ impl Client {
         let (limits, mut scratch) = (self.decode_limits(), Scratch::default());
         match decode(message, &limits, &mut self.stats, &mut scratch) {
             Some(kvmsg) if kvmsg.key.starts_with(HUGZ) => self.heartbeat(now, &kvmsg, out),
+            Some(kvmsg) if Client::is_status(&kvmsg) => self.told_status(now, &kvmsg, out),
             Some(kvmsg) if is_reserved(kvmsg.key) || kvmsg.sequence == Sequence::ZERO => {
                 self.stats.malformed += 1;
             }
@@ -95,6 +97,7 @@ impl Client {
     fn published(&mut self, now: Time, kvmsg: &KvMsg<'_>, out: &mut impl ClientOutbox) {
         self.hear(now);
         let sequence = kvmsg.sequence;
+        self.heard_of = self.heard_of.max(sequence);
         let last = self.last;
         match last {
             Some(last) if sequence == last => {
@@ -118,20 +121,19 @@ impl Client {
             return;
         };
         let subtree = &mut self.subtrees[index];
-        let is_whole = subtree.is_whole();
+        // Who follows everything sees every sequence.
+        let missed = match last.filter(|_| subtree.is_whole()) {
+            Some(last) => (sequence.get() - 1).saturating_sub(last.get()),
+            None => 0,
+        };
         if let Some(baseline) = &mut subtree.watch.baseline {
-            baseline.received += 1;
+            // What is missed is known by now: the next heartbeat need not tell it again.
+            baseline.received += 1 + missed;
             baseline.newest = sequence;
-            // Who follows everything sees every sequence.
-            if let Some(last) = last
-                && is_whole
-                && sequence > last.next()
-            {
-                let missed = sequence.get() - last.get() - 1;
-                // Known by now: the next heartbeat need not tell it again.
-                baseline.received += missed;
-                self.gap(now, index, Sequence::from_u64(sequence.get() - 1), Some(missed), out);
-            }
+        }
+        let newest = Sequence::from_u64(sequence.get() - 1);
+        if missed > 0 && newest > subtree.snapshot_end {
+            self.gap(now, index, newest, Some(missed), out);
         }
         self.stage(now, index, kvmsg, out);
         if self.subtrees[index].is_current() {
@@ -146,7 +148,9 @@ impl Client {
         };
         // A change of before that comes late: its key may be deleted by now, and
         // the delta has no reason to say so.
-        if attempt.since.is_some_and(|since| kvmsg.sequence <= since) {
+        if attempt.since.is_some_and(|since| kvmsg.sequence <= since)
+            || Fault::ForgetWhatIsStaged.is_planted()
+        {
             return;
         }
         attempt.staging.offer(&Learned {
@@ -162,7 +166,7 @@ impl Client {
 
     fn apply(&mut self, now: Time, index: usize, kvmsg: &KvMsg<'_>, out: &mut impl ClientOutbox) {
         let subtree = &mut self.subtrees[index];
-        if kvmsg.sequence <= subtree.sequence {
+        if kvmsg.sequence <= subtree.sequence && !Fault::ApplyOlder.is_planted() {
             self.stats.repeated += 1;
             return;
         }
@@ -191,19 +195,24 @@ impl Client {
         self.bytes = self.bytes - bytes + subtree.tree.bytes();
         self.stats.applied += 1;
         if let Some(event) = event {
-            self.push_key_event(event);
+            self.push_key_event(index, event);
         }
     }
 
-    fn push_key_event(&mut self, event: Event) {
-        if !self.events.push_key(event) {
+    fn push_key_event(&mut self, subtree: usize, event: Event) {
+        if !self.events.push_key(subtree, event) {
             self.stats.overrun += 1;
         }
     }
 
     fn heartbeat(&mut self, now: Time, kvmsg: &KvMsg<'_>, out: &mut impl ClientOutbox) {
         // A standby serves nobody: it is no sign of life.
-        let Some(info) = BrokerInfo::read(kvmsg, &self.config) else { return };
+        let Some(info) = BrokerInfo::read(kvmsg, &self.config) else {
+            return self.turn_away(now, out);
+        };
+        if !self.may_follow(now, &info) {
+            return self.turn_away(now, out);
+        }
         self.hear(now);
         self.stats.heartbeats += 1;
         if !info.extended && kvmsg.key != HUGZ {
@@ -211,6 +220,7 @@ impl Client {
             return;
         }
         self.has_heartbeats = true;
+        self.heard_of = self.heard_of.max(kvmsg.sequence).max(info.stable);
         self.learn(now, info, out);
         if info.extended {
             let subtree = self.subtree_with_topic(kvmsg.key);
@@ -225,6 +235,7 @@ impl Client {
         if let Some(uuid) = kvmsg.uuid {
             self.confirm(now, uuid, kvmsg, out);
         }
+        self.check_safe(now, out);
         self.flush(now, out);
     }
 
@@ -283,7 +294,8 @@ impl Client {
         };
         let newest = before.newest.max(sequence);
         let goes_on = sequence >= before.sequence && counted.is_some();
-        if goes_on && sequence <= before.newest && counted == Some(before.received) {
+        let is_whole = goes_on && sequence <= before.newest && counted == Some(before.received);
+        if is_whole || Fault::SkipGapCheck.is_planted() {
             self.stats.verified += 1;
             if subtree.state == SubtreeState::Current {
                 let sequence = sequence.max(info.stable);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::event::Why;
 use super::tree::Tree;
+use crate::clone::fault::Fault;
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
 
@@ -144,6 +145,9 @@ impl Staging {
     /// was changed later, it is missing because it was changed yet again after
     /// the end of the snapshot; else its deletion would be told.
     fn drop_unconfirmed(&mut self, from: Sequence) {
+        if Fault::KeepTheUndone.is_planted() {
+            return;
+        }
         for key in std::mem::take(&mut self.unconfirmed) {
             if self.tree.get(&key).is_some_and(|record| record.sequence <= from) {
                 self.tree.remove(&key);

@@ -8,13 +8,29 @@ use super::event::ResyncReason;
 use super::outbox::ClientOutbox;
 use super::presence::{ASK_AGAIN, REPLACED};
 use super::subtree::SubtreeState;
+use crate::clone::fault::Fault;
 use crate::time::Time;
 
 /// So many requests for a subtree's heartbeat without an answer: the broker
 /// does not send it.
 const ASKED_ENOUGH: u32 = 3;
 
+/// For how long [`Client::handle_backlog`] holds.
+const BEHIND: Duration = Duration::from_millis(20);
+
 impl Client {
+    /// Tells that messages of the broker wait which have not been handed in: the
+    /// owner is behind.
+    ///
+    /// For the next 20 ms nothing is then judged by its absence: the broker is not
+    /// taken for silent, a snapshot not for stalled, a change not for lost (and it
+    /// is given up only after twice [`give_up_after`](super::ClientConfig::give_up_after)).
+    /// To be said before [`handle_timeout`](Client::handle_timeout) as long as it is so.
+    pub fn handle_backlog(&mut self, now: Time) {
+        self.behind_until = now + BEHIND;
+        self.wake_at(self.behind_until);
+    }
+
     /// Does what is due. To be called at [`next_deadline`](Client::next_deadline),
     /// but at any time no harm.
     pub fn handle_timeout(&mut self, now: Time, out: &mut impl ClientOutbox) {
@@ -25,7 +41,9 @@ impl Client {
         for index in 0..self.subtrees.len() {
             self.check_subtree(now, index, out);
         }
-        if let Some(attempt) = self.attempt.as_ref().filter(|attempt| attempt.deadline <= now) {
+        if let Some(attempt) =
+            self.attempt.as_ref().filter(|attempt| self.judged_at(attempt.deadline) <= now)
+        {
             self.stats.stalled += 1;
             match attempt.target {
                 Target::Subtree(index) => self.fail(now, index, out),
@@ -39,9 +57,10 @@ impl Client {
 
     fn check_silence(&mut self, now: Time, out: &mut impl ClientOutbox) {
         if self.silent_at() <= now {
-            self.lost(now, out);
+            self.leave(now, out);
         }
-        if self.ask_unproven_at <= now {
+        self.check_servers(now, out);
+        if self.judged_at(self.ask_unproven_at) <= now {
             self.ask_unproven_at = Time::NEVER;
             for index in 0..self.subtrees.len() {
                 if self.subtrees[index].state == SubtreeState::Waiting {
@@ -54,11 +73,12 @@ impl Client {
     /// When the broker will have been silent for too long.
     fn silent_at(&self) -> Time {
         match self.broker {
+            _ if Fault::NeverLost.is_planted() => Time::NEVER,
             Some(broker) if self.has_heartbeats && self.is_online => {
-                self.heard + broker.patience(&self.config)
+                self.judged_at(self.heard + broker.patience(&self.config))
             }
             // Only its snapshots came so far.
-            Some(_) if !self.is_online => self.heard + REPLACED,
+            Some(_) if !self.is_online => self.judged_at(self.heard + REPLACED),
             _ => Time::NEVER,
         }
     }
@@ -68,8 +88,9 @@ impl Client {
             self.leave_current(index, ResyncReason::Unwatched);
             self.await_proof(now, index, out);
         }
+        let is_behind = self.behind_until > now;
         let subtree = &mut self.subtrees[index];
-        if subtree.watch.ask_at <= now {
+        if subtree.watch.ask_at <= now && !is_behind {
             // Nothing at all comes from a broker that is not heard.
             subtree.watch.asked += u32::from(self.is_online);
             if subtree.watch.asked > ASKED_ENOUGH {
@@ -110,19 +131,21 @@ impl Client {
         let watch = &self.subtrees[index].watch;
         match self.broker {
             Some(broker) if broker.extended && self.is_online && watch.baseline.is_some() => {
-                watch.heard + broker.patience(&self.config)
+                self.judged_at(watch.heard + broker.watch_patience(&self.config))
             }
             _ => Time::NEVER,
         }
     }
 
     fn next_wake(&self, now: Time) -> Time {
-        let mut wake = self.silent_at().min(self.ask_unproven_at).min(self.changes_deadline(now));
+        let mut wake = self.silent_at().min(self.judged_at(self.ask_unproven_at));
+        wake = wake.min(self.changes_deadline(now)).min(self.servers_deadline());
         if let Some(attempt) = &self.attempt {
-            wake = wake.min(attempt.deadline);
+            wake = wake.min(self.judged_at(attempt.deadline));
         }
         for (index, subtree) in self.subtrees.iter().enumerate() {
-            wake = wake.min(self.unwatched_at(index)).min(subtree.watch.ask_at);
+            wake = wake.min(self.unwatched_at(index));
+            wake = wake.min(self.judged_at(subtree.watch.ask_at));
             match subtree.state {
                 SubtreeState::Current => wake = wake.min(subtree.poll_at),
                 SubtreeState::Queued if self.attempt.is_none() => wake = wake.min(subtree.ask_at),

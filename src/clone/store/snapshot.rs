@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use super::changes::{DEAD, LIVE};
 use super::slots::{Kind, Node};
 use super::{Entry, Store, is_under};
+use crate::clone::fault::Fault;
 use crate::clone::sequence::Sequence;
 
 /// What a walk tells of.
@@ -37,6 +38,10 @@ pub struct Cursor {
     seen: Sequence,
     /// Where the changes end for this walk.
     end: Sequence,
+    /// It began with the oldest of all changes, so deletions that are forgotten
+    /// meanwhile are no loss: they happened before it began, to keys that it does
+    /// not give, or are published.
+    from_oldest: bool,
     /// Its markers in the lists of changes: all changes to be given are behind them.
     live_marker: u32,
     dead_marker: u32,
@@ -111,7 +116,13 @@ impl Store {
             return None;
         }
         self.cursors += 1;
-        let since = since.filter(|since| (self.floor..=self.sequence).contains(since));
+        let since = since.filter(|since| {
+            let floor = match Fault::DeltaWithoutHistory.is_planted() {
+                true => Sequence::ZERO,
+                false => self.floor,
+            };
+            (floor..=self.sequence).contains(since)
+        });
         let (mode, phase) = match since {
             Some(_) => (Mode::Delta, Phase::Rewind),
             None => (Mode::Full, Phase::Keys),
@@ -123,9 +134,22 @@ impl Store {
             last_key: None,
             seen: since.unwrap_or(self.sequence),
             end: self.sequence,
+            from_oldest: false,
             live_marker: self.insert_marker(LIVE),
             dead_marker: self.insert_marker(DEAD),
         })
+    }
+
+    /// Begins a walk over everything in the order of the last changes, tombstones
+    /// among it: whoever stores what it gives has the lists of this store, too. What
+    /// changes after this moment is left to the publication of changes.
+    pub fn open_in_order(&mut self) -> Option<Cursor> {
+        let mut cursor = self.open(b"", None)?;
+        cursor.phase = Phase::Changes;
+        cursor.from_oldest = true;
+        self.slots.move_marker(cursor.live_marker, LIVE);
+        self.slots.move_marker(cursor.dead_marker, DEAD);
+        Some(cursor)
     }
 
     /// Gives the next entries to `give`, tombstones among them, and examines at
@@ -139,7 +163,7 @@ impl Store {
         budget: usize,
         mut give: impl FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> Walk {
-        if cursor.seen < self.floor {
+        if cursor.seen < self.floor && !cursor.from_oldest {
             return Walk::Lost;
         }
         let mut slice = Slice { budget, give: &mut give };
@@ -178,6 +202,9 @@ impl Store {
             self.walk_keys(cursor, slice)?;
             cursor.phase = Phase::Changes;
             cursor.end = self.sequence;
+            if Fault::AnswerFromAStaleSnapshot.is_planted() {
+                return Some(cursor.end);
+            }
         }
         self.walk_changes(cursor, slice)
     }
@@ -255,7 +282,8 @@ impl Store {
                 break Some(cursor.end);
             }
             let given = slice.examine().and_then(|()| {
-                if is_under(node.key(), &cursor.prefix) {
+                let is_lost = node.kind == Kind::Dead && Fault::LoseDeletions.is_planted();
+                if is_under(node.key(), &cursor.prefix) && !is_lost {
                     slice.give(self.entry(slot))
                 } else {
                     Some(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mio::{Events, Poll};
 
-use super::{Found, WAKER};
+use super::{FINE_TIMER, Found, WAKER};
 use crate::reactor::context::Ready;
 
 pub(super) fn poll(
@@ -19,7 +19,7 @@ pub(super) fn poll(
     for event in &*events {
         let token = event.token();
         let index = (token.0 >> 1) as u32;
-        if token == WAKER {
+        if token == WAKER || token == FINE_TIMER {
             // It has done its work: the poll has returned.
         } else if token.0 & 1 == 1 {
             found(Found::Socket(index));

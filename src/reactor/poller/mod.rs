@@ -1,6 +1,7 @@
 //! What the loop asks for events: [`mio`](self::mio) alone, or
 //! [`zmq_poll`](self::zmq) with mio's epoll as one item of it.
 
+mod fine_timer;
 mod mio;
 mod zmq;
 
@@ -17,6 +18,7 @@ use super::slots::{SlotKey, Slots};
 use super::sockets::SocketSlot;
 use crate::socket::Socket;
 
+use self::fine_timer::FineTimer;
 pub(super) use self::zmq::ZmqPoll;
 
 /// How many events mio takes over at once; more wait for the next poll.
@@ -24,6 +26,9 @@ const EVENTS: usize = 512;
 
 /// The token of the reactor's own waker.
 const WAKER: Token = Token(usize::MAX);
+
+/// The token of what ends waits that are no whole number of milliseconds.
+const FINE_TIMER: Token = Token(usize::MAX - 1);
 
 /// A source's token: its slot, and a bit for what kind it is. There is no
 /// generation in it: a source is deregistered before its slot is free, and what
@@ -48,6 +53,7 @@ pub(super) enum Found {
 pub(super) struct Poller {
     poll: Poll,
     events: Events,
+    fine_timer: FineTimer,
     /// With the other backend, the ZeroMQ sockets are registered with mio.
     zmq: Option<ZmqPoll>,
 }
@@ -58,7 +64,15 @@ impl Poller {
             Backend::ZmqPoll => Some(ZmqPoll::default()),
             Backend::Epoll => None,
         };
-        Ok(Poller { poll: Poll::new()?, events: Events::with_capacity(EVENTS), zmq })
+        let poll = Poll::new()?;
+        let fine_timer = FineTimer::new(poll.registry())?;
+        Ok(Poller { poll, events: Events::with_capacity(EVENTS), fine_timer, zmq })
+    }
+
+    /// Whether a wait of this length ends in time only if it is made by
+    /// [`poll`](Poller::poll).
+    pub(super) fn is_fine(timeout: Duration) -> bool {
+        FineTimer::is_worth(timeout)
     }
 
     pub(super) fn registry(&self) -> &::mio::Registry {
@@ -105,8 +119,9 @@ impl Poller {
         }
     }
 
-    /// Asks once what is ready, waiting up to `timeout` (`None`: for ever) and
-    /// rounding it up to milliseconds, and tells `found`.
+    /// Asks once what is ready, waiting up to `timeout` (`None`: for ever), and tells
+    /// `found`. On Linux a wait of less than 10 ms is as long as it says, others are
+    /// rounded up to milliseconds.
     ///
     /// # Errors
     /// `Interrupted` if a signal arrived.
@@ -116,6 +131,9 @@ impl Poller {
         timeout: Option<Duration>,
         found: impl FnMut(Found),
     ) -> io::Result<()> {
+        if let Some(timeout) = timeout {
+            self.fine_timer.arm(timeout)?;
+        }
         match &mut self.zmq {
             None => mio::poll(&mut self.poll, &mut self.events, timeout, found),
             Some(zmq) => zmq.poll(&mut self.poll, &mut self.events, sockets, timeout, found),

@@ -7,7 +7,7 @@ use super::{Asker, Request, Slice, SnapshotLimits};
 use crate::clone::SendFailure;
 use crate::clone::broker::BrokerOutbox;
 use crate::clone::broker::changes::with_ttl;
-use crate::clone::kvmsg::{KTHXBAI, KvMsg};
+use crate::clone::kvmsg::{KTHXBAI, KvMsg, UUIDS};
 use crate::clone::properties::{Properties, PropertiesBuf};
 use crate::clone::sequence::Sequence;
 use crate::clone::store::{Cursor, Entry, Mode, Walk};
@@ -18,6 +18,9 @@ use crate::time::Time;
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 const LAST_RETRY: Duration = Duration::from_millis(16);
 
+/// Uuids in one message: 14 KiB.
+const UUIDS_AT_ONCE: usize = 512;
+
 #[derive(Debug)]
 pub(super) struct Job {
     asker: Asker,
@@ -26,9 +29,17 @@ pub(super) struct Job {
     from: Sequence,
     /// Everything up to here was sent; only the end is missing.
     complete: Option<Sequence>,
+    /// The uuid to be sent next to a broker that takes over the state.
+    uuid: Option<u32>,
     /// The one message that a REQ gets, once it is made.
     whole: Option<Flat>,
     sent: u64,
+    /// Bytes of what was sent.
+    bytes: u64,
+    /// Since when the client's queue is full, if it is.
+    stalled_since: Option<Time>,
+    /// For how long it was before, all in all.
+    stalled: Duration,
     /// The client's queue was full: not before this.
     retry_at: Time,
     retry_after: Duration,
@@ -74,8 +85,12 @@ impl Job {
             cursor,
             from,
             complete: None,
+            uuid: None,
             whole: None,
             sent: 0,
+            bytes: 0,
+            stalled_since: None,
+            stalled: Duration::ZERO,
             retry_at: Time::ZERO,
             retry_after: FIRST_RETRY,
             progress_at: now,
@@ -115,6 +130,9 @@ impl Job {
         out: &mut impl BrokerOutbox,
     ) -> Progress {
         let sent_before = self.sent;
+        if let Some(since) = self.stalled_since.take() {
+            self.stalled += slice.now.since(since);
+        }
         let outcome = if self.request().delimited {
             self.send_whole(slice, limits, out)
         } else {
@@ -134,10 +152,22 @@ impl Job {
                 if slice.now.since(self.progress_at) > limits.stall {
                     return Progress::Abandoned("the client takes nothing");
                 }
+                if self.stalled > self.patience(limits) {
+                    return Progress::Abandoned("the client takes too little");
+                }
+                self.stalled_since = Some(slice.now);
                 self.retry_at = slice.now + self.retry_after;
                 self.retry_after = (self.retry_after * 2).min(LAST_RETRY);
                 Progress::Stalled { retry_at: self.retry_at }
             }
+        }
+    }
+
+    /// How long the client may keep it standing, for what it has taken so far.
+    fn patience(&self, limits: &SnapshotLimits) -> Duration {
+        match limits.min_rate {
+            0 => Duration::MAX,
+            rate => limits.stall + Duration::from_secs_f64(self.bytes as f64 / rate as f64),
         }
     }
 
@@ -165,6 +195,7 @@ impl Job {
                 bytes += entry.key.len() + entry.value.len();
                 ControlFlow::Continue(())
             });
+            self.bytes += bytes as u64;
             if let Some(failure) = failure {
                 return Err(failure.into());
             }
@@ -175,10 +206,37 @@ impl Job {
             }
         }
         let sequence = self.complete.unwrap_or_default();
+        if self.request().replica && !self.send_uuids(sequence, slice, out)? {
+            return Ok(false);
+        }
         self.end_properties(self.sent, slice.capabilities, slice.scratch);
+        if self.request().replica {
+            replica_properties(sequence, slice);
+        }
         kthxbai(sequence, slice.scratch.as_properties(), &self.request().subtree)
             .with_frames(|frames| out.reply(&self.asker.peer, frames))?;
         Ok(true)
+    }
+
+    /// One message of uuids that were applied up to `until`. True: all are sent.
+    fn send_uuids(
+        &mut self,
+        until: Sequence,
+        slice: &mut Slice<'_>,
+        out: &mut impl BrokerOutbox,
+    ) -> Result<bool, Halt> {
+        let since = if self.is_delta() { self.from } else { Sequence::ZERO };
+        let number = self.uuid.unwrap_or_else(|| slice.recent.number_after(since));
+        let mut body = Vec::new();
+        let next = slice.recent.write_records(number, UUIDS_AT_ONCE, until, slice.now, &mut body);
+        if body.is_empty() {
+            return Ok(true);
+        }
+        let properties = Properties::EMPTY;
+        let message = KvMsg { key: UUIDS, sequence: until, uuid: None, properties, body: &body };
+        message.with_frames(|frames| out.reply(&self.asker.peer, frames))?;
+        self.uuid = Some(next);
+        Ok(false)
     }
 
     /// The whole answer as one message, as a REQ must get it.
@@ -255,6 +313,17 @@ fn kvsync<'a>(entry: &Entry<'a>, now: Time, scratch: &'a mut PropertiesBuf) -> K
         properties,
         body: entry.value,
     }
+}
+
+/// What a broker must know beside, to take over the history with the state.
+fn replica_properties(sequence: Sequence, slice: &mut Slice<'_>) {
+    let mut lineage = slice.lineage.clone();
+    lineage.extend(sequence);
+    let to = &mut *slice.scratch;
+    to.push("floor", slice.store.history_floor());
+    to.push("forgotten", slice.recent.forgotten_until());
+    to.push("root", lineage.root());
+    to.push("lineage", lineage.spans());
 }
 
 fn kthxbai<'a>(sequence: Sequence, properties: Properties<'a>, subtree: &'a [u8]) -> KvMsg<'a> {

@@ -215,7 +215,11 @@ fn a_client_that_takes_nothing_loses_its_snapshot_after_a_while() {
 
 #[test]
 fn a_slow_client_that_takes_a_little_keeps_its_snapshot() {
-    let mut bench = Bench::with(|config| config.snapshots.stall = Duration::from_secs(1));
+    let mut bench = Bench::with(|config| {
+        config.snapshots.stall = Duration::from_secs(1);
+        // Entries have 15 bytes and more, one each 0.9 s.
+        config.snapshots.min_rate = 16;
+    });
     fill(&mut bench, 50);
     bench.request("slow", &[ICANHAZ, b""]);
     for _ in 0..51 {
@@ -224,6 +228,47 @@ fn a_slow_client_that_takes_a_little_keeps_its_snapshot() {
     }
     assert_eq!(bench.snapshot_map("slow").len(), 50);
     assert_eq!(bench.stats().snapshots_abandoned, 0);
+}
+
+#[test]
+fn a_client_that_takes_ever_so_little_does_not_keep_its_snapshot_for_ever() {
+    let mut bench = Bench::with(|config| config.snapshots.min_rate = 1000);
+    // Values of 100 bytes: one every 29 s is far below the pace.
+    for n in 0..1000 {
+        bench.set(&format!("/{n:04}"), &"x".repeat(100));
+    }
+    bench.settle();
+    bench.net.room.insert(b"slow".to_vec(), 100);
+    bench.request("slow", &[ICANHAZ, b""]);
+    let start = bench.now;
+    while bench.stats().snapshots_abandoned == 0 {
+        assert!(bench.now.since(start) < Duration::from_secs(60), "it is kept");
+        bench.pass(Duration::from_secs(29));
+        bench.net.room.insert(b"slow".to_vec(), 1);
+    }
+    assert!(bench.now.since(start) > Duration::from_secs(40), "30 s, and 10 for 100 entries");
+    assert_eq!(bench.broker.store().cursors(), 0, "its place in the store is given back");
+    assert_eq!(bench.stats().snapshots_done, 0);
+}
+
+#[test]
+fn waiting_for_others_is_not_held_against_a_client() {
+    let mut bench = Bench::with(|config| {
+        config.snapshots.slice_entries = 1;
+        config.snapshots.stall = Duration::from_secs(1);
+        config.snapshots.min_rate = 1 << 40;
+    });
+    fill(&mut bench, 50);
+    bench.settle();
+    for peer in ["one", "two"] {
+        bench.request(peer, &[ICANHAZ, b""]);
+    }
+    // The broker has its hands full: a slice each second.
+    while bench.stats().snapshots_done < 2 {
+        bench.now += Duration::from_secs(1);
+        bench.broker.handle_timeout(bench.now, &mut bench.net);
+        assert_eq!(bench.stats().snapshots_abandoned, 0);
+    }
 }
 
 #[test]
@@ -406,4 +451,57 @@ fn the_end_says_where_the_snapshot_began() {
     bench.request("peer", &[ICANHAZ, b"", since.as_bytes()]);
     bench.settle();
     assert_eq!(bench.snapshot("peer").1.number("from"), Some(first + 5));
+}
+
+const PACE: Duration = Duration::from_micros(200);
+
+fn paced(entries: usize) -> Bench {
+    let mut bench = Bench::with(|config| {
+        config.snapshots.slice_entries = 10;
+        config.snapshots.pace = PACE;
+    });
+    fill(&mut bench, entries);
+    bench
+}
+
+#[test]
+fn slices_make_way_for_changes() {
+    let mut bench = paced(200);
+    bench.request("peer", &[ICANHAZ, b""]);
+    bench.broker.handle_timeout(bench.now, &mut bench.net);
+    let mut times = vec![bench.now];
+    while times.len() < 10 {
+        let before = bench.received("peer").len();
+        bench.set("/change", "while the snapshot is under way");
+        bench.now = bench.deadline();
+        bench.broker.handle_timeout(bench.now, &mut bench.net);
+        assert_eq!(bench.received("peer").len() - before, 10);
+        times.push(bench.now);
+    }
+    assert!(times.windows(2).all(|pair| pair[1].since(pair[0]) == PACE), "{times:?}");
+}
+
+#[test]
+fn a_late_call_makes_up_for_some_slices() {
+    let mut bench = paced(1000);
+    bench.request("peer", &[ICANHAZ, b""]);
+    bench.broker.handle_timeout(bench.now, &mut bench.net);
+    bench.now += 100 * PACE;
+    bench.set("/change", "others still have to be made way for");
+    let before = bench.received("peer").len();
+    bench.broker.handle_timeout(bench.now, &mut bench.net);
+    assert_eq!(bench.received("peer").len() - before, 80);
+    assert_eq!(bench.deadline(), bench.now, "the ninth");
+    bench.broker.handle_timeout(bench.now, &mut bench.net);
+    assert_eq!(bench.received("peer").len() - before, 90, "the rest is let off");
+    assert!(bench.deadline() > bench.now);
+}
+
+#[test]
+fn without_changes_slices_follow_at_once() {
+    let mut bench = paced(1000);
+    bench.pass_ms(20);
+    bench.request("peer", &[ICANHAZ, b""]);
+    bench.settle();
+    assert_eq!(bench.snapshot_map("peer").len(), 1000);
 }

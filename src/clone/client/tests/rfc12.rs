@@ -53,6 +53,21 @@ fn a_lost_tail_shows_to_who_follows_everything() {
 }
 
 #[test]
+fn a_loss_shows_to_who_follows_everything_by_the_next_change() {
+    for dialect in [Dialect::Rfc12, Dialect::Heartbeatless] {
+        let mut world = World::synced(dialect, &[""]);
+        world.broker.put(b"/a/0", b"arrives");
+        world.run(5 * MS);
+        world.net.lose_updates = 1;
+        world.broker.put(b"/a/1", b"lost");
+        world.broker.put(b"/a/2", b"arrives");
+        world.run(1100 * MS);
+        assert_eq!(world.milestones(), ["Gap", "Resync Gap", "Synced"], "{dialect:?}");
+        world.assert_equal();
+    }
+}
+
+#[test]
 fn a_sequence_that_goes_down_is_a_restarted_server() {
     for subtree in ["", "/a/"] {
         // By the heartbeat, or by the first change.

@@ -718,3 +718,41 @@ fn an_idle_client_has_a_deadline_and_nothing_to_do_before() {
     world.client.handle_timeout(Time::ZERO, &mut world.net);
     assert_eq!(world.client.stats(), before);
 }
+
+#[test]
+fn nothing_is_judged_by_its_absence_while_messages_wait() {
+    for dialect in [Dialect::Extended, Dialect::Rfc12] {
+        let mut world = World::synced(dialect, &["/a/"]);
+        world.has_heartbeats = false;
+        world.is_behind = true;
+        world.net.lose_changes = 1;
+        let uuid = world.set("/a/1", "lost");
+        world.run(9 * SECOND);
+        assert_eq!(world.milestones(), [] as [&str; 0]);
+        assert_eq!((world.client.stats().resent, world.client.stats().votes), (0, 0));
+        // But not for ever.
+        world.run(10 * SECOND);
+        assert_eq!(world.answers(), []);
+        world.run(2 * SECOND);
+        assert_eq!(world.answers(), [(uuid, "timed out")]);
+        world.is_behind = false;
+        world.run(SECOND);
+        assert_eq!(world.milestones()[0], "Lost");
+    }
+}
+
+#[test]
+fn a_snapshot_is_not_stalled_while_its_messages_wait() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    world.net.lose_updates = 1;
+    world.broker.put(b"/a/1", b"lost");
+    world.run_until("the request", |world| world.client.stats().requests == 2);
+    world.net.request_delay = 30 * SECOND;
+    world.is_behind = true;
+    world.run(20 * SECOND);
+    assert_eq!((world.client.stats().stalled, world.client.stats().requests), (0, 2));
+    world.is_behind = false;
+    world.net.request_delay = MS;
+    world.run(20 * SECOND);
+    assert!(world.client.stats().stalled > 0);
+}

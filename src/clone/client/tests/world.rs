@@ -163,6 +163,8 @@ pub(super) struct World {
     slice_at: Time,
     /// Whether the broker sends heartbeats now.
     pub(super) has_heartbeats: bool,
+    /// Messages wait all the time that were not handed to the client.
+    pub(super) is_behind: bool,
 }
 
 impl World {
@@ -183,6 +185,7 @@ impl World {
             heartbeat_at: Time::ZERO + SECOND,
             slice_at: Time::NEVER,
             has_heartbeats: true,
+            is_behind: false,
         }
     }
 
@@ -305,6 +308,9 @@ impl World {
             self.broker.slice();
             self.slice_at = Time::NEVER;
         } else if self.client.next_deadline().is_some_and(|deadline| deadline <= now) {
+            if self.is_behind {
+                self.client.handle_backlog(now);
+            }
             self.client.handle_timeout(now, &mut self.net);
             let next = self.client.next_deadline();
             assert!(next.is_none_or(|next| next > now), "a deadline that stays due");

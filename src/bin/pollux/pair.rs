@@ -1,0 +1,236 @@
+//! The pair's part of the command line: `broker --pair`, the commands that are run
+//! at a change of role, `promote` and `demote`.
+
+use std::io;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use pollux::Message;
+use pollux::clone::kvmsg::{DEMOTE, PROMOTE, STATUS};
+use pollux::clone::pair::{PairConfig, Role, SafePolicy, Seat, pair_id};
+use pollux::clone::{KvMsg, Limits};
+use pollux::node::{BrokerOptions, Endpoints};
+use pollux::reactor::{Flow, Reactor, Sender, SocketKey};
+use pollux::socket::{Socket, SocketType};
+
+use crate::args::{self, Common};
+use crate::exit::Failure;
+use crate::output;
+use crate::session::no_broker;
+
+/// What makes a broker one of a pair.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PairArgs {
+    /// Be one of a pair of brokers, of which one takes over when the other fails
+    #[arg(long, value_enum, requires = "peer", value_name = "SEAT")]
+    pub(crate) pair: Option<SeatArg>,
+    /// First endpoint of the other broker
+    #[arg(long, value_name = "ENDPOINT", requires = "pair", value_parser = args::endpoint)]
+    pub(crate) peer: Option<String>,
+    /// Name of the pair, the same at both: a broker of another pair is refused
+    #[arg(long, value_name = "NAME", requires = "pair", default_value = "pollux")]
+    pub(crate) pair_name: String,
+    /// What is safe while there is no standby
+    #[arg(long, value_enum, requires = "pair", default_value = "proceed")]
+    pub(crate) safe: PolicyArg,
+    /// Command (of the shell) to run when this broker becomes active
+    #[arg(long, value_name = "CMD", requires = "pair")]
+    pub(crate) on_active: Option<String>,
+    /// Command (of the shell) to run when this broker becomes passive
+    #[arg(long, value_name = "CMD", requires = "pair")]
+    pub(crate) on_passive: Option<String>,
+}
+
+/// A place in a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SeatArg {
+    /// Becomes active if both start
+    Primary,
+    /// Follows the primary
+    Backup,
+}
+
+/// What is safe without a standby.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PolicyArg {
+    /// Nothing new until a standby has it
+    Wait,
+    /// What the active has
+    Proceed,
+}
+
+impl PairArgs {
+    /// Puts them where the broker looks for them.
+    pub(crate) fn apply(&self, options: &mut BrokerOptions) {
+        let Some(seat) = self.pair else { return };
+        let seat = match seat {
+            SeatArg::Primary => Seat::Primary,
+            SeatArg::Backup => Seat::Backup,
+        };
+        let mut pair = PairConfig::new(pair_id(&self.pair_name), seat);
+        pair.policy = match self.safe {
+            PolicyArg::Wait => SafePolicy::Wait,
+            PolicyArg::Proceed => SafePolicy::Proceed,
+        };
+        options.config.pair = Some(pair);
+        options.peer.clone_from(&self.peer);
+    }
+
+    /// The command for a role, if there is one.
+    pub(crate) fn hook(&self, role: Role) -> Option<&str> {
+        match role {
+            Role::Active => self.on_active.as_deref(),
+            _ => self.on_passive.as_deref(),
+        }
+    }
+}
+
+/// How a command that was run at a change of role has ended.
+#[derive(Debug)]
+pub(crate) struct HookEnd {
+    command: String,
+    outcome: io::Result<std::process::ExitStatus>,
+}
+
+impl HookEnd {
+    /// Says it in the log.
+    pub(crate) fn log(&self) {
+        let command = &self.command;
+        match &self.outcome {
+            Ok(status) if status.success() => log::info!("{command}: ended with exit code 0"),
+            Ok(status) => log::warn!("{command}: ended with {status}"),
+            Err(error) => log::error!("{command}: could not be run: {error}"),
+        }
+    }
+}
+
+/// Runs a command with POLLUX_ROLE and POLLUX_EPOCH in its environment. Its end is
+/// waited for by a thread, which tells the loop: the loop itself never waits.
+pub(crate) fn run_hook(command: &str, role: Role, epoch: u32, ended: &Sender<HookEnd>) {
+    log::info!("{role} in epoch {epoch}: runs {command}");
+    let (command, ended) = (command.to_owned(), ended.clone());
+    let waiter = thread::Builder::new().name("hook".to_owned()).spawn(move || {
+        let outcome = Command::new("/bin/sh")
+            .args(["-c", &command])
+            .env("POLLUX_ROLE", role.name())
+            .env("POLLUX_EPOCH", epoch.to_string())
+            .stdin(Stdio::null())
+            .status();
+        // A loop that has ended does not want to know.
+        let _ = ended.send(HookEnd { command, outcome });
+    });
+    if let Err(error) = waiter {
+        log::error!("no thread for the command of the change of role: {error}");
+    }
+}
+
+/// `pollux promote`.
+pub(crate) fn promote(common: &Common) -> Result<(), Failure> {
+    order(common, PROMOTE, Role::Active)
+}
+
+/// `pollux demote`.
+pub(crate) fn demote(common: &Common) -> Result<(), Failure> {
+    order(common, DEMOTE, Role::Passive)
+}
+
+struct App {
+    requests: SocketKey,
+    verb: &'static [u8],
+    wanted: Role,
+    stage: Stage,
+}
+
+enum Stage {
+    Silent,
+    /// It is a broker that knows the order, and was given it.
+    Ordered,
+    Done,
+    Refused(String),
+}
+
+/// Gives the order and waits until the broker has the role.
+fn order(common: &Common, verb: &'static [u8], wanted: Role) -> Result<(), Failure> {
+    let endpoint = common.endpoint();
+    let stage =
+        give(endpoint, common.timeout, verb, wanted).map_err(|error| Failure::system(&error))?;
+    match stage {
+        Stage::Done if common.json => output::json(&serde_json::json!({ "role": wanted.name() })),
+        Stage::Done => output::line(&format!("{endpoint} is {wanted}")),
+        Stage::Silent => Err(no_broker(endpoint, common.timeout)),
+        Stage::Ordered => Err(Failure::NoAnswer(format!(
+            "the broker at {endpoint} was told to become {wanted}, but is not so far"
+        ))),
+        Stage::Refused(why) => Err(Failure::Refused(match why.as_str() {
+            "no-pair" => format!("the broker at {endpoint} is not one of a pair (--pair)"),
+            "no-standby" => format!(
+                "the broker at {endpoint} has no standby to hand over to; `pollux status` shows \
+                 its peer"
+            ),
+            "no-state" => format!(
+                "the broker at {endpoint} has not taken over the state of its peer yet; try again"
+            ),
+            _ => format!("the broker at {endpoint} refused: {why}"),
+        })),
+    }
+}
+
+fn give(endpoint: &str, timeout: Duration, verb: &'static [u8], wanted: Role) -> io::Result<Stage> {
+    let endpoints = Endpoints::from_first(endpoint)?;
+    let context = zmq::Context::new();
+    let mut reactor = Reactor::new()?;
+    let requests = Socket::builder(SocketType::Dealer)
+        .linger(Duration::ZERO)
+        .connect(endpoints.snapshots)
+        .build(&context)?;
+    let requests =
+        reactor.on_message(requests, |app: &mut App, _, message| Ok(app.answered(message)))?;
+    // Brokers of either role answer this subscription, and tell of each change of
+    // theirs; others ignore it, and are never asked what would stop them.
+    let updates = Socket::builder(SocketType::Sub)
+        .linger(Duration::ZERO)
+        .subscribe(STATUS)
+        .connect(endpoints.updates)
+        .build(&context)?;
+    reactor.on_message(updates, |app: &mut App, cx, status| {
+        let Some(role) = role_in(status) else { return Ok(Flow::Continue) };
+        if matches!(app.stage, Stage::Silent) {
+            app.stage = Stage::Ordered;
+            cx.socket(app.requests)?.send(app.verb).map_err(io::Error::other)?;
+        } else if role == app.wanted.name() {
+            app.stage = Stage::Done;
+            return Ok(Flow::Stop);
+        }
+        Ok(Flow::Continue)
+    })?;
+    reactor.add_timer(timeout, |_, _| Ok(Flow::Stop));
+    let mut app = App { requests, verb, wanted, stage: Stage::Silent };
+    reactor.run(&mut app)?;
+    Ok(app.stage)
+}
+
+impl App {
+    fn answered(&mut self, answer: Message<'_>) -> Flow {
+        let limits = Limits::default();
+        let Some(kvmsg) = KvMsg::decode(answer, &limits).ok().filter(|it| it.key == self.verb)
+        else {
+            return Flow::Continue;
+        };
+        let text = |name| kvmsg.properties.get(name).map(String::from_utf8_lossy);
+        match (text("refused"), text("ok")) {
+            (Some(why), _) => self.stage = Stage::Refused(why.into_owned()),
+            (None, Some(role)) if role == self.wanted.name() => self.stage = Stage::Done,
+            _ => return Flow::Continue,
+        }
+        Flow::Stop
+    }
+}
+
+/// The role in an answer to the subscription.
+fn role_in(status: Message<'_>) -> Option<&str> {
+    let kvmsg = KvMsg::decode(status, &Limits::default()).ok()?;
+    let role = kvmsg.properties.get("role").filter(|_| kvmsg.key == STATUS)?;
+    std::str::from_utf8(role).ok()
+}

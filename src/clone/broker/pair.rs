@@ -1,0 +1,398 @@
+//! The broker as one of a pair: what it knows of its peer, and what it does about it.
+//!
+//! | noun | file | what it knows |
+//! |---|---|---|
+//! | peer | `peer.rs` | what the other has said of itself, and whether that can be |
+//! | listeners | `listeners.rs` | who is to be told of us |
+//! | verdict | `verdict.rs` | which role to take: pure |
+//! | roles | `roles.rs` | what a change of role does |
+//! | follow | `follow.rs` | taking over the state of the active, and keeping up with it |
+//! | ring | `ring.rs` | changes that came while passive |
+//! | tail | `tail.rs` | what only we had, and what only the other had |
+//! | safe | `safe.rs` | what a standby has confirmed |
+
+mod follow;
+mod listeners;
+mod peer;
+mod ring;
+mod roles;
+mod safe;
+mod stats;
+mod tail;
+mod verdict;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use self::follow::{Follow, Owned};
+use self::listeners::Listeners;
+use self::peer::PeerStatus;
+use self::ring::Ring;
+use self::safe::Safe;
+pub use self::stats::PairStats;
+use self::tail::Tail;
+use super::snapshots::Request;
+use super::{Broker, BrokerOutbox, warn_rarely};
+use crate::clone::kvmsg::{KvMsg, PEER};
+use crate::clone::pair::{Lineage, PairConfig, Role, Seat};
+use crate::clone::properties::PropertiesBuf;
+use crate::clone::sequence::Sequence;
+use crate::message::Message;
+use crate::time::Time;
+
+/// A position that has moved is told after this long at most.
+const PUSH_AFTER: Duration = Duration::from_millis(1);
+
+/// Heartbeat intervals of silence after which the peer counts as gone.
+const SILENT_INTERVALS: u32 = 2;
+
+/// Heartbeat intervals for which a client's request is a vote.
+const VOTE_INTERVALS: u32 = 4;
+
+/// What a broker of a pair knows beyond a lone one.
+#[derive(Debug)]
+pub(super) struct Pair {
+    config: PairConfig,
+    /// Its place, which a peer in the same place can change.
+    seat: Seat,
+    /// Whether the store holds a whole state, be it empty.
+    has_state: bool,
+    /// The highest epoch that was heard of.
+    heard_epoch: u32,
+    /// What the peer said last, and when.
+    peer: Option<PeerStatus>,
+    heard: Option<Time>,
+    /// The longer heartbeat interval of the two brokers.
+    interval: Duration,
+    started: Time,
+    /// When a verdict was last made.
+    tended: Time,
+    /// Orders to promote (true) or demote, with who gave them.
+    orders: Vec<(SmallVec<[u8; 16]>, bool)>,
+    listeners: Listeners,
+    hello_at: Time,
+    push_at: Time,
+    pushed: Sequence,
+    /// When a client asked last, unless that has no time yet.
+    vote: Option<Time>,
+    has_new_vote: bool,
+    safe: Safe,
+    follow: Option<Follow>,
+    ring: Ring,
+    /// Told to promote: the active is asked to hand over until then.
+    want_until: Option<Time>,
+    /// Handed over at this sequence: does not take it back before then.
+    yielded: Option<(Sequence, Time)>,
+    tail: Option<Tail>,
+    /// What the loser has handed over: who sent it, what it is based on.
+    resubmits: VecDeque<(SmallVec<[u8; 16]>, Sequence, Owned)>,
+    role_change: Option<(Role, u32)>,
+    stats: PairStats,
+}
+
+impl Pair {
+    pub(super) fn new(config: PairConfig, now: Time) -> Pair {
+        Pair {
+            config,
+            seat: config.seat,
+            has_state: false,
+            heard_epoch: 0,
+            peer: None,
+            heard: None,
+            interval: Duration::ZERO,
+            started: now,
+            tended: now,
+            orders: Vec::new(),
+            listeners: Listeners::default(),
+            hello_at: now,
+            push_at: now,
+            pushed: Sequence::ZERO,
+            vote: None,
+            has_new_vote: false,
+            safe: Safe::new(config.policy),
+            follow: None,
+            ring: Ring::new(&config),
+            want_until: None,
+            yielded: None,
+            tail: None,
+            resubmits: VecDeque::new(),
+            role_change: None,
+            stats: PairStats::default(),
+        }
+    }
+
+    /// When the peer counts as silent, if it was ever heard.
+    fn silent_at(&self) -> Option<Time> {
+        Some(self.heard? + self.interval * SILENT_INTERVALS)
+    }
+
+    fn is_live(&self, now: Time) -> bool {
+        self.silent_at().is_some_and(|at| now < at)
+    }
+
+    /// Whether a client has asked of late.
+    fn has_vote(&self, now: Time) -> bool {
+        self.vote.is_some_and(|at| now <= at + self.interval * VOTE_INTERVALS)
+    }
+
+    /// The peer in one word, for who asks what this broker is.
+    pub(super) fn peer_state(&self, now: Time) -> &'static str {
+        match self.heard {
+            None => "none",
+            Some(_) if self.is_live(now) => "live",
+            Some(_) => "silent",
+        }
+    }
+
+    /// What heartbeats say on top of those of a lone broker.
+    pub(super) fn announce(&self, sequence: Sequence, lineage: &Lineage, to: &mut PropertiesBuf) {
+        to.push("stable", self.safe.stable(sequence));
+        to.push("standby", self.safe.standby().name());
+        to.push("policy", self.config.policy.name());
+        if let Some(fork) = lineage.fork() {
+            to.push("fork", fork);
+        }
+    }
+
+    /// What `STATUS?` says on top.
+    pub(super) fn figures(&self, sequence: Sequence, to: &mut PropertiesBuf) {
+        to.push("seat", self.seat);
+        to.push("state", if self.has_state { "whole" } else { "none" });
+        if let Some(peer) = &self.peer {
+            to.push("peer_node", format_args!("{:016x}", peer.node));
+            to.push("peer_role", peer.role);
+            to.push("peer_position", peer.position);
+            to.push("peer_epoch", peer.position.epoch());
+            let (ahead, behind) = (sequence.max(peer.position), sequence.min(peer.position));
+            if ahead.epoch() == behind.epoch() {
+                to.push("lag_changes", ahead.get() - behind.get());
+            }
+        }
+        to.push("changes_held", self.ring.len());
+        for (name, count) in self.stats.fields() {
+            to.push(name, count);
+        }
+    }
+
+    /// A message of the peer, or of one who claims to be it, was refused.
+    fn refuse(&mut self, why: &dyn std::fmt::Display) {
+        self.stats.peer_refused += 1;
+        warn_rarely(self.stats.peer_refused, "message of the peer refused", why);
+    }
+}
+
+impl Broker {
+    /// The role it has. A lone broker is always active.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// What it counted as one of a pair; `None` for a lone broker.
+    pub fn pair_stats(&self) -> Option<PairStats> {
+        self.pair.as_ref().map(|pair| pair.stats)
+    }
+
+    /// The role that it has come into since this was last asked, and the epoch of
+    /// its state: what `--on-active` and `--on-passive` hang on. If there were several,
+    /// the last.
+    pub fn poll_role(&mut self) -> Option<(Role, u32)> {
+        self.pair.as_mut()?.role_change.take()
+    }
+
+    /// Whether [`poll_role`](Broker::poll_role) has something to tell.
+    pub(crate) fn has_role_change(&self) -> bool {
+        self.pair.as_ref().is_some_and(|pair| pair.role_change.is_some())
+    }
+
+    /// Where its state is: all up to here is in the store; zero without a whole state.
+    fn position(&self) -> Sequence {
+        let has_state = self.pair.as_ref().is_none_or(|pair| pair.has_state);
+        if has_state { self.sequence } else { Sequence::ZERO }
+    }
+
+    /// Does what is due between the two brokers.
+    pub(super) fn tend_pair(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        let heartbeat = self.config.heartbeat;
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        pair.interval = pair.interval.max(heartbeat);
+        if std::mem::take(&mut pair.has_new_vote) {
+            pair.vote = Some(now);
+        }
+        pair.listeners.tend(now, pair.interval);
+        pair.ring.forget_old(now, &mut pair.stats);
+        if now >= pair.hello_at {
+            pair.hello_at = now + heartbeat;
+            self.say_hello(out);
+        }
+        self.obey(now, out);
+        self.take_resubmits(now, out);
+        self.decide(now, out);
+        self.tend_follow(now, out);
+        self.tend_tail(now, out);
+        self.tend_safe(now, out);
+        self.push_if_due(now, out);
+    }
+
+    pub(super) fn next_pair_deadline(&self) -> Time {
+        let Some(pair) = &self.pair else { return Time::NEVER };
+        if pair.has_new_vote || !pair.orders.is_empty() || !pair.resubmits.is_empty() {
+            return Time::ZERO;
+        }
+        let mut next = pair.hello_at.min(pair.push_at).min(pair.listeners.deadline());
+        if self.position() != pair.pushed && self.role != Role::Active {
+            next = next.min(pair.listeners.told_at() + PUSH_AFTER);
+        }
+        for other in [
+            self.verdict_deadline(pair),
+            pair.follow.as_ref().map(Follow::deadline),
+            pair.tail.as_ref().map(Tail::deadline),
+            pair.safe.deadline(self.sequence, self.role),
+        ] {
+            next = next.min(other.unwrap_or(Time::NEVER));
+        }
+        next
+    }
+
+    /// Asks the peer to tell us of itself.
+    fn say_hello(&mut self, out: &mut impl BrokerOutbox) {
+        let Some(pair) = &self.pair else { return };
+        let to = self.scratch.clear();
+        to.push("pair", format_args!("{:016x}", pair.config.pair));
+        to.push("node", format_args!("{:016x}", self.config.node));
+        to.push("seat", pair.seat);
+        to.push("hb", self.config.heartbeat.as_millis());
+        // Nobody there: then there is nothing to hear either.
+        let _ = out.tell_peer(&[PEER, to.as_properties().as_bytes()]);
+    }
+
+    /// Tells our state to those who asked, if something is new or it is time.
+    fn push_if_due(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        let Some(pair) = &self.pair else { return };
+        let moved = self.position() != pair.pushed && self.role != Role::Active;
+        let soon = moved && now >= pair.listeners.told_at() + PUSH_AFTER;
+        if soon || now >= pair.push_at || pair.listeners.waits() {
+            self.push(now, out);
+        }
+    }
+
+    /// Tells our state to those who asked.
+    fn push(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        let position = self.position();
+        let status = self.own_status(position);
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        (pair.push_at, pair.pushed) = (now + self.config.heartbeat, position);
+        status.write(pair.config.pair, &mut self.scratch);
+        let message = KvMsg {
+            key: PEER,
+            sequence: position,
+            uuid: None,
+            properties: self.scratch.as_properties(),
+            body: b"",
+        };
+        message.with_frames(|frames| pair.listeners.tell(now, frames, out));
+    }
+
+    fn own_status(&self, position: Sequence) -> PeerStatus {
+        let mut status = PeerStatus {
+            node: self.config.node,
+            heartbeat: self.config.heartbeat,
+            role: self.role,
+            position,
+            ..PeerStatus::default()
+        };
+        if let Some(pair) = &self.pair {
+            status.seat = pair.seat;
+            status.of = pair.follow.as_ref().and_then(Follow::followed);
+            status.lineage = pair.has_state.then(|| {
+                let mut lineage = self.lineage.clone();
+                lineage.extend(position);
+                lineage
+            });
+            status.stable = pair.safe.stable(self.sequence);
+            status.wants = pair.want_until.is_some();
+            status.handover = pair.yielded.map(|(sequence, _)| sequence);
+        }
+        status
+    }
+
+    /// Takes a message of the line, the connection that was made to the peer.
+    pub fn handle_peer(&mut self, now: Time, message: Message<'_>, out: &mut impl BrokerOutbox) {
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        let kvmsg = match KvMsg::decode(message, &peer::limits(&self.config.limits)) {
+            Ok(kvmsg) => kvmsg,
+            Err(error) => return pair.refuse(&error),
+        };
+        match kvmsg.key {
+            PEER => self.hear_peer(now, &kvmsg, out),
+            crate::clone::kvmsg::RESUBMIT => self.handle_resubmitted(now, &kvmsg, out),
+            _ => pair.refuse(&"neither PEER? nor RESUBMIT"),
+        }
+    }
+
+    fn hear_peer(&mut self, now: Time, kvmsg: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
+        let (sequence, node) = (self.sequence, self.config.node);
+        let clock = self.config.start.epoch();
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        let status = PeerStatus::read(kvmsg, pair.config.pair).and_then(|status| {
+            let known = pair.heard_epoch.max(sequence.epoch()).max(clock);
+            status.check(pair.peer.as_ref(), node, sequence, known)?;
+            Ok(status)
+        });
+        let status = match status {
+            Ok(status) => status,
+            Err(why) => return pair.refuse(&why),
+        };
+        if pair.peer.as_ref().is_none_or(|peer| peer.node != status.node) {
+            log::info!("the peer is broker {:016x}, {}", status.node, status.role);
+        }
+        pair.interval = self.config.heartbeat.max(status.heartbeat);
+        let epochs = status.lineage.as_ref().map_or(0, |lineage| lineage.first().epoch());
+        pair.heard_epoch = pair.heard_epoch.max(status.position.epoch()).max(epochs);
+        let was_live = pair.is_live(now);
+        self.status_asked |= !was_live;
+        (pair.peer, pair.heard) = (Some(status), Some(now));
+        self.resolve_seats();
+        self.decide(now, out);
+        self.tend_safe(now, out);
+    }
+
+    /// Two brokers in one place: one of them takes the other.
+    fn resolve_seats(&mut self) {
+        let (role, node) = (self.role, self.config.node);
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        let Some(peer) = pair.peer.as_ref().filter(|peer| peer.seat == pair.seat) else { return };
+        pair.stats.same_seat += 1;
+        if pair.stats.same_seat.is_power_of_two() {
+            log::error!(
+                "the peer {:016x} calls itself {}, too: one of the two must be given the other \
+                 --pair",
+                peer.node,
+                pair.seat
+            );
+        }
+        let yields = match (role == Role::Active, peer.role == Role::Active) {
+            (false, true) => true,
+            (true, false) => false,
+            _ => node > peer.node,
+        };
+        if yields {
+            pair.seat = pair.seat.other();
+        }
+    }
+
+    /// A client has asked while nobody could be served here.
+    pub(super) fn vote(&mut self, request: &Request) {
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        if request.replica {
+            return;
+        }
+        pair.stats.votes += 1;
+        pair.has_new_vote = true;
+        if self.snapshots.make_room(pair.config.held_requests) {
+            pair.stats.held_dropped += 1;
+            warn_rarely(pair.stats.held_dropped, "request dropped", &"too many are held");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Who asked to be told of us: routing ids on port P, the peer's among them.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::super::BrokerOutbox;
+use crate::clone::SendFailure;
+use crate::time::Time;
+
+/// At most so many: the peer, and what it was before it lost its connection.
+const MOST: usize = 4;
+
+/// Who asks no more is forgotten after this long, or after a few intervals.
+const FORGET_AFTER: Duration = Duration::from_secs(10);
+const FORGET_INTERVALS: u32 = 4;
+
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    /// The one that asked last comes last.
+    all: Vec<Listener>,
+    told_at: Time,
+}
+
+#[derive(Debug)]
+struct Listener {
+    id: SmallVec<[u8; 16]>,
+    /// What it calls itself. Nothing but answers hangs on it.
+    node: u64,
+    /// When it asked last, unless that has no time yet.
+    asked: Option<Time>,
+    is_new: bool,
+}
+
+impl Listeners {
+    /// Somebody asked.
+    pub(super) fn hear(&mut self, id: &[u8], node: u64) {
+        let known = self.all.iter().position(|listener| *listener.id == *id);
+        let is_new = known.is_none_or(|at| self.all[at].is_new);
+        match known {
+            Some(at) => drop(self.all.remove(at)),
+            None if self.all.len() == MOST => drop(self.all.remove(0)),
+            None => {}
+        }
+        self.all.push(Listener { id: id.into(), node, asked: None, is_new });
+    }
+
+    /// Whether `id` is one that called itself `node`.
+    pub(super) fn is(&self, id: &[u8], node: u64) -> bool {
+        self.all.iter().any(|listener| *listener.id == *id && listener.node == node)
+    }
+
+    /// Forgets those who ask no more.
+    pub(super) fn tend(&mut self, now: Time, interval: Duration) {
+        let patience = FORGET_AFTER.max(interval * FORGET_INTERVALS);
+        self.all.retain_mut(|listener| now.since(*listener.asked.get_or_insert(now)) < patience);
+    }
+
+    /// At once if somebody waits to hear of us for the first time.
+    pub(super) fn deadline(&self) -> Time {
+        if self.waits() { Time::ZERO } else { Time::NEVER }
+    }
+
+    /// Whether somebody does.
+    pub(super) fn waits(&self) -> bool {
+        self.all.iter().any(|listener| listener.is_new)
+    }
+
+    /// When all were told last.
+    pub(super) fn told_at(&self) -> Time {
+        self.told_at
+    }
+
+    /// Tells all of them.
+    pub(super) fn tell(&mut self, now: Time, frames: &[&[u8]], out: &mut impl BrokerOutbox) {
+        self.told_at = now;
+        self.all.retain_mut(|listener| {
+            listener.is_new = false;
+            out.reply(&listener.id, frames) != Err(SendFailure::Unreachable)
+        });
+    }
+}

@@ -1,0 +1,321 @@
+//! Changes of role: what starts one, and what it does.
+
+use std::time::Duration;
+
+use super::super::{Broker, BrokerOutbox};
+use super::follow::Follow;
+use super::verdict::{Verdict, View, Why};
+use super::{Pair, SILENT_INTERVALS};
+use crate::clone::kvmsg::{DEMOTE, KvMsg, PEER, PROMOTE, RESUBMIT};
+use crate::clone::pair::{Lineage, Role, RoleRefusal, Root, Seat};
+use crate::clone::properties::Properties;
+use crate::clone::sequence::Sequence;
+use crate::clone::store::Store;
+use crate::message::Message;
+use crate::time::Time;
+
+/// How long a broker that was told to take over asks the active to hand over.
+const WANT_FOR: Duration = Duration::from_secs(5);
+
+/// A standby further behind is not handed over to yet.
+const MAX_HANDOVER_LAG: u64 = 100_000;
+
+/// Numbers left in a counter below which the next epoch begins: more than a
+/// heartbeat interval can use.
+const COUNTER_RESERVE: u64 = 1 << 36;
+const COUNTERS: u64 = 1 << 40;
+
+impl Pair {
+    fn grace(&self) -> Duration {
+        match self.seat {
+            Seat::Primary => self.config.start_grace,
+            Seat::Backup => self.config.start_grace * 2,
+        }
+    }
+
+    fn grace_over_at(&self) -> Time {
+        self.heard.unwrap_or(self.started).max(self.started) + self.grace()
+    }
+}
+
+impl Broker {
+    /// When the verdict can change without anything being heard.
+    pub(super) fn verdict_deadline(&self, pair: &Pair) -> Option<Time> {
+        let waits_for = [
+            pair.silent_at().filter(|_| self.role != Role::Active),
+            Some(pair.grace_over_at()).filter(|_| self.role != Role::Active),
+            pair.yielded.map(|(_, until)| until),
+            pair.want_until,
+        ];
+        // What has passed was considered.
+        let tended = pair.tended;
+        waits_for.into_iter().flatten().filter(|&at| at > tended).min()
+    }
+
+    /// Takes the role that it should have.
+    pub(super) fn decide(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        let position = self.position();
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        pair.tended = now;
+        pair.want_until = pair.want_until.filter(|&until| now < until);
+        pair.yielded = pair.yielded.filter(|&(_, until)| now < until);
+        let is_live = pair.is_live(now);
+        let view = View {
+            role: self.role,
+            seat: pair.seat,
+            node: self.config.node,
+            position,
+            lineage: Some(&self.lineage).filter(|_| pair.has_state),
+            follows: pair.follow.as_ref().map(Follow::node),
+            live_peer: pair.peer.as_ref().filter(|_| is_live),
+            has_vote: pair.has_vote(now),
+            is_grace_over: now >= pair.grace_over_at(),
+            is_ordered: pair.want_until.is_some(),
+            has_yielded: pair.yielded.is_some(),
+        };
+        match view.verdict() {
+            Verdict::Stay => {}
+            Verdict::Promote(why) => return self.become_active(now, why, out),
+            Verdict::Follow(node) => self.begin_follow(now, node, out),
+            Verdict::StepDown => self.yield_to_peer(now, out),
+            Verdict::LiftEpoch => {
+                self.count(|stats| stats.epochs_lifted += 1);
+                self.lift_epoch(now, out);
+            }
+        }
+        self.serve_the_roles(now, out);
+    }
+
+    /// What an active does for its peer's sake, and for that of its own numbers.
+    fn serve_the_roles(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        if self.role != Role::Active {
+            return;
+        }
+        let standby = self.standby_for_handover(now);
+        let Some(pair) = &self.pair else { return };
+        if standby && pair.peer.as_ref().is_some_and(|peer| peer.wants) {
+            return self.hand_over(now, out);
+        }
+        if COUNTERS - self.sequence.counter() < COUNTER_RESERVE {
+            self.lift_epoch(now, out);
+        }
+    }
+
+    /// Goes on in an epoch of its own, above every one it has heard of.
+    fn lift_epoch(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        let Some(pair) = &self.pair else { return };
+        let first = pair.seat.epoch_above(pair.heard_epoch.max(self.sequence.epoch()));
+        if first <= self.sequence {
+            // The last epoch there is: better to end in it than to use numbers twice.
+            return;
+        }
+        log::warn!("goes on in epoch {}", first.epoch());
+        self.lineage.begin_epoch(self.sequence, first);
+        self.sequence = first;
+        self.store.advance(first);
+        self.send_heartbeats(now, |_| true, out);
+        self.push(now, out);
+    }
+
+    fn become_active(&mut self, now: Time, why: Why, out: &mut impl BrokerOutbox) {
+        self.end_follow(now, out);
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        let above = pair.seat.epoch_above(pair.heard_epoch.max(self.sequence.epoch()));
+        if pair.has_state {
+            self.lineage.begin_epoch(self.sequence, above);
+            self.sequence = above;
+            self.store.advance(above);
+            self.expire_from = now + self.config.heartbeat;
+        } else {
+            // The start is above all that an earlier run can have given.
+            let start = pair.seat.start(self.config.start);
+            let start = if pair.heard_epoch < start.epoch() { start } else { above };
+            self.lineage = Lineage::new(Root { start, node: self.config.node });
+            self.sequence = start;
+            self.store = Store::new(self.config.store, start);
+            pair.has_state = true;
+        }
+        (pair.want_until, pair.yielded) = (None, None);
+        pair.stats.promotions += 1;
+        pair.role_change = Some((Role::Active, self.sequence.epoch()));
+        pair.safe.promoted(self.sequence, pair.peer.as_ref().map(|peer| peer.stable));
+        self.role = Role::Active;
+        log::warn!(
+            "active from now on, in epoch {} with {} keys: {}",
+            self.sequence.epoch(),
+            self.store.len(),
+            why.text()
+        );
+        let (lineage, sequence) = (&self.lineage, self.sequence);
+        self.snapshots.check_since(|since| lineage.contains(since, sequence));
+        self.watched.restart(self.sequence, self.published);
+        self.heartbeat_at = now + self.config.heartbeat;
+        self.send_heartbeats(now, |_| true, out);
+        self.publish_status(now, out);
+        self.apply_ring(now, out);
+        self.apply_tail(now, out);
+        self.push(now, out);
+    }
+
+    /// The other active wins: what only we have is its business from now on.
+    fn yield_to_peer(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        let Some(peer) = &pair.peer else { return };
+        let (node, epoch) = (peer.node, peer.position.epoch());
+        log::warn!(
+            "steps down: broker {node:016x} is active in epoch {epoch}, we were in {}",
+            self.sequence.epoch()
+        );
+        self.step_down(now, out);
+        self.begin_follow(now, node, out);
+    }
+
+    /// Stops at this sequence, for a standby that has it or will in a moment.
+    fn hand_over(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        pair.stats.handovers += 1;
+        pair.yielded = Some((self.sequence, now + pair.interval * SILENT_INTERVALS));
+        log::warn!("hands over at {:?}", self.sequence);
+        self.step_down(now, out);
+        self.push(now, out);
+    }
+
+    fn step_down(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        self.role = Role::Passive;
+        let epoch = self.sequence.epoch();
+        if let Some(pair) = self.pair.as_deref_mut() {
+            pair.stats.step_downs += 1;
+            pair.role_change = Some((Role::Passive, epoch));
+            // Who asked before the active was heard of did not ask for this one.
+            pair.vote = None;
+        }
+        self.lineage.extend(self.sequence);
+        // The farewell: clients turn to the other at once.
+        self.send_heartbeats(now, |_| true, out);
+        self.publish_status(now, out);
+        self.snapshots.abandon(&mut self.store);
+    }
+
+    /// Whether there is a standby that a handover would not lose anything with.
+    fn standby_for_handover(&self, now: Time) -> bool {
+        let Some(pair) = &self.pair else { return false };
+        pair.is_live(now)
+            && pair.peer.as_ref().is_some_and(|peer| {
+                peer.of == Some(self.config.node)
+                    && peer.position.epoch() == self.sequence.epoch()
+                    && self.sequence.get().saturating_sub(peer.position.get()) <= MAX_HANDOVER_LAG
+            })
+    }
+
+    /// Takes over: at once if the peer is silent, else by a planned handover, which
+    /// takes a moment ([`poll_role`](Broker::poll_role)). Gives the role it has now.
+    ///
+    /// # Errors
+    /// It is not one of a pair, or has no state while the peer has.
+    pub fn promote(&mut self, now: Time, out: &mut impl BrokerOutbox) -> Result<Role, RoleRefusal> {
+        let Some(pair) = self.pair.as_deref_mut() else { return Err(RoleRefusal::NoPair) };
+        if self.role == Role::Active {
+            return Ok(self.role);
+        }
+        if !pair.has_state && pair.is_live(now) {
+            return Err(RoleRefusal::NoState);
+        }
+        pair.want_until = Some(now + WANT_FOR);
+        self.decide(now, out);
+        self.push(now, out);
+        Ok(self.role)
+    }
+
+    /// Hands over to the live standby. Gives the role it has now.
+    ///
+    /// # Errors
+    /// It is not one of a pair, or there is no standby to hand over to.
+    pub fn demote(&mut self, now: Time, out: &mut impl BrokerOutbox) -> Result<Role, RoleRefusal> {
+        if self.pair.is_none() {
+            return Err(RoleRefusal::NoPair);
+        }
+        if self.role == Role::Active {
+            if !self.standby_for_handover(now) {
+                return Err(RoleRefusal::NoStandby);
+            }
+            self.hand_over(now, out);
+        }
+        Ok(self.role)
+    }
+
+    /// A request on P that only a broker of a pair knows.
+    pub(in super::super) fn handle_pair_request(
+        &mut self,
+        id: &[u8],
+        verb: &[u8],
+        request: Message<'_>,
+        out: &mut impl BrokerOutbox,
+    ) {
+        match (verb, request.frames()) {
+            (PEER, &[_, properties]) => self.handle_hello(id, properties, out),
+            (PROMOTE | DEMOTE, &[_]) => self.take_order(id, verb),
+            (RESUBMIT, _) => self.handle_resubmit(id, request),
+            _ => {
+                if let Some(pair) = self.pair.as_deref_mut() {
+                    pair.refuse(&"a request of the wrong number of frames");
+                }
+            }
+        }
+    }
+
+    /// Somebody wants to be told of us.
+    fn handle_hello(&mut self, id: &[u8], properties: &[u8], out: &mut impl BrokerOutbox) {
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        let Ok(properties) = Properties::check(properties, &self.config.limits) else {
+            return pair.refuse(&"a greeting with unreadable properties");
+        };
+        let hex = |name| {
+            let text = str::from_utf8(properties.get(name)?).ok()?;
+            u64::from_str_radix(text, 16).ok()
+        };
+        match (hex("pair"), hex("node")) {
+            (Some(name), Some(node)) if name == pair.config.pair => pair.listeners.hear(id, node),
+            _ => {
+                pair.refuse(&"a greeting from another pair (--pair-name)");
+                let answer = KvMsg {
+                    key: PEER,
+                    sequence: Sequence::ZERO,
+                    uuid: None,
+                    properties: Properties::from_checked(b"refused=pair\n"),
+                    body: b"",
+                };
+                let _ = answer.with_frames(|frames| out.reply(id, frames));
+            }
+        }
+    }
+
+    /// An order has no time yet: it is carried out at once, by the timer.
+    fn take_order(&mut self, id: &[u8], verb: &[u8]) {
+        if let Some(pair) = self.pair.as_deref_mut() {
+            if pair.orders.len() == pair.config.held_requests {
+                return pair.refuse(&"too many orders to change the role wait");
+            }
+            pair.orders.push((id.into(), verb == PROMOTE));
+        }
+    }
+
+    /// Carries out the orders that have come.
+    pub(super) fn obey(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        for (id, is_promotion) in std::mem::take(&mut pair.orders) {
+            let (key, result) = match is_promotion {
+                true => (PROMOTE, self.promote(now, out)),
+                false => (DEMOTE, self.demote(now, out)),
+            };
+            let to = self.scratch.clear();
+            match result {
+                Ok(role) => to.push("ok", role),
+                Err(refusal) => to.push("refused", refusal.name()),
+            };
+            let properties = to.as_properties();
+            let sequence = self.sequence;
+            let answer = KvMsg { key, sequence, uuid: None, properties, body: b"" };
+            let _ = answer.with_frames(|frames| out.reply(&id, frames));
+        }
+    }
+}

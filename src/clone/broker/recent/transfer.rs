@@ -1,0 +1,126 @@
+//! The window of uuids on its way to another broker.
+
+use std::time::Duration;
+
+use super::Recent;
+use crate::clone::kvmsg::Uuid;
+use crate::clone::sequence::Sequence;
+use crate::time::Time;
+
+/// Bytes of a uuid on its way: uuid, sequence, age in milliseconds.
+pub(in crate::clone::broker) const RECORD: usize = 16 + 8 + 4;
+
+impl Recent {
+    /// The running number of the first entry applied after `since`.
+    pub(in crate::clone::broker) fn number_after(&self, since: Sequence) -> u32 {
+        let index = self.ring.partition_point(|entry| entry.sequence <= since);
+        self.first.wrapping_add(index as u32)
+    }
+
+    /// Writes up to `most` records from entry `number` on, none applied after
+    /// `until`, and gives the number of the next. Entries that have left since are passed over.
+    pub(in crate::clone::broker) fn write_records(
+        &self,
+        number: u32,
+        most: usize,
+        until: Sequence,
+        now: Time,
+        to: &mut Vec<u8>,
+    ) -> u32 {
+        let index = number.wrapping_sub(self.first);
+        // A number before the ring is a very large index.
+        let index = if index > u32::MAX / 2 { 0 } else { index as usize };
+        let mut next = index.min(self.ring.len());
+        let wanted = self.ring.range(next..).take(most);
+        for entry in wanted.take_while(|entry| entry.sequence <= until) {
+            to.extend_from_slice(entry.uuid.as_bytes());
+            to.extend_from_slice(&entry.sequence.to_wire());
+            let age = now.since(entry.at).as_millis().min(u32::MAX.into()) as u32;
+            to.extend_from_slice(&age.to_be_bytes());
+            next += 1;
+        }
+        self.first.wrapping_add(next as u32)
+    }
+
+    /// Takes records that another window has written; `None` if they are none.
+    pub(in crate::clone::broker) fn read_records(
+        &mut self,
+        now: Time,
+        records: &[u8],
+    ) -> Option<()> {
+        if !records.len().is_multiple_of(RECORD) {
+            return None;
+        }
+        for record in records.chunks_exact(RECORD) {
+            let (uuid, rest) = record.split_first_chunk::<16>()?;
+            let (sequence, age) = rest.split_first_chunk::<8>()?;
+            let age = Duration::from_millis(u32::from_be_bytes(age.try_into().ok()?).into());
+            let (uuid, sequence) = (Uuid::from_bytes(*uuid), Sequence::from_wire(*sequence));
+            if self.get(&uuid).is_none() {
+                // The ages of a ring fall; whatever comes, times must not go back.
+                let last = self.ring.back().map_or(Time::ZERO, |last| last.at);
+                self.insert(uuid, sequence, (now - age).max(last));
+            }
+        }
+        Some(())
+    }
+
+    /// The sequence of the youngest of those that had to leave; zero if none had.
+    pub(in crate::clone::broker) fn forgotten_until(&self) -> Sequence {
+        self.forgotten_until
+    }
+
+    /// What was applied up to `until` may be unknown here.
+    pub(in crate::clone::broker) fn forget_until(&mut self, until: Sequence) {
+        self.forgotten_until = self.forgotten_until.max(until);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_crosses_to_another_broker() {
+        let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+        let mut here = Recent::new(100, Duration::from_secs(60));
+        for n in 1..=10u8 {
+            here.insert(Uuid::from_bytes([n; 16]), Sequence::new(1, n.into()), at(n.into()));
+        }
+        let (mut there, mut wire) = (Recent::new(100, Duration::from_secs(60)), Vec::new());
+        let mut number = here.number_after(Sequence::new(1, 4));
+        loop {
+            wire.clear();
+            number = here.write_records(number, 4, Sequence::MAX, at(20), &mut wire);
+            if wire.is_empty() {
+                break;
+            }
+            there.read_records(at(1020), &wire).unwrap();
+        }
+        assert_eq!(there.len(), 6);
+        assert_eq!(there.get(&Uuid::from_bytes([4; 16])), None);
+        assert_eq!(there.get(&Uuid::from_bytes([5; 16])), Some(Sequence::new(1, 5)));
+        assert_eq!(there.ring[0].at, at(1005), "as old as they were");
+        assert_eq!(there.read_records(at(1020), &[0; 27]), None);
+    }
+
+    #[test]
+    fn entries_that_leave_meanwhile_are_passed_over() {
+        let mut recent = Recent::new(4, Duration::from_secs(60));
+        recent.first = u32::MAX - 1;
+        let insert = |recent: &mut Recent, n: u8| {
+            recent.insert(Uuid::from_bytes([n; 16]), Sequence::new(1, n.into()), Time::ZERO);
+        };
+        (1..=4).for_each(|n| insert(&mut recent, n));
+        let mut wire = Vec::new();
+        let number = recent.number_after(Sequence::ZERO);
+        let number = recent.write_records(number, 1, Sequence::MAX, Time::ZERO, &mut wire);
+        (5..=7).for_each(|n| insert(&mut recent, n));
+        wire.clear();
+        let number = recent.write_records(number, 100, Sequence::MAX, Time::ZERO, &mut wire);
+        assert_eq!(wire.len(), 4 * RECORD, "4 to 7");
+        wire.clear();
+        recent.write_records(number, 100, Sequence::MAX, Time::ZERO, &mut wire);
+        assert!(wire.is_empty());
+    }
+}

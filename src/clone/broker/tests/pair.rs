@@ -1,0 +1,7 @@
+//! Two brokers of a pair on virtual time, with every message between them in our hands.
+
+mod bad_input;
+mod failover;
+mod following;
+mod roles;
+mod world;

@@ -1,0 +1,356 @@
+//! Two brokers and the connections between them: in order each, cut and made again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox, PairStats};
+use crate::clone::kvmsg::{KvMsg, Limits};
+use crate::clone::pair::{PairConfig, Role, Seat, pair_id};
+use crate::clone::{SendFailure, Sequence};
+use crate::message::Message;
+use crate::time::Time;
+
+pub(super) type Frames = Vec<Vec<u8>>;
+
+/// The heartbeat interval of both.
+pub(super) const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// What a message takes from one to the other.
+const LATENCY: Duration = Duration::from_micros(300);
+
+/// A message between the two, on its way.
+#[derive(Debug)]
+enum Packet {
+    /// On the line, to the ROUTER.
+    Line(Frames),
+    /// From the ROUTER, to the line.
+    Push(Frames),
+    /// Published, to the SUB.
+    Update(Frames),
+    /// On the DEALER for snapshots, and back.
+    Request(u64, Frames),
+    Entry(u64, Frames),
+    Subscribe(u64),
+}
+
+/// One of the two with what is open to the other.
+pub(super) struct Side {
+    pub(super) broker: Option<Broker>,
+    pub(super) net: Net,
+    seat: Seat,
+    runs: u64,
+}
+
+/// What a broker sends, and what it has open.
+#[derive(Default)]
+pub(super) struct Net {
+    /// Everything published, for clients.
+    pub(super) published: Vec<Frames>,
+    /// What clients got on P, by routing id.
+    pub(super) replies: BTreeMap<Vec<u8>, Vec<Frames>>,
+    out: Vec<Packet>,
+    follow: Option<u64>,
+    is_subscribed: bool,
+    sync: Option<u64>,
+    opened: u64,
+    /// Whether the other is reached at all.
+    is_cut: bool,
+}
+
+impl BrokerOutbox for Net {
+    fn reply(&mut self, peer: &[u8], frames: &[&[u8]]) -> Result<(), SendFailure> {
+        let frames = own(frames);
+        match peer {
+            b"line" if self.is_cut => return Err(SendFailure::Unreachable),
+            b"line" => self.out.push(Packet::Push(frames)),
+            _ => match peer.strip_prefix(b"sync-") {
+                Some(number) => {
+                    let number = String::from_utf8_lossy(number).parse().unwrap();
+                    self.out.push(Packet::Entry(number, frames));
+                }
+                None => self.replies.entry(peer.to_vec()).or_default().push(frames),
+            },
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
+        self.published.push(own(frames));
+        self.out.push(Packet::Update(own(frames)));
+        Ok(())
+    }
+
+    fn tell_peer(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
+        if self.is_cut {
+            return Err(SendFailure::WouldBlock);
+        }
+        self.out.push(Packet::Line(own(frames)));
+        Ok(())
+    }
+
+    fn open_follow(&mut self) {
+        self.opened += 1;
+        self.follow = Some(self.opened);
+        self.out.push(Packet::Subscribe(self.opened));
+    }
+
+    fn close_follow(&mut self) {
+        self.follow = None;
+    }
+
+    fn open_sync(&mut self) {
+        self.opened += 1;
+        self.sync = Some(self.opened);
+    }
+
+    fn request_sync(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
+        let number = self.sync.ok_or(SendFailure::Unreachable)?;
+        self.out.push(Packet::Request(number, own(frames)));
+        Ok(())
+    }
+}
+
+fn own(frames: &[&[u8]]) -> Frames {
+    frames.iter().map(|frame| frame.to_vec()).collect()
+}
+
+/// Both brokers, and the time.
+pub(super) struct World {
+    pub(super) sides: [Side; 2],
+    pub(super) now: Time,
+    air: VecDeque<(Time, usize, Packet)>,
+    configure: fn(&mut BrokerConfig, &mut PairConfig),
+    /// Messages to the SUB of either that are lost on the way.
+    pub(super) lose_updates: usize,
+}
+
+/// The primary.
+pub(super) const A: usize = 0;
+/// The backup.
+pub(super) const B: usize = 1;
+
+impl World {
+    pub(super) fn new() -> World {
+        World::with(|_, _| {})
+    }
+
+    /// Both are started.
+    pub(super) fn with(configure: fn(&mut BrokerConfig, &mut PairConfig)) -> World {
+        let mut world = World::down(configure);
+        world.start(A);
+        world.start(B);
+        world
+    }
+
+    /// Neither is started.
+    pub(super) fn down(configure: fn(&mut BrokerConfig, &mut PairConfig)) -> World {
+        let side = |seat| Side { broker: None, net: Net::default(), seat, runs: 0 };
+        let sides = [side(Seat::Primary), side(Seat::Backup)];
+        let now = Time::ZERO + Duration::from_secs(1000);
+        World { sides, now, air: VecDeque::new(), configure, lose_updates: 0 }
+    }
+
+    pub(super) fn start(&mut self, at: usize) {
+        let side = &mut self.sides[at];
+        side.runs += 1;
+        let node = (at as u64 + 1) * 0x1000 + side.runs;
+        // A millisecond of the wall clock for each of ours.
+        let minutes = 1000 + self.now.as_nanos() / 60_000_000_000;
+        let ms = self.now.as_nanos() / 1_000_000 % 60_000;
+        let mut config = BrokerConfig::new(node, Sequence::new(minutes as u32, ms << 24));
+        config.heartbeat = HEARTBEAT;
+        let mut pair = PairConfig::new(pair_id("test"), side.seat);
+        (self.configure)(&mut config, &mut pair);
+        config.pair = Some(pair);
+        let is_cut = side.net.is_cut;
+        side.net = Net { is_cut, opened: side.net.opened + 1, ..Net::default() };
+        side.broker = Some(Broker::new(config, self.now));
+    }
+
+    /// It is gone without a word, and all that is on the way from it.
+    pub(super) fn kill(&mut self, at: usize) {
+        self.sides[at].broker = None;
+        self.air.retain(|&(_, to, _)| to == at);
+        // Its peer's connections are lost; the SUB is connected again by itself.
+        self.sides[1 - at].net.is_subscribed = false;
+        self.sides[at].net.is_subscribed = false;
+    }
+
+    /// The network between the two, which carries nothing any more, or does again.
+    pub(super) fn cut(&mut self, is_cut: bool) {
+        for side in &mut self.sides {
+            side.net.is_cut = is_cut;
+            side.net.is_subscribed = false;
+        }
+        self.air.clear();
+    }
+
+    pub(super) fn broker(&self, at: usize) -> &Broker {
+        self.sides[at].broker.as_ref().expect("it runs")
+    }
+
+    /// Does something with one of them, and takes what it sends.
+    pub(super) fn act<R>(
+        &mut self,
+        at: usize,
+        act: impl FnOnce(&mut Broker, Time, &mut Net) -> R,
+    ) -> R {
+        let side = &mut self.sides[at];
+        let result = act(side.broker.as_mut().expect("it runs"), self.now, &mut side.net);
+        for packet in std::mem::take(&mut side.net.out) {
+            if !side.net.is_cut {
+                self.air.push_back((self.now + LATENCY, 1 - at, packet));
+            }
+        }
+        result
+    }
+
+    pub(super) fn set(&mut self, at: usize, uuid: u8, key: &str, value: &str) {
+        self.set_with(at, uuid, key, "", value);
+    }
+
+    pub(super) fn set_with(&mut self, at: usize, uuid: u8, key: &str, lines: &str, value: &str) {
+        let frames: [&[u8]; 5] =
+            [key.as_bytes(), &[0; 8], &[uuid; 16], lines.as_bytes(), value.as_bytes()];
+        self.act(at, |broker, now, net| broker.handle_change(now, Message::new(&frames), net));
+    }
+
+    pub(super) fn request(&mut self, at: usize, peer: &str, frames: &[&[u8]]) {
+        self.act(at, |broker, _, net| {
+            broker.handle_request(peer.as_bytes(), Message::new(frames), net);
+        });
+    }
+
+    /// A client asks for a snapshot: a vote, if the broker is passive.
+    pub(super) fn ask(&mut self, at: usize) {
+        self.request(at, "client", &[b"ICANHAZ?", b""]);
+    }
+
+    fn deliver(&mut self, to: usize, packet: Packet) {
+        let is_subscribed = self.sides[to].net.is_subscribed;
+        let (follow, sync) = (self.sides[to].net.follow, self.sides[to].net.sync);
+        if self.sides[to].broker.is_none() {
+            return;
+        }
+        fn frames_of(frames: &Frames) -> Vec<&[u8]> {
+            frames.iter().map(Vec::as_slice).collect()
+        }
+        self.act(to, |broker, now, net| match &packet {
+            Packet::Line(frames) => {
+                broker.handle_request(b"line", Message::new(&frames_of(frames)), net);
+            }
+            Packet::Push(frames) => {
+                broker.handle_peer(now, Message::new(&frames_of(frames)), net);
+            }
+            Packet::Request(number, frames) => {
+                let peer = format!("sync-{number}");
+                broker.handle_request(peer.as_bytes(), Message::new(&frames_of(frames)), net);
+            }
+            Packet::Entry(number, frames) if sync == Some(*number) => {
+                broker.handle_peer_snapshot(now, Message::new(&frames_of(frames)), net);
+            }
+            Packet::Update(frames) if follow.is_some() && is_subscribed => {
+                broker.handle_peer_update(now, Message::new(&frames_of(frames)), net);
+            }
+            Packet::Subscribe(_) => {
+                for topic in [&b"\x01"[..], b"\x01HUGZ"] {
+                    broker.handle_subscription(now, Message::new(&[topic]));
+                }
+            }
+            _ => {}
+        });
+        if let Packet::Subscribe(number) = packet
+            && self.sides[1 - to].net.follow == Some(number)
+        {
+            self.sides[1 - to].net.is_subscribed = true;
+        }
+    }
+
+    /// A SUB whose connection was lost is connected again.
+    fn reconnect(&mut self) {
+        for at in [A, B] {
+            let other_runs = self.sides[1 - at].broker.is_some();
+            let net = &mut self.sides[at].net;
+            if let (Some(number), false, true) = (net.follow, net.is_subscribed, other_runs)
+                && !net.is_cut
+                && self.sides[at].broker.is_some()
+                && !self.air.iter().any(|(_, _, packet)| matches!(packet, Packet::Subscribe(_)))
+            {
+                self.air.push_back((self.now + LATENCY, 1 - at, Packet::Subscribe(number)));
+            }
+        }
+    }
+
+    fn next_event(&self) -> Time {
+        let deadline = |side: &Side| side.broker.as_ref().and_then(Broker::next_deadline);
+        let timers = self.sides.iter().filter_map(deadline);
+        let first = self.air.front().map(|&(at, _, _)| at);
+        timers.chain(first).min().unwrap_or(Time::NEVER).max(self.now)
+    }
+
+    /// Lets time pass.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        for _ in 0..200_000 {
+            self.reconnect();
+            let next = self.next_event();
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = next;
+            while self.air.front().is_some_and(|&(at, _, _)| at <= self.now) {
+                let Some((_, to, packet)) = self.air.pop_front() else { break };
+                if matches!(packet, Packet::Update(_)) && self.lose_updates > 0 {
+                    self.lose_updates -= 1;
+                    continue;
+                }
+                self.deliver(to, packet);
+            }
+            for at in [A, B] {
+                let is_due = |broker: &Broker| {
+                    broker.next_deadline().is_some_and(|deadline| deadline <= self.now)
+                };
+                if self.sides[at].broker.as_ref().is_some_and(is_due) {
+                    self.act(at, Broker::handle_timeout);
+                }
+            }
+        }
+        panic!("the brokers do not come to rest");
+    }
+
+    pub(super) fn pass_ms(&mut self, ms: u64) {
+        self.pass(Duration::from_millis(ms));
+    }
+
+    pub(super) fn roles(&self) -> [Option<Role>; 2] {
+        [A, B].map(|at| self.sides[at].broker.as_ref().map(Broker::role))
+    }
+
+    pub(super) fn map(&self, at: usize) -> BTreeMap<String, String> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let entries = self.broker(at).store().iter(b"");
+        entries.map(|entry| (text(entry.key), text(entry.value))).collect()
+    }
+
+    pub(super) fn stats(&self, at: usize) -> PairStats {
+        self.broker(at).pair_stats().expect("one of a pair")
+    }
+
+    /// A property of the last heartbeat that was published for everybody.
+    pub(super) fn told(&self, at: usize, name: &str) -> Option<String> {
+        self.sides[at].net.published.iter().rev().find_map(|frames| {
+            let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+            let kvmsg = KvMsg::decode(Message::new(&frames), &Limits::default()).ok()?;
+            let value = kvmsg.properties.get(name)?;
+            (kvmsg.key == b"HUGZ").then(|| String::from_utf8(value.to_vec()).unwrap())
+        })
+    }
+
+    /// What was published for everybody, by kind: changes only.
+    pub(super) fn changes(&self, at: usize) -> usize {
+        let is_change =
+            |frames: &&Frames| !frames[0].starts_with(b"HUGZ") && frames[0] != b"STATUS?";
+        self.sides[at].net.published.iter().filter(is_change).count()
+    }
+}

@@ -1,0 +1,115 @@
+//! What has happened in runs, by name: a simulation in which nothing goes wrong
+//! shows nothing.
+
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Coverage(BTreeMap<String, u64>);
+
+impl Coverage {
+    pub(crate) fn count(&mut self, name: &str) {
+        self.add(name, 1);
+    }
+
+    pub(crate) fn add(&mut self, name: &str, count: u64) {
+        match self.0.get_mut(name) {
+            Some(known) => *known += count,
+            None => {
+                self.0.insert(name.to_owned(), count);
+            }
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Coverage) {
+        other.0.iter().for_each(|(name, count)| self.add(name, *count));
+    }
+
+    /// What must have happened in the seeds that `cargo test` runs, and has not.
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
+        let is_missing = |name: &&str| !self.0.contains_key(*name) || self.0[*name] == 0;
+        EXPECTED.iter().copied().filter(is_missing).collect()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(name, count)| (name.as_str(), *count))
+    }
+}
+
+const EXPECTED: &[&str] = &[
+    // Whatever makes a client ask again.
+    "resync: Gap",
+    "resync: Reconnected",
+    "resync: NewBroker",
+    "resync: SequenceDown",
+    "resync: Unwatched",
+    "resync: Unanswered",
+    "resync: Wedged",
+    "resync: Limit",
+    // Each limit, and what happens there.
+    "limit: history",
+    "limit: tombstones",
+    "limit: cursors",
+    "limit: keys",
+    "limit: value size",
+    "limit: client pending",
+    "refused: store-full-keys",
+    "refused: store-full-bytes",
+    "broker: changes_forgotten",
+    "broker: watches_refused",
+    "broker: snapshots_refused",
+    "broker: snapshots_abandoned",
+    "broker: snapshot_stalls",
+    "client: limits",
+    "client: overrun",
+    "client: unwatched",
+    "client: blocked",
+    "client: timed_out",
+    // What a client tells.
+    "event: Applied",
+    "event: Deleted",
+    "event: Gap",
+    "event: LimitReached",
+    "event: Lost",
+    "event: Overrun",
+    "event: Refused",
+    "event: Superseded",
+    "event: Synced",
+    "event: TimedOut",
+    "event: Updated",
+    // What goes on in a broker and a client.
+    "broker: changes_malformed",
+    "broker: changes_repeated",
+    "broker: changes_reserved",
+    "broker: expired",
+    "broker: requests_malformed",
+    "broker: snapshots_delta",
+    "broker: snapshots_done",
+    "client: deltas",
+    "client: repeated",
+    "client: resent",
+    "client: snapshots",
+    "client: stalled",
+    "client: truncated",
+    "client: verified",
+    "client: votes",
+    // What goes wrong.
+    "fault: freeze",
+    "fault: garbage",
+    "fault: partition",
+    "fault: restart",
+    "fault: slow reader",
+    "fault: stall",
+    "net: connection broken",
+    "net: message doubled",
+    "net: pub dropped",
+    "net: push full",
+    "net: router full",
+    "net: update dropped",
+    // Peers that are not ours.
+    "asker: snapshot",
+    "asker: status",
+    "asker: whole answer",
+    "old client: in step",
+    "old client: server died",
+    "old client: snapshot",
+];

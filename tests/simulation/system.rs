@@ -1,0 +1,875 @@
+//! A run: the programs on their hosts, what happens to them, and what must hold.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
+
+use pollux::Time;
+use pollux::clone::broker::{Broker, BrokerOutbox};
+use pollux::clone::client::{Client, ClientOutbox, SetError};
+use pollux::clone::{Collector, KvMsg, Limits, SendFailure, Uuid};
+
+use crate::asker::{Asker, check_snapshot};
+use crate::checks::{Standing, Told};
+use crate::coverage::Coverage;
+use crate::frames::Frames;
+use crate::net::{Net, Occurrence, Port, SocketKind};
+use crate::old::{OldClient, OldServer};
+use crate::plan::{ClientKind, Clock, Key, Plan, ServerKind, Step, What};
+use crate::programs::{broker_config, client_config};
+use crate::random::Random;
+use crate::truth::{Published, Truth};
+
+/// How long it may take after all faults until everything is right: longest of
+/// all is the back-off of a client that has asked in vain again and again.
+const RECOVERY: Duration = Duration::from_secs(90);
+/// Three heartbeats at their slowest, after which a client has noticed what is wrong.
+const NOTICED: Duration = Duration::from_secs(4);
+/// What has come right must stay so.
+const STAYS_RIGHT: Duration = Duration::from_secs(3);
+/// A timer that fires so late tells a client that its loop has stood still.
+const STOOD_STILL: Duration = Duration::from_millis(100);
+/// How often a client is checked for staleness.
+const STALENESS_EVERY: Duration = Duration::from_millis(150);
+
+/// What runs on a host.
+pub(crate) enum Program {
+    Off,
+    Broker(Box<Broker>),
+    OldServer(Box<OldServer>),
+    Client(Box<ClientProgram>),
+    OldClient(Box<OldClient>),
+    Asker(Box<Asker>),
+}
+
+pub(crate) struct ClientProgram {
+    machine: Client,
+    sockets: Sockets,
+    told: Told,
+    /// The application takes no events before this.
+    takes_events_at: Time,
+    staleness_at: Time,
+}
+
+/// The sockets of a client.
+struct Sockets {
+    host: usize,
+    server: usize,
+    updates: usize,
+    requests: Option<usize>,
+    /// The last request was for changes only.
+    asked_for_delta: bool,
+    changes: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Step(usize),
+    Start(usize),
+}
+
+pub(crate) struct System<'p> {
+    plan: &'p Plan,
+    pub(crate) net: Net,
+    truth: Truth,
+    programs: Vec<Program>,
+    timers: BinaryHeap<Reverse<(Time, Timer)>>,
+    /// How often the program of each host was started.
+    starts: Vec<u64>,
+    /// Until when a host is frozen, its state kept.
+    frozen_until: Vec<Time>,
+    is_calm: bool,
+}
+
+impl<'p> System<'p> {
+    pub(crate) fn new(plan: &'p Plan) -> System<'p> {
+        let hosts = plan.servers.len() + plan.clients.len();
+        let mut system = System {
+            plan,
+            net: Net::new(plan.seed, &plan.latencies_us, plan.high_water),
+            truth: Truth::new(plan.servers.iter().all(|server| !server.is_tight())),
+            programs: (0..hosts).map(|_| Program::Off).collect(),
+            timers: BinaryHeap::new(),
+            starts: vec![0; hosts],
+            frozen_until: vec![Time::ZERO; hosts],
+            is_calm: false,
+        };
+        let steps = plan.steps.iter().enumerate();
+        let steps = steps.map(|(index, step)| (Plan::time_of(step.at_ms), Timer::Step(index)));
+        system.timers.extend(steps.map(Reverse));
+        let servers = plan.servers.iter().map(|server| server.starts_at_ms);
+        let clients = plan.clients.iter().map(|client| client.starts_at_ms);
+        let starts = servers.chain(clients).enumerate();
+        let starts = starts.map(|(host, at_ms)| (Plan::time_of(at_ms), Timer::Start(host)));
+        system.timers.extend(starts.map(Reverse));
+        system
+    }
+
+    /// Runs it all, and checks it: a promise that is broken panics.
+    pub(crate) fn run(&mut self) {
+        self.pass(Plan::time_of(self.plan.end_ms));
+        self.calm();
+        // What was lost last is noticed first.
+        self.pass(self.net.now + NOTICED);
+        let end = self.net.now + RECOVERY;
+        while let Some(problem) = self.problem() {
+            assert!(self.net.now < end, "convergence: it does not come right: {problem}");
+            self.pass(self.net.now + Duration::from_millis(100));
+        }
+        self.pass(self.net.now + STAYS_RIGHT);
+        if let Some(problem) = self.problem() {
+            panic!("convergence: it does not stay right: {problem}");
+        }
+        self.truth.check_fates();
+        self.check_old_clients();
+        self.count_machines();
+    }
+
+    // Time -----------------------------------------------------------------------
+
+    fn clock(&self, host: usize) -> Clock {
+        self.plan.clocks[host]
+    }
+
+    /// When a host's program wants to be called.
+    fn due(&self, host: usize) -> Time {
+        let local = match &self.programs[host] {
+            Program::Off | Program::Asker(_) => Time::NEVER,
+            Program::Broker(broker) => broker.next_deadline().unwrap_or(Time::NEVER),
+            Program::Client(client) => client.machine.next_deadline().unwrap_or(Time::NEVER),
+            Program::OldServer(server) => return server.deadline(),
+            Program::OldClient(client) => return client.deadline(),
+        };
+        self.clock(host).global(local)
+    }
+
+    /// When it can be.
+    fn deadline(&self, host: usize) -> Time {
+        self.due(host).max(self.net.ready_at(host))
+    }
+
+    /// Lets time go by.
+    fn pass(&mut self, until: Time) {
+        let (mut steps, mut last) = (0u32, Time::ZERO);
+        loop {
+            let hosts = (0..self.programs.len()).map(|host| (self.deadline(host), host));
+            let (deadline, host) = hosts.min().expect("there are hosts");
+            let timer = self.timers.peek().map_or(Time::NEVER, |Reverse((time, _))| *time);
+            let next = deadline.min(timer);
+            if let Some(occurrence) = self.net.next(next.min(until)) {
+                self.dispatch(occurrence);
+            } else if next > until {
+                self.net.now = until.max(self.net.now);
+                return;
+            } else {
+                self.net.now = next.max(self.net.now);
+                if timer <= deadline {
+                    let Some(Reverse((_, timer))) = self.timers.pop() else { continue };
+                    self.timer(timer);
+                } else {
+                    self.timeout(host);
+                }
+            }
+            steps = if self.net.now > last { 0 } else { steps + 1 };
+            last = self.net.now;
+            assert!(steps < 100_000, "time stands still");
+        }
+    }
+
+    fn timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Start(host) => self.start(host),
+            Timer::Step(index) => {
+                let plan = self.plan;
+                self.step(&plan.steps[index]);
+            }
+        }
+    }
+
+    fn timeout(&mut self, host: usize) {
+        match &mut self.programs[host] {
+            Program::Off | Program::Asker(_) => {}
+            Program::OldServer(server) => server.timeout(&mut self.net),
+            Program::OldClient(client) => client.timeout(&mut self.net),
+            Program::Broker(_) => {
+                self.with_broker(host, |broker, now, out| broker.handle_timeout(now, out));
+                let turn = Duration::from_micros(self.plan.servers[host].turn_us);
+                self.net.busy(host, turn);
+            }
+            Program::Client(_) => {
+                // A loop that stood still comes to its timers before its messages.
+                let due = self.due(host);
+                let is_behind = due + STOOD_STILL < self.net.now || self.net.has_unread(host);
+                self.with_client(host, |client, now, out| {
+                    if is_behind {
+                        client.handle_backlog(now);
+                    }
+                    client.handle_timeout(now, out);
+                });
+            }
+        }
+    }
+
+    // Programs -------------------------------------------------------------------
+
+    fn start(&mut self, host: usize) {
+        if !matches!(self.programs[host], Program::Off) {
+            return;
+        }
+        self.starts[host] += 1;
+        let servers = self.plan.servers.len();
+        if host < servers {
+            self.start_server(host);
+        } else {
+            self.start_client(host);
+        }
+    }
+
+    fn start_server(&mut self, host: usize) {
+        let plan = &self.plan.servers[host];
+        match plan.kind {
+            ServerKind::Broker => {
+                let start = self.truth.latest().map_or(0, |reign| reign.last);
+                let config = broker_config(self.plan.seed, host, self.starts[host], plan, start);
+                let broker = Broker::new(config, self.clock(host).local(self.net.now));
+                self.truth.begin(host, config.start, BTreeMap::new());
+                self.programs[host] = Program::Broker(Box::new(broker));
+                self.net.listen(host, plan.collector);
+                if self.starts[host] == 1 {
+                    self.preload(host);
+                }
+            }
+            ServerKind::Old { beats, wedges } => {
+                let is_passive = wedges && self.starts[host] > 1;
+                let server = OldServer::new(host, beats, is_passive, self.net.now);
+                self.programs[host] = Program::OldServer(Box::new(server));
+                self.net.listen(host, Collector::Sub);
+            }
+        }
+    }
+
+    fn preload(&mut self, host: usize) {
+        for number in 0..self.plan.preloaded {
+            let key = ["/a/", "/b/", "/c/", "HA"][number as usize % 4];
+            let (key, value) = (format!("{key}p{number}"), format!("preloaded {number}"));
+            self.with_broker(host, |broker, now, out| {
+                let _ = broker.set(now, key.as_bytes(), value.as_bytes(), None, out);
+            });
+        }
+    }
+
+    fn start_client(&mut self, host: usize) {
+        let plan = &self.plan.clients[host - self.plan.servers.len()];
+        if plan.is_absent {
+            return;
+        }
+        match plan.kind {
+            ClientKind::New => {
+                let seed = Random::of(&[self.plan.seed, host as u64, self.starts[host]]).next();
+                let machine =
+                    Client::new(client_config(plan), seed).expect("a sound configuration");
+                let updates = self.net.open(host, SocketKind::Sub);
+                self.net.connect(updates, 0, Port::Updates);
+                let sockets = Sockets {
+                    host,
+                    server: 0,
+                    updates,
+                    requests: None,
+                    asked_for_delta: false,
+                    changes: None,
+                };
+                let program = ClientProgram {
+                    machine,
+                    sockets,
+                    told: Told::default(),
+                    takes_events_at: Time::ZERO,
+                    staleness_at: Time::ZERO,
+                };
+                self.programs[host] = Program::Client(Box::new(program));
+                self.with_client(host, |client, now, out| client.start(now, out));
+            }
+            ClientKind::Old => {
+                let client = OldClient::new(&mut self.net, host, &[0], plan.subtrees[0]);
+                self.programs[host] = Program::OldClient(Box::new(client));
+            }
+            ClientKind::Asker => {
+                self.programs[host] = Program::Asker(Box::new(Asker::new(host, 0)))
+            }
+        }
+    }
+
+    /// A program ends, as if its process were killed.
+    fn stop(&mut self, host: usize) {
+        self.count_machine(host);
+        self.truth.end(host, self.net.now);
+        self.programs[host] = Program::Off;
+        self.net.take_down(host);
+    }
+
+    fn with_broker<R>(
+        &mut self,
+        host: usize,
+        f: impl FnOnce(&mut Broker, Time, &mut BrokerSide<'_>) -> R,
+    ) -> Option<R> {
+        let local = self.clock(host).local(self.net.now);
+        let Program::Broker(broker) = &mut self.programs[host] else { return None };
+        let mut side = BrokerSide { host, local, net: &mut self.net, truth: &mut self.truth };
+        let result = f(broker, local, &mut side);
+        check_bounds(broker, &mut self.net.coverage);
+        Some(result)
+    }
+
+    /// Runs a client, then takes and checks what it tells.
+    fn with_client<R>(
+        &mut self,
+        host: usize,
+        f: impl FnOnce(&mut Client, Time, &mut ClientSide<'_>) -> R,
+    ) -> Option<R> {
+        let local = self.clock(host).local(self.net.now);
+        let Program::Client(program) = &mut self.programs[host] else { return None };
+        let mut side = ClientSide { sockets: &mut program.sockets, net: &mut self.net };
+        let result = f(&mut program.machine, local, &mut side);
+        self.hear(host, local);
+        Some(result)
+    }
+
+    fn hear(&mut self, host: usize, local: Time) {
+        let global = self.net.now;
+        let is_with_old = matches!(self.plan.servers[0].kind, ServerKind::Old { .. });
+        let patience = self.patience(host);
+        let Program::Client(program) = &mut self.programs[host] else { return };
+        if program.takes_events_at > global {
+            return;
+        }
+        let is_due = program.staleness_at <= global;
+        let patience = patience.filter(|_| is_due);
+        if is_due {
+            program.staleness_at = global + STALENESS_EVERY;
+        }
+        let standing = Standing { local, global, patience, is_with_old };
+        while let Some(event) = program.machine.poll_event() {
+            program.told.take(&event, &mut self.truth, standing, &mut self.net.coverage);
+        }
+        program.told.check(&program.machine, &self.truth, standing);
+    }
+
+    /// How long a client may be wrong about being current: its broker's heartbeat,
+    /// or three of them in vain, a second at least, and all delays. `None` if its
+    /// loop has been held up so recently that it cannot know.
+    fn patience(&self, host: usize) -> Option<Duration> {
+        let server = &self.plan.servers[0];
+        if server.max_watched < 100 {
+            // A subtree without heartbeats asks from time to time instead.
+            return None;
+        }
+        let heartbeat = Duration::from_millis(server.heartbeat_ms);
+        let silence = (heartbeat * 3).max(Duration::from_secs(1));
+        let patience = silence * 2 + heartbeat * 2 + Duration::from_secs(1);
+        let hindered = self.net.hindered(host).max(self.net.hindered(0));
+        let hindered = hindered.max(self.net.blocked(0, host)).max(self.frozen_until[0]);
+        (hindered.max(self.frozen_until[host]) + patience <= self.net.now).then_some(patience)
+    }
+
+    // Messages -------------------------------------------------------------------
+
+    fn dispatch(&mut self, occurrence: Occurrence) {
+        match occurrence {
+            Occurrence::Request { server, port, peer, client, frames } => {
+                self.request(server, port, &peer, client, &frames);
+            }
+            Occurrence::Subscription { server, frame } => {
+                self.with_broker(server, |broker, now, _| {
+                    broker.handle_subscription(now, pollux::Message::new(&[&frame]));
+                });
+            }
+            Occurrence::Message { client, socket, frames } => self.message(client, socket, &frames),
+            Occurrence::Room { client, socket } => {
+                if let Program::Client(program) = &self.programs[client]
+                    && program.sockets.changes == Some(socket)
+                    && self.net.ready_at(client) <= self.net.now
+                {
+                    self.with_client(client, |client, now, out| client.handle_writable(now, out));
+                }
+            }
+            Occurrence::RouterRoom { server } => {
+                self.with_broker(server, |broker, _, _| broker.handle_writable());
+            }
+        }
+    }
+
+    fn request(&mut self, server: usize, port: Port, peer: &[u8], client: usize, frames: &Frames) {
+        if port == Port::Snapshots
+            && let Program::OldClient(client) = &mut self.programs[client]
+        {
+            client.is_asking(&self.net);
+        }
+        match (&mut self.programs[server], port) {
+            (Program::OldServer(server), Port::Snapshots) => {
+                server.request(&mut self.net, peer, frames);
+            }
+            (Program::OldServer(server), Port::Changes) => server.change(&mut self.net, frames),
+            (Program::Broker(_), Port::Snapshots) => {
+                self.with_broker(server, |broker, _, out| {
+                    frames.with(|message| broker.handle_request(peer, message, out));
+                });
+            }
+            (Program::Broker(_), Port::Changes) => {
+                self.with_broker(server, |broker, now, out| {
+                    frames.with(|message| broker.handle_change(now, message, out));
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn message(&mut self, host: usize, socket: usize, frames: &Frames) {
+        match &mut self.programs[host] {
+            Program::Client(program) => {
+                let (updates, requests) = (program.sockets.updates, program.sockets.requests);
+                if socket == updates {
+                    self.with_client(host, |client, now, out| {
+                        frames.with(|message| client.handle_update(now, message, out));
+                    });
+                } else if Some(socket) == requests {
+                    if program.sockets.asked_for_delta && is_full(frames) {
+                        self.net.coverage.count("limit: history");
+                    }
+                    self.with_client(host, |client, now, out| {
+                        frames.with(|message| client.handle_snapshot(now, message, out));
+                    });
+                }
+            }
+            Program::OldClient(client) => {
+                if let Some(snapshot) = client.message(&mut self.net, socket, frames) {
+                    let subtree = self.plan.clients[host - self.plan.servers.len()].subtrees[0];
+                    let sequence = snapshot.sequence;
+                    check_snapshot(&self.truth, sequence, subtree.as_bytes(), &snapshot.given);
+                }
+            }
+            Program::Asker(asker) => asker.message(&mut self.net, &self.truth, frames),
+            _ => {}
+        }
+    }
+
+    // Steps ----------------------------------------------------------------------
+
+    fn step(&mut self, step: &Step) {
+        if self.net.is_traced {
+            eprintln!("{:>12.6} {:?}", self.net.now.as_nanos() as f64 / 1e9, step.what);
+        }
+        let mut random = Random::of(&[self.plan.seed, 0x57e9, step.number]);
+        match step.what {
+            What::Set { client, key, bytes, ttl_ms } => {
+                let value = format!("{}{}", step.number, ".".repeat(bytes));
+                self.set(client, key, &value, ttl_ms);
+            }
+            What::Delete { client, key } => self.set(client, key, "", None),
+            What::Burst { client, count } => {
+                for number in 0..count {
+                    let key = Key::any(&mut random, self.plan.names);
+                    self.set(client, key, &format!("{}/{number}", step.number), None);
+                }
+            }
+            What::SetInBroker { server, key, ttl_ms } => {
+                let (key, value) = (key.to_string(), step.number.to_string());
+                let ttl = ttl_ms.map(Duration::from_millis);
+                self.with_broker(server, |broker, now, out| {
+                    let _ = broker.set(now, key.as_bytes(), value.as_bytes(), ttl, out);
+                });
+            }
+            What::DeleteInBroker { server, key } => {
+                let key = key.to_string();
+                self.with_broker(server, |broker, now, out| {
+                    broker.delete(now, key.as_bytes(), out);
+                });
+            }
+            What::LeaveEvents { client, ms } => {
+                let host = self.plan.client_host(client);
+                if let Program::Client(program) = &mut self.programs[host] {
+                    program.takes_events_at = self.net.now + Duration::from_millis(ms);
+                    program.told.let_wait = true;
+                }
+            }
+            What::Ask { client, subtree, delimited, times, reads } => {
+                let host = self.plan.client_host(client);
+                if let Program::Asker(asker) = &mut self.programs[host] {
+                    asker.ask(&mut self.net, subtree, delimited, times, reads);
+                }
+            }
+            What::AskStatus { client } => {
+                let host = self.plan.client_host(client);
+                if let Program::Asker(asker) = &mut self.programs[host] {
+                    asker.ask_status(&mut self.net);
+                }
+            }
+            _ => self.fault(&step.what, &mut random),
+        }
+    }
+
+    fn fault(&mut self, what: &What, random: &mut Random) {
+        let ms = Duration::from_millis;
+        match *what {
+            What::Cut { client, server, port } => self.net.cut_port(client, server, port),
+            What::Block { from, to, ms: time, both } => {
+                self.net.coverage.count("fault: partition");
+                self.net.block(from, to, ms(time));
+                if both {
+                    self.net.block(to, from, ms(time));
+                }
+            }
+            What::Stall { host, ms: time } => {
+                self.net.coverage.count("fault: stall");
+                self.net.stall(host, ms(time));
+            }
+            What::Slow { host, each_us, ms: time } => {
+                self.net.coverage.count("fault: slow reader");
+                self.net.slow(host, Duration::from_micros(each_us), ms(time));
+            }
+            What::Double { client, server, way, count } => {
+                self.net.double(client, server, way, count);
+            }
+            What::Restart { host, ms: time } => {
+                if !matches!(self.programs[host], Program::Off) {
+                    self.net.coverage.count("fault: restart");
+                    self.stop(host);
+                    self.timers.push(Reverse((self.net.now + ms(time), Timer::Start(host))));
+                }
+            }
+            What::Freeze { host, ms: time } => {
+                self.net.coverage.count("fault: freeze");
+                self.net.stall(host, ms(time));
+                for other in (0..self.programs.len()).filter(|&other| other != host) {
+                    self.net.block(host, other, ms(time));
+                    self.net.block(other, host, ms(time));
+                }
+                self.net.disconnect(host);
+                let until = &mut self.frozen_until[host];
+                *until = (*until).max(self.net.now + ms(time));
+            }
+            What::Garbage { server, port } => self.garbage(server, port, random),
+            _ => unreachable!("{what:?} is no fault"),
+        }
+    }
+
+    fn set(&mut self, client: usize, key: Key, value: &str, ttl_ms: Option<u64>) {
+        let host = self.plan.client_host(client);
+        let key = key.to_string();
+        if let Program::OldClient(client) = &mut self.programs[host] {
+            let number = self.truth.submissions.len() as u64;
+            let bits = Random::of(&[self.plan.seed, host as u64, number]).next();
+            let uuid =
+                Uuid::from_bytes((u128::from(bits) << 64 | u128::from(number)).to_be_bytes());
+            self.truth.submit(uuid, host, key.as_bytes(), value.as_bytes());
+            let ttl_s = ttl_ms.map_or(0, |ms| ms.div_ceil(1000));
+            client.set(&mut self.net, key.as_bytes(), value.as_bytes(), uuid, ttl_s);
+            return;
+        }
+        let ttl = ttl_ms.map(Duration::from_millis);
+        let local = self.clock(host).local(self.net.now);
+        let Program::Client(program) = &mut self.programs[host] else { return };
+        let mut side = ClientSide { sockets: &mut program.sockets, net: &mut self.net };
+        let set = match value.is_empty() {
+            true => program.machine.delete(local, key.as_bytes(), &mut side),
+            false => program.machine.set(local, key.as_bytes(), value.as_bytes(), ttl, &mut side),
+        };
+        match set {
+            Ok(uuid) => {
+                // Nothing answers before the call has returned.
+                self.truth.submit(uuid, host, key.as_bytes(), value.as_bytes());
+                let before = program.told.open.insert(uuid, key);
+                assert_eq!(before, None, "a uuid came twice");
+            }
+            Err(SetError::TooManyPending { .. }) => {
+                self.net.coverage.count("limit: client pending");
+            }
+            Err(SetError::ValueSize { .. }) => self.net.coverage.count("limit: value size"),
+            Err(error) => panic!("{key}: {error}"),
+        }
+        self.hear(host, local);
+    }
+
+    /// Whatever bytes: the broker neither stops nor gives anything away.
+    fn garbage(&mut self, server: usize, port: Port, random: &mut Random) {
+        const PARTS: [&[u8]; 14] = [
+            b"",
+            b"ICANHAZ?",
+            b"STATUS?",
+            b"KTHXBAI",
+            b"HUGZ",
+            b"\x01HUGZ",
+            b"\x00HUGZ/a/",
+            b"\x01",
+            b"/a/\x07",
+            b"12345678",
+            b"0123456789abcdef",
+            b"a=b",
+            b"==\n",
+            b"since=5497558138985\n",
+        ];
+        let frames: Vec<&[u8]> = (0..random.below(8)).map(|_| random.pick(&PARTS)).collect();
+        if frames.is_empty() {
+            return;
+        }
+        let frames = Frames::new(&frames);
+        self.net.coverage.count("fault: garbage");
+        self.with_broker(server, |broker, now, out| {
+            frames.with(|message| match port {
+                Port::Snapshots => broker.handle_request(b"nobody", message, out),
+                Port::Changes => broker.handle_change(now, message, out),
+                Port::Updates => broker.handle_subscription(now, message),
+            });
+        });
+    }
+
+    // The end ----------------------------------------------------------------------
+
+    /// Faults end: what is down comes up, what was held up goes on.
+    fn calm(&mut self) {
+        self.is_calm = true;
+        self.net.calm();
+        self.timers.clear();
+        for host in 0..self.programs.len() {
+            self.start(host);
+            if let Program::Client(program) = &mut self.programs[host] {
+                program.takes_events_at = Time::ZERO;
+            }
+        }
+    }
+
+    /// Why not everything is right, if it is not: every map is the broker's, and
+    /// every change has its answer.
+    fn problem(&self) -> Option<String> {
+        (0..self.programs.len()).find_map(|host| {
+            let Program::Client(program) = &self.programs[host] else { return None };
+            let plan = &self.plan.clients[host - self.plan.servers.len()];
+            let Told { open, .. } = &program.told;
+            if !open.is_empty() {
+                return Some(format!("host {host} waits for answers: {open:?}"));
+            }
+            if plan.max_keys < 1000 || plan.max_bytes < 100_000 {
+                // It may rightly never be.
+                return None;
+            }
+            if !program.machine.is_current() {
+                let status: Vec<_> = program.machine.status().collect();
+                return Some(format!("host {host} is not current: {status:?}"));
+            }
+            let is_counted = matches!(self.programs[0], Program::Broker(_));
+            if !is_counted && plan.subtrees != [""] {
+                // Of a server that does not count, a loss under a part goes unnoticed.
+                return None;
+            }
+            plan.subtrees.iter().find_map(|subtree| self.difference(&program.machine, subtree))
+        })
+    }
+
+    fn difference(&self, client: &Client, subtree: &str) -> Option<String> {
+        let subtree = subtree.as_bytes();
+        let truth: BTreeMap<&[u8], &[u8]> = match &self.programs[0] {
+            Program::Broker(broker) => {
+                broker.store().iter(subtree).map(|entry| (entry.key, entry.value)).collect()
+            }
+            Program::OldServer(server) => {
+                let entries = server.map.iter().filter(|(key, _)| key.starts_with(subtree));
+                entries.map(|(key, (_, value))| (&**key, &**value)).collect()
+            }
+            _ => return Some("there is no server".to_owned()),
+        };
+        let map: BTreeMap<&[u8], &[u8]> =
+            client.iter(subtree).map(|entry| (entry.key, entry.value)).collect();
+        let keys = truth.keys().chain(map.keys());
+        keys.map(|key| (key, map.get(key), truth.get(key)))
+            .find(|(_, map, truth)| map != truth)
+            .map(|(key, map, truth)| {
+                let text =
+                    |value: Option<&&[u8]>| value.map(|value| value.escape_ascii().to_string());
+                format!("{} is {:?}, not {:?}", key.escape_ascii(), text(map), text(truth))
+            })
+    }
+
+    /// Clients of RFC 12 cannot know what they have missed; who missed nothing
+    /// has what the broker has.
+    fn check_old_clients(&mut self) {
+        for program in &self.programs {
+            let Program::OldClient(client) = program else { continue };
+            let Some(Program::Broker(broker)) =
+                client.active_with().map(|host| &self.programs[host])
+            else {
+                continue;
+            };
+            if !client.is_clean(&self.net) {
+                continue;
+            }
+            self.net.coverage.count("old client: in step");
+            for entry in broker.store().iter(client.subtree()) {
+                let value = client.map.get(entry.key).map(|(_, value)| &**value);
+                assert!(
+                    value == Some(entry.value) || client.own.contains(entry.key),
+                    "an old client has {} as {value:?}, the broker as {entry:?}",
+                    entry.key.escape_ascii()
+                );
+            }
+        }
+    }
+
+    fn count_machines(&mut self) {
+        for host in 0..self.programs.len() {
+            self.count_machine(host);
+        }
+    }
+
+    /// Adds the counts of a program to what has happened.
+    fn count_machine(&mut self, host: usize) {
+        let coverage = &mut self.net.coverage;
+        match &self.programs[host] {
+            Program::Broker(broker) => {
+                for (name, count) in broker.stats().fields() {
+                    coverage.add(&format!("broker: {name}"), count);
+                }
+            }
+            Program::Client(program) => {
+                let stats = program.machine.stats();
+                for (name, count) in [
+                    ("applied", stats.applied),
+                    ("repeated", stats.repeated),
+                    ("strays", stats.strays),
+                    ("verified", stats.verified),
+                    ("snapshots", stats.snapshots),
+                    ("deltas", stats.deltas),
+                    ("truncated", stats.truncated),
+                    ("stalled", stats.stalled),
+                    ("gaps", stats.gaps),
+                    ("unwatched", stats.unwatched),
+                    ("limits", stats.limits),
+                    ("submitted", stats.submitted),
+                    ("resent", stats.resent),
+                    ("blocked", stats.blocked),
+                    ("votes", stats.votes),
+                    ("overrun", stats.overrun),
+                    ("timed_out", stats.timed_out),
+                    ("superseded", stats.superseded),
+                ] {
+                    coverage.add(&format!("client: {name}"), count);
+                }
+                assert_eq!(stats.malformed, 0, "malformed messages came to host {host}");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Nothing grows beyond its limit.
+fn check_bounds(broker: &Broker, coverage: &mut Coverage) {
+    let (limits, store) = (&broker.config().store, broker.store());
+    assert!(store.len() <= limits.max_keys, "bounded: {store:?}");
+    assert!(store.bytes() <= limits.max_bytes, "bounded: {store:?}");
+    assert!(store.cursors() <= limits.max_cursors, "bounded: {store:?}");
+    for (name, is_reached) in [
+        ("limit: keys", store.len() == limits.max_keys),
+        ("limit: cursors", store.cursors() == limits.max_cursors),
+        ("limit: tombstones", store.tombstones() == limits.history),
+    ] {
+        if is_reached {
+            coverage.count(name);
+        }
+    }
+    // A snapshot under way may need more tombstones, and they go some at a time.
+    let tombstones = limits.history.saturating_add(limits.max_keys);
+    assert!(store.tombstones() <= tombstones, "bounded: {store:?}");
+    assert!(
+        store.cursors() > 0 || store.tombstones() <= limits.history.saturating_add(1000),
+        "bounded: {store:?}"
+    );
+}
+
+/// Whether a message ends a snapshot of everything.
+fn is_full(frames: &Frames) -> bool {
+    frames.with(|message| {
+        KvMsg::decode(message, &Limits::default()).is_ok_and(|message| {
+            message.key == b"KTHXBAI" && message.properties.get("mode") == Some(b"full")
+        })
+    })
+}
+
+/// A broker's sockets.
+struct BrokerSide<'a> {
+    host: usize,
+    local: Time,
+    net: &'a mut Net,
+    truth: &'a mut Truth,
+}
+
+impl BrokerOutbox for BrokerSide<'_> {
+    fn reply(&mut self, peer: &[u8], frames: &[&[u8]]) -> Result<(), SendFailure> {
+        self.net.reply(peer, frames)
+    }
+
+    fn publish(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
+        let mut limits = Limits::default();
+        limits.max_key += 4;
+        let message =
+            KvMsg::decode(pollux::Message::new(frames), &limits).expect("a sound message");
+        if !message.key.starts_with(b"HUGZ") {
+            let published = Published {
+                host: self.host,
+                message,
+                local: self.local,
+                global: self.net.now,
+                hindered: self.net.hindered(self.host),
+            };
+            self.truth.publish(&published, &mut self.net.coverage);
+        }
+        self.net.publish(self.host, &Frames::new(frames));
+        Ok(())
+    }
+}
+
+/// A client's sockets.
+struct ClientSide<'a> {
+    sockets: &'a mut Sockets,
+    net: &'a mut Net,
+}
+
+impl ClientSide<'_> {
+    fn open(&mut self, before: Option<usize>, kind: SocketKind, port: Port) -> Option<usize> {
+        if let Some(before) = before {
+            self.net.close(before);
+        }
+        let socket = self.net.open(self.sockets.host, kind);
+        self.net.connect(socket, self.sockets.server, port);
+        Some(socket)
+    }
+}
+
+impl ClientOutbox for ClientSide<'_> {
+    fn subscribe(&mut self, topic: &[u8]) {
+        self.net.subscribe(self.sockets.updates, topic);
+    }
+
+    fn unsubscribe(&mut self, topic: &[u8]) {
+        self.net.unsubscribe(self.sockets.updates, topic);
+    }
+
+    fn open_requests(&mut self) {
+        self.sockets.requests =
+            self.open(self.sockets.requests, SocketKind::Dealer, Port::Snapshots);
+    }
+
+    fn request(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
+        self.sockets.asked_for_delta = frames.len() > 2;
+        self.net.request(self.sockets.requests.expect("a socket for requests"), frames);
+        Ok(())
+    }
+
+    fn open_changes(&mut self, collector: Collector) {
+        let kind = match collector {
+            Collector::Pull => SocketKind::Push,
+            Collector::Sub => SocketKind::Pub,
+        };
+        self.sockets.changes = self.open(self.sockets.changes, kind, Port::Changes);
+    }
+
+    fn change(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
+        self.net.change(self.sockets.changes.expect("a socket for changes"), frames)
+    }
+}
