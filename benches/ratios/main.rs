@@ -102,10 +102,7 @@ const CASES: &[Case] = &[
         ratios: &[("proxy_rtt", Target::AtMost(1.1)), ("proxy_rtt_zmq", Target::AtMost(1.1))],
         measure: proxies::round_trip,
     },
-    Case {
-        ratios: &[("proxies_8", Target::Below(0.1)), ("proxies_8_zmq", Target::Below(0.1))],
-        measure: proxies::among_idle,
-    },
+    Case { ratios: &[("proxies_8", Target::Below(0.1))], measure: proxies::among_idle },
     Case {
         ratios: &[("store_bytes_per_key", Target::Below(120.0))],
         measure: memory::store_bytes_per_key,

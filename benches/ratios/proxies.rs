@@ -101,24 +101,21 @@ fn short(figure: f64) -> String {
 
 /// How much worse a proxy is among eight idle ones.
 pub(crate) fn among_idle() -> Vec<Outcome> {
-    let outcome = |name, backend| {
-        let mut alone = Stage::ours(Pattern::RouterDealer, backend, 0);
-        let mut among = Stage::ours(Pattern::RouterDealer, backend, IDLE);
-        let size = SIZES[0].0;
-        let [rate, rate_among] =
-            interleave(ROUNDS, [&mut || alone.throughput(size), &mut || among.throughput(size)]);
-        let [trip, trip_among] =
-            interleave(ROUNDS, [&mut || alone.round_trip(size), &mut || among.round_trip(size)]);
-        let slower = 1.0 - median_ratio(&rate_among, &rate);
-        let later = median_ratio(&trip_among, &trip) - 1.0;
-        let figures = format!(
-            "throughput {:+.1} %, round trip {:+.1} % (ROUTER/DEALER, 64 B)",
-            -100.0 * slower,
-            100.0 * later
-        );
-        Outcome::new(name, slower.max(later), figures)
-    };
-    vec![outcome("proxies_8", Backend::Epoll), outcome("proxies_8_zmq", Backend::ZmqPoll)]
+    let mut alone = Stage::ours(Pattern::RouterDealer, Backend::Epoll, 0);
+    let mut among = Stage::ours(Pattern::RouterDealer, Backend::Epoll, IDLE);
+    let size = SIZES[0].0;
+    let [rate, rate_among] =
+        interleave(ROUNDS, [&mut || alone.throughput(size), &mut || among.throughput(size)]);
+    let [trip, trip_among] =
+        interleave(ROUNDS, [&mut || alone.round_trip(size), &mut || among.round_trip(size)]);
+    let slower = 1.0 - median_ratio(&rate_among, &rate);
+    let later = median_ratio(&trip_among, &trip) - 1.0;
+    let figures = format!(
+        "throughput {:+.1} %, round trip {:+.1} % (ROUTER/DEALER, 64 B)",
+        -100.0 * slower,
+        100.0 * later
+    );
+    vec![Outcome::new("proxies_8", slower.max(later), figures)]
 }
 
 /// A proxy in a thread of its own, and where its peers connect to.
