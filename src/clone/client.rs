@@ -12,6 +12,7 @@ mod outbox;
 mod pending;
 mod presence;
 mod receive;
+mod servers;
 mod staging;
 mod stats;
 mod subtree;
@@ -41,10 +42,11 @@ use difference::Next;
 use echo::EchoKeys;
 use event::{Events, Queued};
 use pending::Pending;
+use servers::Servers;
 use subtree::Subtree;
 use topics::Topics;
 
-use super::kvmsg::{HUGZ, Limits, Uuid};
+use super::kvmsg::{HUGZ, Limits, STATUS, Uuid};
 use super::properties::PropertiesBuf;
 use super::sequence::Sequence;
 use crate::clone::collector::Collector;
@@ -84,7 +86,10 @@ const HEARTBEATLESS: Duration = Duration::from_millis(1500);
 /// * No key goes back to an older value, as long as the broker does not.
 /// * After a loss the map stays readable as it was until a snapshot is whole.
 /// * Each change ends with exactly one of `Applied`, `Refused`, `Superseded`
-///   and `TimedOut`.
+///   and `TimedOut`; where changes are kept until they are safe, `Applied` is followed by
+///   exactly one of `Safe` and `NotSafe`.
+/// * With [several servers](ClientConfig::servers) it follows the one that is active, and
+///   sends there what the one before may have been alone to have.
 /// * Nothing grows without limit, and no message can make it panic.
 ///
 /// ```
@@ -131,6 +136,9 @@ pub struct Client {
     broker: Option<BrokerInfo>,
     /// The socket for changes, if it is open.
     collector: Option<Collector>,
+    /// Whether it leads to all servers.
+    reaches_all: bool,
+    servers: Servers,
     /// When the SUB last brought something.
     heard: Time,
     /// Whether that is not too long ago.
@@ -186,6 +194,8 @@ impl Client {
             has_plain: false,
             broker: None,
             collector: None,
+            reaches_all: false,
+            servers: Servers::new(config.servers),
             heard: Time::ZERO,
             is_online: false,
             has_heartbeats: false,
@@ -216,10 +226,14 @@ impl Client {
         for subtree in &self.subtrees {
             self.topics.add(&subtree.prefix, out);
         }
+        if self.servers.are_many() {
+            self.topics.add(STATUS, out);
+        }
         self.subscribe_plain(out);
         self.heard = now;
         self.ask_unproven_at = now + HEARTBEATLESS;
         self.wake_at(self.ask_unproven_at);
+        self.seek(now, out);
     }
 
     /// The next event, in order; `None` if nothing more happened.
@@ -281,7 +295,7 @@ impl Client {
     /// The value of a key with our own changes on top that have no answer yet;
     /// they may still be refused or give way to those of others.
     pub fn get_local(&self, key: &[u8]) -> Option<&[u8]> {
-        match self.pending.newest(key) {
+        match self.pending.newest(key).filter(|&slot| !self.pending.get(slot).is_told) {
             Some(slot) => Some(&*self.pending.get(slot).value).filter(|value| !value.is_empty()),
             None => self.get(key).map(|entry| entry.value),
         }
@@ -336,17 +350,28 @@ impl Client {
     /// Whether a change with this sequence is safe: it survives the loss of the
     /// broker that applied it.
     pub fn is_safe(&self, sequence: Sequence) -> bool {
-        self.broker.is_some_and(|broker| sequence <= broker.stable)
+        self.broker.is_some_and(|broker| broker.is_safe(sequence))
     }
 
     /// Our changes without an answer.
     pub fn pending(&self) -> usize {
-        self.pending.len()
+        self.pending.unanswered()
+    }
+
+    /// Our changes that are applied, but not yet safe, as far as they are
+    /// [kept](ClientConfig::until_safe).
+    pub fn kept(&self) -> usize {
+        self.pending.len() - self.pending.unanswered()
     }
 
     /// Whether this change has no answer yet.
     pub fn is_pending(&self, uuid: Uuid) -> bool {
-        self.pending.find(uuid).is_some()
+        self.pending.find(uuid).is_some_and(|slot| !self.pending.get(slot).is_told)
+    }
+
+    /// Whether changes are kept until they are safe.
+    fn keeps(&self) -> bool {
+        self.config.until_safe || self.servers.are_many()
     }
 
     /// The counts so far.
@@ -427,7 +452,7 @@ impl fmt::Debug for Client {
             .field("is_current", &self.is_current())
             .field("keys", &self.keys)
             .field("sequence", &self.sequence())
-            .field("pending", &self.pending.len())
+            .field("pending", &self.pending())
             .finish_non_exhaustive()
     }
 }

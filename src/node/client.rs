@@ -53,7 +53,8 @@ const STOOD_STILL: Duration = Duration::from_millis(100);
 pub struct ClientNode<S> {
     machine: Client,
     context: ContextHandle,
-    endpoints: Endpoints,
+    /// Of each server.
+    endpoints: Vec<Endpoints>,
     options: ClientOptions,
     ports: Option<Ports<S>>,
     /// It is, or was, on a loop; its machine starts once.
@@ -61,11 +62,15 @@ pub struct ClientNode<S> {
 }
 
 struct Ports<S> {
-    updates: SocketKey,
+    /// The server they lead to.
+    server: usize,
+    updates: Option<SocketKey>,
     requests: Option<SocketKey>,
     changes: Option<SocketKey>,
     /// The kind of socket for changes that the machine asked for.
     collector: Option<Collector>,
+    /// Whether that leads to all servers.
+    reaches_all: bool,
     timer: TimerKey,
     /// What the timer is set to.
     armed: Time,
@@ -83,6 +88,7 @@ type OnWritable<S> = Box<dyn Fn(&mut S, &mut Context<'_, S>) -> io::Result<Flow>
 
 /// How the loop finds back to this node, for sockets opened later.
 struct Handlers<S> {
+    updates: OnMessage<S>,
     requests: OnMessage<S>,
     writable: OnWritable<S>,
 }
@@ -99,7 +105,8 @@ impl<S> fmt::Debug for ClientNode<S> {
 impl<S: 'static> ClientNode<S> {
     /// A client of the broker whose first port is at `endpoint`. Nothing is
     /// opened before [`attach`](ClientNode::attach), and the broker need not be
-    /// there yet.
+    /// there yet. Of a pair, or of any number of servers one of which is active,
+    /// `endpoint` is a list: see [`Endpoints::of_servers`].
     ///
     /// # Errors
     /// An endpoint or subtrees that cannot be; the text says what was expected.
@@ -108,8 +115,9 @@ impl<S: 'static> ClientNode<S> {
         endpoint: &str,
         options: ClientOptions,
     ) -> io::Result<ClientNode<S>> {
-        let endpoints = Endpoints::from_first(endpoint)?;
-        let machine = Client::new(options.config.clone(), super::random_u64())
+        let endpoints = Endpoints::of_servers(endpoint)?;
+        let config = ClientConfig { servers: endpoints.len(), ..options.config.clone() };
+        let machine = Client::new(config, super::random_u64())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         Ok(ClientNode {
             machine,
@@ -149,22 +157,17 @@ impl<S: 'static> ClientNode<S> {
                 "client: it was attached to a loop before; make a new one",
             ));
         }
-        let updates = Socket::builder(SocketType::Sub)
-            .receive_hwm(node.options.updates_hwm)
-            .linger(Duration::ZERO)
-            .connect(&node.endpoints.updates)
-            .build(&node.context)?;
-        let updates = registry.on_message(updates, move |state: &mut S, cx, message| {
-            let now = cx.now();
-            project(state).run(cx, |machine, out| machine.handle_update(now, message, out));
-            deliver(state, cx, project, on_event)
-        })?;
         let timer = registry.add_standing_timer(move |state: &mut S, cx| {
             project(state).on_timer(cx);
             deliver(state, cx, project, on_event)
         });
         registry.rearm(timer, now)?;
         let handlers = Rc::new(Handlers {
+            updates: Box::new(move |state: &mut S, cx, message| {
+                let now = cx.now();
+                project(state).run(cx, |machine, out| machine.handle_update(now, message, out));
+                deliver(state, cx, project, on_event)
+            }),
             requests: Box::new(move |state: &mut S, cx, message| {
                 let now = cx.now();
                 project(state).run(cx, |machine, out| machine.handle_snapshot(now, message, out));
@@ -179,12 +182,13 @@ impl<S: 'static> ClientNode<S> {
             }),
         });
         let node = project(state);
-        node.started = true;
         node.ports = Some(Ports {
-            updates,
+            server: 0,
+            updates: None,
             requests: None,
             changes: None,
             collector: None,
+            reaches_all: false,
             timer,
             armed: now,
             awaiting_room: false,
@@ -192,6 +196,11 @@ impl<S: 'static> ClientNode<S> {
             delivering: false,
             handlers,
         });
+        if let Some(Err(error)) = node.run(registry, |_, out| out.replace_updates()) {
+            node.detach(registry);
+            return Err(error);
+        }
+        node.started = true;
         node.run(registry, |machine, out| machine.start(now, out));
         node.arm(registry);
         Ok(())
@@ -207,7 +216,7 @@ impl<S: 'static> ClientNode<S> {
     /// readable as it is at this moment; changes without an answer never get one.
     pub fn detach(&mut self, registry: &mut Registry<S>) {
         let Some(ports) = self.ports.take() else { return };
-        for key in [Some(ports.updates), ports.requests, ports.changes].into_iter().flatten() {
+        for key in [ports.updates, ports.requests, ports.changes].into_iter().flatten() {
             drop(registry.remove(key));
         }
         let _ = registry.cancel(ports.timer);
@@ -259,14 +268,12 @@ impl<S: 'static> ClientNode<S> {
     /// application's handler or the end of the context.
     fn detach_if_torn(&mut self, registry: &mut Registry<S>) {
         let Some(ports) = &self.ports else { return };
-        let sockets = [Some(ports.updates), ports.requests, ports.changes];
+        let sockets = [ports.updates, ports.requests, ports.changes];
         let is_whole = registry.contains(ports.timer)
             && sockets.into_iter().flatten().all(|key| registry.contains(key));
         if !is_whole {
-            log::error!(
-                "client of {}: off the loop, which removed a part",
-                self.endpoints.snapshots
-            );
+            let endpoint = &self.endpoints[ports.server].snapshots;
+            log::error!("client of {endpoint}: off the loop, which removed a part");
             self.detach(registry);
         }
     }
@@ -294,7 +301,7 @@ impl<S: 'static> ClientNode<S> {
     /// Whether there are messages that the loop has not come to yet.
     fn has_unread(&self, registry: &Registry<S>) -> bool {
         let Some(ports) = &self.ports else { return false };
-        [Some(ports.updates), ports.requests].into_iter().flatten().any(|key| {
+        [ports.updates, ports.requests].into_iter().flatten().any(|key| {
             let events = registry.socket(key).map(Socket::events);
             events.is_ok_and(|events| events.is_ok_and(|events| events.readable))
         })
@@ -311,7 +318,7 @@ impl<S: 'static> ClientNode<S> {
         if has_events != ports.paused {
             ports.paused = has_events;
             let interest = (!has_events).then_some(Interest::READABLE);
-            for key in [Some(ports.updates), ports.requests].into_iter().flatten() {
+            for key in [ports.updates, ports.requests].into_iter().flatten() {
                 // Stale if the loop has removed it: the timer sees to that.
                 let _ = registry.set_interest(key, interest);
             }
@@ -405,7 +412,7 @@ struct Outbox<'a, S> {
     registry: &'a mut Registry<S>,
     ports: &'a mut Ports<S>,
     context: &'a ContextHandle,
-    endpoints: &'a Endpoints,
+    endpoints: &'a [Endpoints],
     options: &'a ClientOptions,
 }
 
@@ -417,6 +424,31 @@ impl<S: 'static> Outbox<'_, S> {
         Port::send(port, frames)
     }
 
+    /// The endpoints of the server that the client is at.
+    fn server(&self) -> &Endpoints {
+        &self.endpoints[self.ports.server]
+    }
+
+    fn replace_updates(&mut self) -> io::Result<()> {
+        if let Some(old) = self.ports.updates.take() {
+            drop(self.registry.remove(old));
+        }
+        let socket = Socket::builder(SocketType::Sub)
+            .receive_hwm(self.options.updates_hwm)
+            .linger(Duration::ZERO)
+            .connect(&self.server().updates)
+            .build(self.context)?;
+        let handlers = Rc::clone(&self.ports.handlers);
+        let key = self.registry.on_message(socket, move |state: &mut S, cx, message| {
+            (handlers.updates)(state, cx, message)
+        })?;
+        if self.ports.paused {
+            self.registry.set_interest(key, None)?;
+        }
+        self.ports.updates = Some(key);
+        Ok(())
+    }
+
     fn replace_requests(&mut self) -> io::Result<()> {
         if let Some(old) = self.ports.requests.take() {
             drop(self.registry.remove(old));
@@ -426,7 +458,7 @@ impl<S: 'static> Outbox<'_, S> {
             // does not fit: whatever comes must be taken off the wire at once.
             .receive_hwm(0)
             .linger(Duration::ZERO)
-            .connect(&self.endpoints.snapshots)
+            .connect(&self.server().snapshots)
             .build(self.context)?;
         let handlers = Rc::clone(&self.ports.handlers);
         let key = self.registry.on_message(socket, move |state: &mut S, cx, message| {
@@ -439,6 +471,14 @@ impl<S: 'static> Outbox<'_, S> {
         Ok(())
     }
 
+    fn open_changes_as_before(&mut self, collector: Collector) {
+        self.ports.collector = Some(collector);
+        if let Err(error) = self.replace_changes(collector) {
+            log::error!("no socket for changes: {error}");
+        }
+    }
+
+    /// Opens the socket for changes, of the kind and to the servers asked for.
     fn replace_changes(&mut self, collector: Collector) -> io::Result<()> {
         if let Some(old) = self.ports.changes.take() {
             drop(self.registry.remove(old));
@@ -447,12 +487,18 @@ impl<S: 'static> Outbox<'_, S> {
             Collector::Pull => SocketType::Push,
             Collector::Sub => SocketType::Pub,
         };
-        let socket = Socket::builder(socket_type)
+        let mut socket = Socket::builder(socket_type)
             .send_hwm(self.options.changes_hwm)
             .immediate(true)
-            .linger(Duration::from_secs(1))
-            .connect(&self.endpoints.changes)
-            .build(self.context)?;
+            .linger(Duration::from_secs(1));
+        let all = match self.ports.reaches_all {
+            true => self.endpoints,
+            false => std::slice::from_ref(self.server()),
+        };
+        for endpoints in all {
+            socket = socket.connect(&endpoints.changes);
+        }
+        let socket = socket.build(self.context)?;
         let handlers = Rc::clone(&self.ports.handlers);
         let key = self
             .registry
@@ -476,7 +522,7 @@ fn subscribable(topic: &[u8]) -> &[u8] {
 
 impl<S: 'static> ClientOutbox for Outbox<'_, S> {
     fn subscribe(&mut self, topic: &[u8]) {
-        if let Ok(socket) = self.registry.socket(self.ports.updates)
+        if let Some(Ok(socket)) = self.ports.updates.map(|key| self.registry.socket(key))
             && let Err(error) = socket.subscribe(subscribable(topic))
         {
             log::error!("{error}");
@@ -484,7 +530,7 @@ impl<S: 'static> ClientOutbox for Outbox<'_, S> {
     }
 
     fn unsubscribe(&mut self, topic: &[u8]) {
-        if let Ok(socket) = self.registry.socket(self.ports.updates)
+        if let Some(Ok(socket)) = self.ports.updates.map(|key| self.registry.socket(key))
             && let Err(error) = socket.unsubscribe(subscribable(topic))
         {
             log::error!("{error}");
@@ -502,16 +548,36 @@ impl<S: 'static> ClientOutbox for Outbox<'_, S> {
     }
 
     fn open_changes(&mut self, collector: Collector) {
-        self.ports.collector = Some(collector);
-        if let Err(error) = self.replace_changes(collector) {
-            log::error!("no socket for changes: {error}");
+        self.ports.reaches_all = false;
+        self.open_changes_as_before(collector);
+    }
+
+    fn open_changes_to_all(&mut self, collector: Collector) {
+        self.ports.reaches_all = true;
+        self.open_changes_as_before(collector);
+    }
+
+    fn turn_to(&mut self, server: usize) {
+        self.ports.server = server;
+        if let Some(old) = self.ports.requests.take() {
+            drop(self.registry.remove(old));
+        }
+        if !self.ports.reaches_all {
+            self.ports.collector = None;
+            if let Some(old) = self.ports.changes.take() {
+                drop(self.registry.remove(old));
+            }
+        }
+        // Without it nothing is heard there, and the machine turns to the next.
+        if let Err(error) = self.replace_updates() {
+            log::error!("no socket for updates: {error}");
         }
     }
 
     fn change(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
         if let (None, Some(collector)) = (self.ports.changes, self.ports.collector) {
             // There was none to be had (no descriptors left): perhaps now.
-            self.open_changes(collector);
+            self.open_changes_as_before(collector);
         }
         let sent = self.send(self.ports.changes, frames);
         if let (Err(SendFailure::WouldBlock), false, Some(key)) =

@@ -24,7 +24,8 @@ impl fmt::Display for EndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "endpoint {:?}: {}; expected tcp://HOST:PORT, ipc://PATH or inproc://NAME",
+            "endpoint {:?}: {}; expected tcp://HOST:PORT, ipc://PATH or inproc://NAME, of \
+             several servers with commas between or pollux://HOST:PORT,HOST:PORT",
             self.endpoint, self.reason
         )
     }
@@ -80,7 +81,45 @@ impl Endpoints {
             _ => Err(error("this transport is not supported")),
         }
     }
+
+    /// Those of each server of a list: endpoints with commas between, or
+    /// `pollux://HOST:PORT,HOST:PORT`, which is the same over tcp.
+    ///
+    /// ```
+    /// use pollux::node::Endpoints;
+    ///
+    /// let pair = Endpoints::of_servers("pollux://a:5556,b:5556")?;
+    /// assert_eq!(pair, Endpoints::of_servers("tcp://a:5556,tcp://b:5556")?);
+    /// assert_eq!(pair[1].snapshots, "tcp://b:5556");
+    /// # Ok::<(), pollux::node::EndpointError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`from_first`](Endpoints::from_first) for each, one that is there twice,
+    /// more than 64.
+    pub fn of_servers(list: &str) -> Result<Vec<Endpoints>, EndpointError> {
+        let (transport, list_of) = match list.strip_prefix("pollux://") {
+            Some(addresses) => ("tcp://", addresses),
+            None => ("", list),
+        };
+        let mut servers: Vec<Endpoints> = Vec::new();
+        let error = |reason| EndpointError { endpoint: list.to_owned(), reason };
+        for address in list_of.split(',') {
+            let server = Endpoints::from_first(&format!("{transport}{}", address.trim()))?;
+            if servers.contains(&server) {
+                return Err(error("a server is there twice"));
+            }
+            if servers.len() == MAX_SERVERS {
+                return Err(error("these are too many servers"));
+            }
+            servers.push(server);
+        }
+        Ok(servers)
+    }
 }
+
+/// The most servers that a client may be told of.
+const MAX_SERVERS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -101,6 +140,23 @@ mod tests {
             let error = Endpoints::from_first(endpoint).unwrap_err().to_string();
             assert!(error.contains(reason), "{endpoint}: {error}");
         }
+    }
+
+    #[test]
+    fn a_list_names_each_server_once() {
+        for (list, reason) in [
+            ("tcp://a:1,tcp://a:1", "twice"),
+            ("pollux://a:1,", "no port"),
+            ("pollux://", "no port"),
+            ("tcp://a:1,b:2", "no transport"),
+            ("pollux://a:1,tcp://b:2", "no number"),
+        ] {
+            let error = Endpoints::of_servers(list).unwrap_err().to_string();
+            assert!(error.contains(reason), "{list}: {error}");
+        }
+        let many: Vec<String> = (1..66).map(|port| format!("tcp://a:{}", port * 3)).collect();
+        assert!(Endpoints::of_servers(&many.join(",")).unwrap_err().to_string().contains("many"));
+        assert_eq!(Endpoints::of_servers(&many[..64].join(", ")).unwrap().len(), 64);
     }
 
     #[test]

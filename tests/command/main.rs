@@ -10,5 +10,6 @@ mod dump_load;
 mod failures;
 mod keys;
 mod load_dir;
+mod pair;
 mod status;
 mod watch;

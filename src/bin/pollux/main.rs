@@ -28,11 +28,14 @@ use args::{Cli, Command};
 use printer::{Log, Printer};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    if let Err(problem) = cli.common.join_servers() {
+        Cli::command().error(ErrorKind::ValueValidation, format!("--connect: {problem}")).exit();
+    }
     let is_broker = matches!(cli.command, Command::Broker(_));
     let log = log_to_stderr(cli.common.verbose, is_broker);
     let common = &cli.common;
-    if is_broker && common.connect.is_some() {
+    if is_broker && !common.connect.is_empty() {
         Cli::command()
             .error(ErrorKind::ArgumentConflict, "a broker connects to nothing; use --bind")
             .exit();

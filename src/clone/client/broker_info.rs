@@ -28,16 +28,26 @@ pub struct BrokerInfo {
     pub limits: Limits,
     /// Changes up to here are safe: what a live standby has confirmed.
     pub stable: Sequence,
+    /// Whether it is one of a pair.
+    pub paired: bool,
+    /// What it took over from the epochs before its own: of these, sequences up to here
+    /// belong to its history.
+    pub fork: Sequence,
 }
 
 impl BrokerInfo {
     /// Reads a heartbeat or the end of a snapshot; `None` from a standby,
     /// which does not serve.
     pub(crate) fn read(kvmsg: &KvMsg<'_>, config: &ClientConfig) -> Option<BrokerInfo> {
-        let properties = kvmsg.properties;
-        if properties.get("role") == Some(b"passive") {
-            return None;
+        match kvmsg.properties.get("role") {
+            Some(b"passive") => None,
+            _ => BrokerInfo::read_any(kvmsg, config),
         }
+    }
+
+    /// The same from a standby, too.
+    pub(crate) fn read_any(kvmsg: &KvMsg<'_>, config: &ClientConfig) -> Option<BrokerInfo> {
+        let properties = kvmsg.properties;
         if properties.parse::<u32>("chp").is_none_or(|version| version < 2) {
             return Some(BrokerInfo {
                 extended: false,
@@ -47,6 +57,8 @@ impl BrokerInfo {
                 heartbeat: Duration::from_secs(1),
                 limits: config.limits,
                 stable: Sequence::ZERO,
+                paired: false,
+                fork: Sequence::ZERO,
             });
         }
         let heartbeat_ms = properties.parse::<u64>("hb").unwrap_or(1000);
@@ -64,6 +76,8 @@ impl BrokerInfo {
             ),
             limits,
             stable: properties.parse("stable").unwrap_or_default(),
+            paired: properties.get("standby").is_some(),
+            fork: properties.parse("fork").unwrap_or_default(),
         })
     }
 
@@ -72,8 +86,30 @@ impl BrokerInfo {
         self.extended == other.extended && self.node == other.node
     }
 
-    /// How long it may be silent.
+    /// Whether what has this sequence survives the loss of this broker.
+    pub(crate) fn is_safe(&self, sequence: Sequence) -> bool {
+        (!self.paired || self.has(sequence)) && sequence <= self.stable
+    }
+
+    /// Whether a sequence that one of the pair gave is known to be in its history: of its
+    /// own epoch, or of the one before, up to where it took over. What another gave
+    /// beyond that it never had, and of epochs before it says nothing.
+    pub(crate) fn has(&self, sequence: Sequence) -> bool {
+        let is_taken_over = sequence <= self.fork && sequence.epoch() == self.fork.epoch();
+        sequence.epoch() == self.epoch || is_taken_over
+    }
+
+    /// How long it may be silent. If there are others to turn to, that is shorter.
     pub(crate) fn patience(&self, config: &ClientConfig) -> Duration {
+        match (self.extended, config.servers) {
+            (true, 1) => self.watch_patience(config),
+            (true, _) => self.heartbeat * 2,
+            (false, _) => config.heartbeat_timeout,
+        }
+    }
+
+    /// How long the heartbeats of a subtree may be missing while others come.
+    pub(crate) fn watch_patience(&self, config: &ClientConfig) -> Duration {
         match self.extended {
             true => (self.heartbeat * 3).max(Duration::from_secs(1)),
             false => config.heartbeat_timeout,

@@ -8,6 +8,7 @@ use super::Client;
 use super::event::{Event, ResyncReason};
 use super::outbox::ClientOutbox;
 use super::pending::{Change, NewChange, Path, READY, Slot, UNWATCHED};
+use super::servers::UNANSWERED;
 use super::subtree::SubtreeState;
 use super::timeouts::{VOTE_EVERY, WEDGED_AFTER};
 use crate::clone::SendFailure;
@@ -206,7 +207,7 @@ impl Client {
     /// Sends one change; gives whether the port took it.
     fn transmit(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) -> bool {
         let is_extended = self.is_extended();
-        if self.pending.get(slot).sends == 0 {
+        if !self.pending.get(slot).was_ever_sent() {
             self.pending.get_mut(slot).known = self.heard_of;
         }
         let change = self.pending.get(slot);
@@ -222,7 +223,7 @@ impl Client {
             }
             None => {}
         }
-        if is_extended && change.sends > 0 {
+        if is_extended && change.was_ever_sent() {
             // A broker that may have forgotten a change so old refuses it.
             self.properties.push("retry", change.known);
         }
@@ -259,31 +260,27 @@ impl Client {
         out: &mut impl ClientOutbox,
     ) {
         let Some(slot) = self.pending.find(uuid) else { return };
+        self.servers.votes_in_vain = 0;
+        let (older, newer) = (self.pending.older(slot), self.pending.newer(slot));
+        let is_told = self.pending.get(slot).is_told;
         match answer {
-            Answer::Applied(sequence) => {
-                while let Some(older) = self.pending.older(slot) {
-                    let change = self.take(now, older, out);
-                    self.stats.superseded += 1;
-                    let lost = self.pending.uuid(change.number);
-                    self.events.push(Event::Superseded { uuid: lost, by: uuid });
-                }
-                self.stats.confirmed += 1;
-                self.events.push(Event::Applied { uuid, sequence });
-            }
+            Answer::Applied(sequence) => self.applied(now, slot, sequence, out),
+            Answer::Refused(_) | Answer::Forgotten if is_told => self.not_safe(now, slot, out),
             Answer::Refused(reason) => {
                 self.stats.refused += 1;
                 let reason = Arc::from(String::from_utf8_lossy(reason));
                 self.events.push(Event::Refused { uuid, reason });
+                self.take(now, slot, out);
             }
             Answer::Forgotten => {
                 self.stats.timed_out += 1;
                 self.events.push(Event::TimedOut { uuid, sent: true });
+                self.take(now, slot, out);
             }
         }
-        let (older, newer) = (self.pending.older(slot), self.pending.newer(slot));
-        self.take(now, slot, out);
         if let Some(older) = older
             && matches!(answer, Answer::Refused(_))
+            && !self.pending.get(older).is_kept()
             && newer.is_none_or(|newer| self.pending.get(newer).sends == 0)
         {
             // Its answer should have come first: it is lost, and as the refused
@@ -291,8 +288,79 @@ impl Client {
             self.pending.due_again(now, older);
             self.wake_at(now);
         }
-        if let Some(newer) = newer {
+        // What is safe has gone by now.
+        if let Some(newer) = newer.filter(|&newer| self.pending.contains(newer)) {
             self.admit_parked(now, newer, out);
+        }
+        self.flush(now, out);
+    }
+
+    /// The server has applied a change, under this sequence.
+    fn applied(&mut self, now: Time, slot: Slot, sequence: Sequence, out: &mut impl ClientOutbox) {
+        let uuid = self.pending.uuid(self.pending.get(slot).number);
+        let mut next = self.pending.older(slot);
+        while let Some(older) = next {
+            next = self.pending.older(older);
+            if self.pending.get(older).is_kept() {
+                break;
+            }
+            if self.pending.get(older).is_told {
+                // It was applied before; if that is undone, this one has taken its place.
+                self.pending.keep(now, older, sequence);
+                continue;
+            }
+            let change = self.take(now, older, out);
+            self.stats.superseded += 1;
+            let lost = self.pending.uuid(change.number);
+            self.events.push(Event::Superseded { uuid: lost, by: uuid });
+        }
+        if !self.pending.get(slot).is_told {
+            self.stats.confirmed += 1;
+            self.events.push(Event::Applied { uuid, sequence });
+        }
+        if !self.keeps() || (!self.is_extended() && !self.config.until_safe) {
+            self.take(now, slot, out);
+            return;
+        }
+        let path = std::mem::replace(&mut self.pending.get_mut(slot).path, Path::None);
+        self.pending.keep(now, slot, sequence);
+        self.release(now, path, out);
+        self.wake_at(now + self.config.keep_for);
+        self.check_safe(now, out);
+    }
+
+    /// Takes the changes that have become safe, or will not any more, out of the books.
+    pub(super) fn check_safe(&mut self, now: Time, out: &mut impl ClientOutbox) {
+        let Some(broker) = self.broker else { return };
+        while let Some((slot, sequence, since)) = self.pending.first_kept() {
+            if broker.is_safe(sequence) {
+                self.stats.safe += 1;
+                let number = self.take(now, slot, out).number;
+                let uuid = self.pending.uuid(number);
+                self.events.push(Event::Safe { uuid, sequence });
+            } else if !broker.extended || since + self.config.keep_for <= now {
+                // A server of RFC 12 will never say.
+                self.not_safe(now, slot, out);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn not_safe(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) {
+        self.stats.not_safe += 1;
+        let number = self.take(now, slot, out).number;
+        let uuid = self.pending.uuid(number);
+        self.events.push(Event::NotSafe { uuid });
+    }
+
+    /// Another broker has taken over: it is sent what it may not have.
+    pub(super) fn start_over(&mut self, now: Time, out: &mut impl ClientOutbox) {
+        for slot in self.pending.start_over(now) {
+            self.admit(now, slot, out);
+        }
+        if let Some(oldest) = self.pending.oldest() {
+            self.wake_at(self.given_up_at(now, oldest));
         }
         self.flush(now, out);
     }
@@ -301,7 +369,12 @@ impl Client {
     /// watched keys to another.
     fn take(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) -> Change {
         let change = self.pending.remove(slot);
-        if let Path::Echo(id) = change.path {
+        self.release(now, change.path, out);
+        change
+    }
+
+    fn release(&mut self, now: Time, path: Path, out: &mut impl ClientOutbox) {
+        if let Path::Echo(id) = path {
             self.echo.release(now, id);
             self.wake_at(self.echo.next_deadline(self.echo_patience()));
             while let Some(waiting) = self.pending.first(UNWATCHED) {
@@ -311,7 +384,6 @@ impl Client {
                 }
             }
         }
-        change
     }
 
     fn admit_parked(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) {
@@ -326,6 +398,7 @@ impl Client {
             self.blocked_until = None;
         }
         self.give_up(now, out);
+        self.check_safe(now, out);
         if self.is_online && self.broker.is_some() {
             let patience = self.echo_patience();
             let pending = &mut self.pending;
@@ -345,10 +418,14 @@ impl Client {
                 return;
             }
             let newer = self.pending.newer(slot);
-            let change = self.take(now, slot, out);
-            self.stats.timed_out += 1;
-            let uuid = self.pending.uuid(change.number);
-            self.events.push(Event::TimedOut { uuid, sent: change.sends > 0 });
+            if self.pending.get(slot).is_told {
+                self.not_safe(now, slot, out);
+            } else {
+                let change = self.take(now, slot, out);
+                self.stats.timed_out += 1;
+                let uuid = self.pending.uuid(change.number);
+                self.events.push(Event::TimedOut { uuid, sent: change.was_ever_sent() });
+            }
             if let Some(newer) = newer {
                 self.admit_parked(now, newer, out);
             }
@@ -371,7 +448,12 @@ impl Client {
         if self.wedged_at(slot) > now {
             return;
         }
+        if self.servers.are_many() && self.servers.votes_in_vain >= UNANSWERED {
+            self.servers.votes_in_vain = 0;
+            return self.leave(now, out);
+        }
         self.stats.votes += 1;
+        self.servers.votes_in_vain += 1;
         self.voted = Some(now);
         let change = self.pending.get(slot);
         match change.path {
@@ -407,6 +489,11 @@ impl Client {
         if let Some(oldest) = self.pending.oldest() {
             deadline = deadline.min(self.given_up_at(now, oldest));
             deadline = deadline.min(self.wedged_at(oldest));
+        }
+        if let Some((.., since)) = self.pending.first_kept()
+            && self.broker.is_some()
+        {
+            deadline = deadline.min(since + self.config.keep_for);
         }
         if let Some(until) = self.blocked_until {
             deadline = deadline.min(until);

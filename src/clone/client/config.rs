@@ -27,7 +27,18 @@ pub struct ClientConfig {
     pub resend_after: Duration,
     /// A change without an answer is given up after this long. 10 s.
     pub give_up_after: Duration,
-    /// Changes without an answer: `set` and `delete` refuse more. 100,000.
+    /// How many servers the owner knows, one of which is active: see
+    /// [`ClientOutbox::turn_to`](super::ClientOutbox::turn_to). 1.
+    pub servers: usize,
+    /// Keeps each change until it is [safe](super::Event::Safe), and sends it to the
+    /// broker that takes over if that may not have it. With several servers it is so
+    /// anyway. `false`.
+    pub until_safe: bool,
+    /// A change that was applied but is not safe is kept no longer than this: brokers
+    /// remember uuids for a minute. 60 s.
+    pub keep_for: Duration,
+    /// Changes without an answer, or kept until they are safe: `set` and `delete` refuse
+    /// more. 100,000.
     pub max_pending: usize,
     /// Bytes of keys and values of these changes. 256 MiB.
     pub max_pending_bytes: usize,
@@ -64,6 +75,9 @@ impl Default for ClientConfig {
             request_timeout: Duration::from_secs(2),
             resend_after: Duration::from_millis(500),
             give_up_after: Duration::from_secs(10),
+            servers: 1,
+            until_safe: false,
+            keep_for: Duration::from_secs(60),
             max_pending: 100_000,
             max_pending_bytes: 256 << 20,
             max_keys: 10_000_000,
@@ -99,6 +113,7 @@ impl ClientConfig {
             return Err(ConfigError::Overlap { outer: pair[0].clone(), inner: pair[1].clone() });
         }
         for (name, limit) in [
+            ("servers", self.servers),
             ("max_pending", self.max_pending),
             ("max_keys", self.max_keys),
             ("max_events", self.max_events),
@@ -113,6 +128,7 @@ impl ClientConfig {
             ("request_timeout", self.request_timeout),
             ("resend_after", self.resend_after),
             ("give_up_after", self.give_up_after),
+            ("keep_for", self.keep_for),
         ] {
             if time < Duration::from_millis(1) {
                 return Err(ConfigError::Time { name });

@@ -72,6 +72,29 @@ pub enum Event {
         /// Under this sequence.
         sequence: Sequence,
     },
+    /// The change, which was applied, survives the loss of the broker that applied it: it
+    /// or a later one of the same key by this client, which took its place. Told if changes
+    /// are kept [until they are safe](super::ClientConfig::until_safe), once for each that
+    /// was applied, unless `NotSafe` is.
+    Safe {
+        /// Which change.
+        uuid: Uuid,
+        /// Under this sequence, which after a failover is another than `Applied` told.
+        sequence: Sequence,
+    },
+    /// The change was applied, but it could not be learned that it is safe: no standby
+    /// confirmed it within [`keep_for`](super::ClientConfig::keep_for), or the broker was
+    /// lost, and the next one did not say whether it has it. It is not sent again.
+    NotSafe {
+        /// Which change.
+        uuid: Uuid,
+    },
+    /// The client turned to another server, since the one before was silent or serves no
+    /// more, and asks there.
+    Turned {
+        /// Which one, by its number from 0.
+        server: usize,
+    },
     /// The broker refused the change: it has no effect.
     Refused {
         /// Which change.
@@ -125,6 +148,9 @@ impl fmt::Debug for Event {
             Event::Deleted { .. } => ("Deleted", None),
             Event::Lost => ("Lost", None),
             Event::Applied { .. } => ("Applied", None),
+            Event::Safe { .. } => ("Safe", None),
+            Event::NotSafe { .. } => ("NotSafe", None),
+            Event::Turned { .. } => ("Turned", None),
             Event::Refused { .. } => ("Refused", None),
             Event::Superseded { .. } => ("Superseded", None),
             Event::TimedOut { .. } => ("TimedOut", None),
@@ -144,7 +170,11 @@ impl fmt::Debug for Event {
                 f.field("key", &Text(key)).field("value", &Text(value)).field("sequence", sequence)
             }
             Event::Deleted { key, why } => f.field("key", &Text(key)).field("why", why),
-            Event::Applied { uuid, sequence } => f.field("uuid", uuid).field("sequence", sequence),
+            Event::Applied { uuid, sequence } | Event::Safe { uuid, sequence } => {
+                f.field("uuid", uuid).field("sequence", sequence)
+            }
+            Event::NotSafe { uuid } => f.field("uuid", uuid),
+            Event::Turned { server } => f.field("server", server),
             Event::Refused { uuid, reason } => f.field("uuid", uuid).field("reason", reason),
             Event::Superseded { uuid, by } => f.field("uuid", uuid).field("by", by),
             Event::TimedOut { uuid, sent } => f.field("uuid", uuid).field("sent", sent),
@@ -200,6 +230,8 @@ pub(crate) enum Queued {
 #[derive(Debug)]
 pub(crate) struct Events {
     queue: VecDeque<Queued>,
+    /// Differences in the queue.
+    differences: usize,
     max: usize,
     /// Dropped since the last `Overrun`.
     dropped: u64,
@@ -207,7 +239,7 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new(max: usize) -> Events {
-        Events { queue: VecDeque::new(), max, dropped: 0 }
+        Events { queue: VecDeque::new(), differences: 0, max, dropped: 0 }
     }
 
     /// Queues what must not be dropped: one for each change of ours or
@@ -216,21 +248,34 @@ impl Events {
         self.queue.push_back(Queued::Event(event));
     }
 
-    /// Queues an event of a key; gives false if the application has let the
-    /// queue fill and it was dropped.
-    pub(crate) fn push_key(&mut self, event: Event) -> bool {
+    /// Queues an event of a key of a subtree; gives false if the application has let
+    /// the queue fill and it was dropped.
+    ///
+    /// A difference tells keys as they are when it is asked. What is queued behind one
+    /// must do so, too, or it would tell what the key was before.
+    pub(crate) fn push_key(&mut self, subtree: usize, event: Event) -> bool {
         let fits = self.queue.len() < self.max;
-        if fits {
-            self.queue.push_back(Queued::Event(event));
-        } else {
-            self.dropped += 1;
+        match event {
+            _ if !fits => self.dropped += 1,
+            Event::Updated { key, .. } if self.differences > 0 => {
+                self.changed(subtree, vec![(key, Why::Deleted)]);
+            }
+            Event::Deleted { key, why } if self.differences > 0 => {
+                self.changed(subtree, vec![(key, why)]);
+            }
+            event => self.push(event),
         }
         fits
     }
 
     /// These keys of a subtree came out of a snapshot different.
     pub(crate) fn changed(&mut self, subtree: usize, keys: Vec<(Arc<[u8]>, Why)>) {
-        self.queue.push_back(Queued::Difference(Difference::keys(subtree, keys)));
+        self.push_difference(Difference::keys(subtree, keys));
+    }
+
+    fn push_difference(&mut self, difference: Difference) {
+        self.differences += 1;
+        self.queue.push_back(Queued::Difference(difference));
     }
 
     /// The map of a subtree was replaced, `old` is what it was.
@@ -241,7 +286,7 @@ impl Events {
         });
         match untold {
             Some(untold) => untold.rebase(old),
-            None => self.queue.push_back(Queued::Difference(Difference::full(subtree, old))),
+            None => self.push_difference(Difference::full(subtree, old)),
         }
     }
 
@@ -259,6 +304,8 @@ impl Events {
     }
 
     pub(crate) fn pop(&mut self) -> Option<Queued> {
-        self.queue.pop_front()
+        let queued = self.queue.pop_front();
+        self.differences -= usize::from(matches!(queued, Some(Queued::Difference(_))));
+        queued
     }
 }

@@ -29,10 +29,26 @@ pub trait ClientOutbox {
     /// without linger.
     fn open_changes(&mut self, collector: Collector);
 
+    /// The same, connected to the changes ports of all servers: those of RFC 12 pass
+    /// nothing on to each other by themselves. By default, as
+    /// [`open_changes`](ClientOutbox::open_changes).
+    fn open_changes_to_all(&mut self, collector: Collector) {
+        self.open_changes(collector);
+    }
+
     /// Sends on it.
     ///
     /// # Errors
     /// The client keeps the change and tries again when told that the port may
     /// take more, or after a while.
     fn change(&mut self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure>;
+
+    /// Turns to the server with this number, from 0; before the first call it is 0.
+    /// A new SUB without subscriptions takes the place of the one before, connected to
+    /// its updates port; nothing more may come from the old one. The DEALER is closed
+    /// without linger. What is opened next is opened there. Never called with
+    /// [one server](super::ClientConfig::servers) only.
+    fn turn_to(&mut self, server: usize) {
+        let _ = server;
+    }
 }

@@ -26,7 +26,9 @@ pub(crate) const UNWATCHED: ListId = 1;
 const SENT: ListId = 2;
 /// The most often that the wait for an answer doubles.
 const DOUBLINGS: u32 = 5;
-const FIXED_LISTS: u32 = SENT + DOUBLINGS + 1;
+/// Applied, but not known to be safe.
+const KEPT: ListId = SENT + DOUBLINGS + 1;
+const FIXED_LISTS: u32 = KEPT + 1;
 
 /// By which echo a change will be known to have been applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +54,16 @@ pub(crate) struct Change {
     pub(crate) first_sent: Time,
     /// The highest sequence heard of before that: it was not applied up to here.
     pub(crate) known: Sequence,
-    /// How often it was sent.
+    /// How often it was sent to this server.
     pub(crate) sends: u32,
+    /// Whether it was sent to another one before.
+    was_sent: bool,
+    /// Whether the application was told that it is applied.
+    pub(crate) is_told: bool,
+    /// The sequence it is known to have at this server, for one that was told.
+    pub(crate) applied: Option<Sequence>,
+    /// Since when that is known.
+    applied_at: Time,
     /// It was lost for certain and is to be sent again.
     is_lost: bool,
     /// When to send it again.
@@ -62,8 +72,10 @@ pub(crate) struct Change {
     list: ListId,
     /// Neighbours in that list.
     links: Links,
-    /// Neighbours in the order of submission.
+    /// Neighbours among those that wait for an answer, in the order of the times from
+    /// which that is counted.
     order: Links,
+    is_in_order: bool,
     /// Neighbours among the changes of the same key.
     chain: Links,
 }
@@ -72,6 +84,18 @@ pub(crate) struct Change {
 struct Links {
     previous: Slot,
     next: Slot,
+}
+
+impl Change {
+    /// Whether any server may have got it.
+    pub(crate) fn was_ever_sent(&self) -> bool {
+        self.sends > 0 || self.was_sent
+    }
+
+    /// Whether it has its answer and waits to be safe.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.applied.is_some()
+    }
 }
 
 const UNLINKED: Links = Links { previous: NONE, next: NONE };
@@ -101,9 +125,12 @@ pub(crate) struct NewChange {
 /// * a change is sent for the first time only when the one before it has been
 ///   sent, and not more than once: the ports are first in first out, so the
 ///   second overtakes the first only if the first is sent again;
-/// * of the changes that were sent only the newest is ever sent again. An older
-///   one then waits for its echo, which may be on the way, or for the answer to
-///   a newer one, which shows that its own will never come.
+/// * of the changes that were sent only the newest is ever sent again, to another
+///   server, too. An older one then waits for its echo, which may be on the way, or
+///   for the answer to a newer one, which shows that its own will never come.
+///
+/// A change that is applied but not safe stays in its chain: if another server takes
+/// over that may not have it, it is sent there.
 #[derive(Debug)]
 pub(crate) struct Pending {
     changes: Slab<Change>,
@@ -113,6 +140,8 @@ pub(crate) struct Pending {
     lists: Slab<List>,
     order: List,
     bytes: usize,
+    /// How many were told to be applied.
+    told: usize,
     /// What all uuids of this client begin with.
     seed: u64,
     next_number: u64,
@@ -134,6 +163,7 @@ impl Pending {
             lists,
             order: EMPTY,
             bytes: 0,
+            told: 0,
             seed,
             next_number: 1,
         }
@@ -141,6 +171,11 @@ impl Pending {
 
     pub(crate) fn len(&self) -> usize {
         self.changes.len()
+    }
+
+    /// How many have no answer.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.changes.len() - self.told
     }
 
     /// Bytes of keys and values.
@@ -169,6 +204,10 @@ impl Pending {
         let bits = u128::from_be_bytes(*uuid.as_bytes());
         let number = bits as u64 & ((1 << NUMBER_BITS) - 1);
         (self.uuid(number) == uuid).then(|| self.by_number.get(&number).copied())?
+    }
+
+    pub(crate) fn contains(&self, slot: Slot) -> bool {
+        self.changes.contains(slot as usize)
     }
 
     pub(crate) fn get(&self, slot: Slot) -> &Change {
@@ -207,8 +246,9 @@ impl Pending {
     /// Whether a change that was never sent may be: no other one of its key is
     /// before it that is not sent, or that may have to be sent again.
     pub(crate) fn may_go(&self, slot: Slot) -> bool {
-        let older = self.older(slot);
-        older.is_none_or(|older| self.get(older).sends == 1 && !self.get(older).is_lost)
+        let is_settled = |older: &Change| older.sends == 1 && !older.is_lost;
+        let older = self.older(slot).map(|older| self.get(older));
+        older.is_none_or(|older| older.is_kept() || is_settled(older))
     }
 
     /// Takes a change in, parked.
@@ -227,11 +267,16 @@ impl Pending {
             first_sent: Time::NEVER,
             known: Sequence::ZERO,
             sends: 0,
+            was_sent: false,
+            is_told: false,
+            applied: None,
+            applied_at: Time::NEVER,
             is_lost: false,
             due: Time::NEVER,
             list: NONE,
             links: UNLINKED,
-            order: Links { previous: self.order.last, next: NONE },
+            order: UNLINKED,
+            is_in_order: false,
             chain: Links { previous: older, next: NONE },
         };
         // The configuration allows fewer than `u32::MAX` changes.
@@ -239,11 +284,7 @@ impl Pending {
         if let Some(older) = some(older) {
             self.get_mut(older).chain.next = slot;
         }
-        match some(self.order.last) {
-            Some(last) => self.get_mut(last).order.next = slot,
-            None => self.order.first = slot,
-        }
-        self.order.last = slot;
+        self.order_last(slot);
         self.by_number.insert(number, slot);
         self.by_key.insert(new.key, slot);
         slot
@@ -252,18 +293,11 @@ impl Pending {
     /// Takes a change out for good.
     pub(crate) fn remove(&mut self, slot: Slot) -> Change {
         self.unlist(slot);
+        self.leave_order(slot);
         let change = self.changes.remove(slot as usize);
         self.bytes -= change.key.len() + change.value.len();
+        self.told -= usize::from(change.is_told);
         self.by_number.remove(&change.number);
-        let Links { previous, next } = change.order;
-        match some(previous) {
-            Some(previous) => self.get_mut(previous).order.next = next,
-            None => self.order.first = next,
-        }
-        match some(next) {
-            Some(next) => self.get_mut(next).order.previous = previous,
-            None => self.order.last = previous,
-        }
         let Links { previous, next } = change.chain;
         if let Some(previous) = some(previous) {
             self.get_mut(previous).chain.next = next;
@@ -278,6 +312,84 @@ impl Pending {
             }
         }
         change
+    }
+
+    /// Counts a change's time from the end of all others'.
+    fn order_last(&mut self, slot: Slot) {
+        let last = self.order.last;
+        match some(last) {
+            Some(last) => self.get_mut(last).order.next = slot,
+            None => self.order.first = slot,
+        }
+        self.order.last = slot;
+        let change = self.get_mut(slot);
+        change.order = Links { previous: last, next: NONE };
+        change.is_in_order = true;
+    }
+
+    fn leave_order(&mut self, slot: Slot) {
+        let change = self.get_mut(slot);
+        if !std::mem::take(&mut change.is_in_order) {
+            return;
+        }
+        let Links { previous, next } = std::mem::replace(&mut change.order, UNLINKED);
+        match some(previous) {
+            Some(previous) => self.get_mut(previous).order.next = next,
+            None => self.order.first = next,
+        }
+        match some(next) {
+            Some(next) => self.get_mut(next).order.previous = previous,
+            None => self.order.last = previous,
+        }
+    }
+
+    /// The change has been applied under this sequence, and is kept until that is safe.
+    pub(crate) fn keep(&mut self, now: Time, slot: Slot, sequence: Sequence) {
+        self.leave_order(slot);
+        self.list(slot, KEPT);
+        let change = self.get_mut(slot);
+        change.applied = Some(sequence);
+        change.applied_at = now;
+        let is_news = !std::mem::replace(&mut change.is_told, true);
+        self.told += usize::from(is_news);
+    }
+
+    /// Of those that are kept, the one that was applied first, its sequence, and since
+    /// when that is known.
+    pub(crate) fn first_kept(&self) -> Option<(Slot, Sequence, Time)> {
+        let slot = self.first(KEPT)?;
+        let change = self.get(slot);
+        Some((slot, change.applied?, change.applied_at))
+    }
+
+    /// Another server has taken over, which may have got none of what was sent: of each
+    /// key the newest that was sent is to be sent there. Gives what is to be admitted
+    /// anew, in the order of submission.
+    pub(crate) fn start_over(&mut self, now: Time) -> Vec<Slot> {
+        let mut all: Vec<Slot> = self.changes.iter().map(|(slot, _)| slot as Slot).collect();
+        all.sort_unstable_by_key(|&slot| self.get(slot).number);
+        for &slot in &all {
+            self.unlist(slot);
+            let change = self.get_mut(slot);
+            change.due = Time::NEVER;
+            change.is_lost = false;
+            if change.applied.take().is_some() {
+                change.submitted = now;
+                self.order_last(slot);
+            }
+        }
+        all.retain(|&slot| {
+            let newer = self.newer(slot).map(|newer| self.get(newer));
+            let is_newest_sent = newer.is_none_or(|newer| !newer.was_ever_sent());
+            let change = self.get_mut(slot);
+            let was_sent = change.was_ever_sent();
+            if was_sent {
+                // The others are as good as sent once: they hold up nothing there.
+                (change.was_sent, change.sends) = (true, u32::from(!is_newest_sent));
+            }
+            is_newest_sent
+        });
+        all
     }
 
     /// A list of its own, for what waits for one thing.
@@ -339,7 +451,7 @@ impl Pending {
     /// `wait`, which doubles each time. Gives that time.
     pub(crate) fn sent(&mut self, now: Time, slot: Slot, wait: Duration) -> Time {
         let change = self.get_mut(slot);
-        if change.sends == 0 {
+        if !change.was_ever_sent() {
             change.first_sent = now;
         }
         let doublings = change.sends.min(DOUBLINGS);
@@ -383,7 +495,7 @@ impl Pending {
     }
 
     fn sent_firsts(&self) -> impl Iterator<Item = Slot> {
-        (SENT..FIXED_LISTS).filter_map(|list| self.first(list))
+        (SENT..KEPT).filter_map(|list| self.first(list))
     }
 }
 

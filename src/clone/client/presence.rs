@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use super::attempt::Target;
 use super::broker_info::BrokerInfo;
 use super::event::{Event, ResyncReason};
 use super::outbox::ClientOutbox;
 use super::subtree::SubtreeState;
 use super::{Client, HEARTBEATLESS};
+use crate::clone::collector::Collector;
 use crate::time::Time;
 
 /// How long to wait for a subtree's heartbeat before asking for it again.
@@ -21,24 +23,44 @@ impl Client {
     /// Takes what the broker told of itself.
     pub(super) fn learn(&mut self, now: Time, info: BrokerInfo, out: &mut impl ClientOutbox) {
         let before = self.broker.replace(info);
-        if self.collector != Some(info.collector) {
-            self.collector = Some(info.collector);
-            self.blocked_until = None;
-            out.open_changes(info.collector);
-        }
+        self.reach(&info, out);
         match before {
             Some(before) if before.is_same(&info) => {}
             Some(_) => self.restart(now, ResyncReason::NewBroker, out),
-            None => self.greet(now, out),
+            None => self.greet(now, &info, out),
+        }
+        if self.found(&info) {
+            self.start_over(now, out);
+        }
+    }
+
+    /// Opens the socket for changes that the broker wants.
+    fn reach(&mut self, info: &BrokerInfo, out: &mut impl ClientOutbox) {
+        let all = self.servers.are_many() && !info.extended && info.collector == Collector::Sub;
+        if self.collector == Some(info.collector) && self.reaches_all == all {
+            return;
+        }
+        (self.collector, self.reaches_all) = (Some(info.collector), all);
+        self.blocked_until = None;
+        match all {
+            true => out.open_changes_to_all(info.collector),
+            false => out.open_changes(info.collector),
         }
     }
 
     /// The broker is heard for the first time, or again.
-    fn greet(&mut self, now: Time, out: &mut impl ClientOutbox) {
+    fn greet(&mut self, now: Time, info: &BrokerInfo, out: &mut impl ClientOutbox) {
         self.ask_unproven_at = Time::NEVER;
+        if self.attempt.as_ref().is_some_and(|attempt| attempt.target == Target::Vote) {
+            self.attempt = None;
+        }
+        let reason = match self.servers.are_many() && self.is_another(info) {
+            true => ResyncReason::NewBroker,
+            false => ResyncReason::Reconnected,
+        };
         for index in 0..self.subtrees.len() {
             if self.subtrees[index].was_synced {
-                self.tell_resync(index, ResyncReason::Reconnected);
+                self.tell_resync(index, reason);
             }
             self.await_proof(now, index, out);
         }
@@ -123,7 +145,10 @@ impl Client {
             self.await_proof(now, index, out);
         }
         self.subscribe_plain(out);
-        self.ask_unproven_at = now + patience;
+        self.ask_unproven_at = match self.servers.are_extended() {
+            true => Time::NEVER,
+            false => now + patience,
+        };
         self.wake_at(self.ask_unproven_at);
     }
 }

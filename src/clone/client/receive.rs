@@ -68,6 +68,7 @@ impl Client {
         let (limits, mut scratch) = (self.decode_limits(), Scratch::default());
         match decode(message, &limits, &mut self.stats, &mut scratch) {
             Some(kvmsg) if kvmsg.key.starts_with(HUGZ) => self.heartbeat(now, &kvmsg, out),
+            Some(kvmsg) if Client::is_status(&kvmsg) => self.told_status(now, &kvmsg, out),
             Some(kvmsg) if is_reserved(kvmsg.key) || kvmsg.sequence == Sequence::ZERO => {
                 self.stats.malformed += 1;
             }
@@ -194,19 +195,24 @@ impl Client {
         self.bytes = self.bytes - bytes + subtree.tree.bytes();
         self.stats.applied += 1;
         if let Some(event) = event {
-            self.push_key_event(event);
+            self.push_key_event(index, event);
         }
     }
 
-    fn push_key_event(&mut self, event: Event) {
-        if !self.events.push_key(event) {
+    fn push_key_event(&mut self, subtree: usize, event: Event) {
+        if !self.events.push_key(subtree, event) {
             self.stats.overrun += 1;
         }
     }
 
     fn heartbeat(&mut self, now: Time, kvmsg: &KvMsg<'_>, out: &mut impl ClientOutbox) {
         // A standby serves nobody: it is no sign of life.
-        let Some(info) = BrokerInfo::read(kvmsg, &self.config) else { return };
+        let Some(info) = BrokerInfo::read(kvmsg, &self.config) else {
+            return self.turn_away(now, out);
+        };
+        if !self.may_follow(now, &info) {
+            return self.turn_away(now, out);
+        }
         self.hear(now);
         self.stats.heartbeats += 1;
         if !info.extended && kvmsg.key != HUGZ {
@@ -229,6 +235,7 @@ impl Client {
         if let Some(uuid) = kvmsg.uuid {
             self.confirm(now, uuid, kvmsg, out);
         }
+        self.check_safe(now, out);
         self.flush(now, out);
     }
 

@@ -58,6 +58,12 @@ pub struct ClientStats {
     pub blocked: u64,
     /// Changes of ours confirmed.
     pub confirmed: u64,
+    /// Changes of ours that are safe, of those kept until they are.
+    pub safe: u64,
+    /// Changes of ours that were applied and not found safe in time.
+    pub not_safe: u64,
+    /// Times that the client turned to another server.
+    pub turns: u64,
     /// Changes of ours refused by the broker.
     pub refused: u64,
     /// Changes of ours given up for a later one of the same key.

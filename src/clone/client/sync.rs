@@ -8,6 +8,7 @@ use super::event::{Event, ResyncReason};
 use super::outbox::ClientOutbox;
 use super::presence::{ASK_AGAIN, REPLACED};
 use super::receive::{self, Scratch};
+use super::servers::UNANSWERED;
 use super::staging::{Learned, Staging};
 use super::subtree::{SubtreeState, Verified, back_off};
 use super::{Client, ttl};
@@ -135,16 +136,21 @@ impl Client {
     }
 
     fn ask(&mut self, now: Time, index: usize, out: &mut impl ClientOutbox) {
-        let node = self.broker.filter(|broker| broker.extended).and_then(|broker| broker.node);
+        let broker = self.broker.filter(|broker| broker.extended && broker.node.is_some());
         let subtree = &mut self.subtrees[index];
         subtree.state = SubtreeState::Syncing;
         // Whatever was lost before the request is in the answer.
         subtree.missed = Sequence::ZERO;
+        let highest = subtree.sequence;
         let since = subtree
             .verified
             .filter(|verified| {
-                let is_same = verified.node == node || Fault::TrustAnotherRun.is_planted();
-                node.is_some() && is_same
+                broker.is_some_and(|broker| match broker.paired {
+                    // The map must have nothing that only a lost active had: a delta would
+                    // not take that back.
+                    true => broker.has(highest),
+                    false => verified.node == broker.node || Fault::TrustAnotherRun.is_planted(),
+                })
             })
             .map(|verified| verified.sequence);
         let fruitless = subtree.fruitless;
@@ -202,9 +208,18 @@ impl Client {
         self.queue(now, index);
         if self.is_online && !self.has_heartbeats && self.broker.is_some() {
             // Of a server without heartbeats that is the only sign.
-            self.lost(now, out);
+            self.leave(now, out);
+        } else if self.is_passed_over(index) {
+            // A standby of RFC 12 sends heartbeats, but answers nothing.
+            self.leave(now, out);
         }
         self.ask_next(now, out);
+    }
+
+    fn is_passed_over(&self, index: usize) -> bool {
+        self.servers.are_many()
+            && self.broker.is_some_and(|broker| !broker.extended)
+            && self.subtrees[index].fruitless >= UNANSWERED
     }
 
     /// Takes a message of the DEALER opened last.
@@ -278,7 +293,10 @@ impl Client {
         let info = BrokerInfo::read(kvmsg, &self.config);
         let index = match attempt.target {
             Target::Subtree(index) => index,
-            Target::Vote => return self.ask_next(now, out),
+            Target::Vote => {
+                self.vote_answered(now);
+                return self.ask_next(now, out);
+            }
         };
         let is_delta = kvmsg.properties.get("mode") == Some(b"delta");
         let is_whole = kvmsg

@@ -3,6 +3,7 @@
 mod broker;
 mod changes;
 mod events;
+mod pair;
 mod random;
 mod rfc12;
 mod sync;

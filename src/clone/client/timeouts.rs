@@ -57,8 +57,9 @@ impl Client {
 
     fn check_silence(&mut self, now: Time, out: &mut impl ClientOutbox) {
         if self.silent_at() <= now {
-            self.lost(now, out);
+            self.leave(now, out);
         }
+        self.check_servers(now, out);
         if self.judged_at(self.ask_unproven_at) <= now {
             self.ask_unproven_at = Time::NEVER;
             for index in 0..self.subtrees.len() {
@@ -130,7 +131,7 @@ impl Client {
         let watch = &self.subtrees[index].watch;
         match self.broker {
             Some(broker) if broker.extended && self.is_online && watch.baseline.is_some() => {
-                self.judged_at(watch.heard + broker.patience(&self.config))
+                self.judged_at(watch.heard + broker.watch_patience(&self.config))
             }
             _ => Time::NEVER,
         }
@@ -138,7 +139,7 @@ impl Client {
 
     fn next_wake(&self, now: Time) -> Time {
         let mut wake = self.silent_at().min(self.judged_at(self.ask_unproven_at));
-        wake = wake.min(self.changes_deadline(now));
+        wake = wake.min(self.changes_deadline(now)).min(self.servers_deadline());
         if let Some(attempt) = &self.attempt {
             wake = wake.min(self.judged_at(attempt.deadline));
         }

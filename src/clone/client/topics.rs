@@ -29,6 +29,23 @@ impl Topics {
         }
     }
 
+    /// Forgets a user of a topic whose subscription is gone anyway.
+    pub(crate) fn forget(&mut self, topic: &[u8]) {
+        let Some(users) = self.users.get_mut(topic) else { return };
+        *users -= 1;
+        if *users == 0 {
+            self.users.remove(topic);
+        }
+    }
+
+    /// Subscribes to all on a new socket.
+    pub(crate) fn renew_all(&mut self, out: &mut impl ClientOutbox) {
+        let mut topics: Vec<&[u8]> = self.users.keys().map(Vec::as_slice).collect();
+        // Keys that begin with `/`, as custom is, before the heartbeats that prove them.
+        topics.sort_unstable();
+        topics.into_iter().for_each(|topic| out.subscribe(topic));
+    }
+
     /// Whether somebody else needs the topic, too.
     pub(crate) fn is_shared(&self, topic: &[u8]) -> bool {
         self.users.get(topic).is_some_and(|&users| users > 1)

@@ -213,8 +213,14 @@ impl Broker {
 
     /// Applies what the loser has handed over.
     pub(super) fn take_resubmits(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        let is_active = self.role == Role::Active;
         let Some(pair) = self.pair.as_deref_mut() else { return };
-        for (id, base, change) in std::mem::take(&mut pair.resubmits) {
+        let resubmits = std::mem::take(&mut pair.resubmits);
+        if !is_active {
+            // It has stepped down since they came: they are sent again to who is active.
+            return;
+        }
+        for (id, base, change) in resubmits {
             let change = change.kvmsg();
             let outcome = self.take_from_loser(now, &change, base, out);
             let to = self.scratch.clear();

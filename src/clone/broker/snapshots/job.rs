@@ -321,10 +321,7 @@ fn replica_properties(sequence: Sequence, slice: &mut Slice<'_>) {
     lineage.extend(sequence);
     let to = &mut *slice.scratch;
     to.push("floor", slice.store.history_floor());
-    let forgotten = slice.recent.forgotten_until();
-    if forgotten > Sequence::ZERO {
-        to.push("forgotten", forgotten);
-    }
+    to.push("forgotten", slice.recent.forgotten_until());
     to.push("root", lineage.root());
     to.push("lineage", lineage.spans());
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::clone::kvmsg::{HUGZ, ICANHAZ, KTHXBAI, KvMsg, Limits, Uuid};
+use crate::clone::kvmsg::{HUGZ, ICANHAZ, KTHXBAI, KvMsg, Limits, STATUS, Uuid};
 use crate::clone::properties::PropertiesBuf;
 use crate::clone::sequence::Sequence;
 use crate::message::Message;
@@ -87,6 +87,22 @@ pub(super) struct Broker {
     pub(super) effects: Vec<(Uuid, Vec<u8>)>,
     snapshots: Vec<Snapshot>,
     pub(super) sends: Vec<Send>,
+    /// It is one of a pair.
+    pub(super) pair: Option<Paired>,
+    /// The history is known from here on.
+    pub(super) lineage: Vec<(Sequence, Sequence)>,
+    /// Changes since the standby was last given any.
+    pub(super) unreplicated: Vec<(Vec<u8>, Stored)>,
+}
+
+/// What a broker of a pair says of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Paired {
+    pub(super) is_active: bool,
+    /// What the peer is to it: `live` or `silent`.
+    pub(super) peer: &'static str,
+    pub(super) fork: Sequence,
+    pub(super) stable: Sequence,
 }
 
 impl Broker {
@@ -115,6 +131,9 @@ impl Broker {
             effects: Vec::new(),
             snapshots: Vec::new(),
             sends: Vec::new(),
+            pair: None,
+            lineage: Vec::new(),
+            unreplicated: Vec::new(),
         }
     }
 
@@ -156,6 +175,9 @@ impl Broker {
             value: value.to_vec(),
         };
         let frames = message(key, self.sequence, uuid, extra, value);
+        if self.pair.is_some() {
+            self.unreplicated.push((key.to_vec(), stored.clone()));
+        }
         self.entries.insert(key.to_vec(), stored);
         self.published += 1;
         for (_, watch) in self.watches.iter_mut().filter(|(prefix, _)| key.starts_with(prefix)) {
@@ -205,9 +227,59 @@ impl Broker {
 
     fn properties(&self, buffer: &mut PropertiesBuf) {
         buffer.push("chp", 2).push("node", format_args!("{:016x}", self.node));
-        buffer.push("epoch", self.sequence.epoch()).push("role", "active");
+        buffer.push("epoch", self.sequence.epoch());
         buffer.push("collector", self.collector).push("hb", 1000);
-        buffer.push("maxkey", 255).push("maxval", 1 << 20).push("stable", self.sequence);
+        buffer.push("maxkey", 255).push("maxval", 1 << 20);
+        match self.pair {
+            Some(Paired { is_active, peer, fork, stable }) => {
+                buffer.push("role", if is_active { "active" } else { "passive" });
+                buffer.push("standby", if peer == "live" { "live" } else { "none" });
+                buffer.push("peer", peer).push("fork", fork).push("stable", stable);
+            }
+            None => {
+                buffer.push("role", "active").push("stable", self.sequence);
+            }
+        }
+    }
+
+    fn is_passive(&self) -> bool {
+        self.pair.is_some_and(|pair| !pair.is_active)
+    }
+
+    /// Says what it does to who asks by a subscription.
+    pub(super) fn tell_status(&mut self) {
+        let mut buffer = PropertiesBuf::new();
+        self.properties(&mut buffer);
+        let properties = buffer.as_properties().as_bytes();
+        self.publish(message(STATUS, self.sequence, None, properties, b""));
+    }
+
+    /// Takes what the active has.
+    pub(super) fn replicate(&mut self, key: &[u8], stored: &Stored) {
+        self.sequence = stored.sequence;
+        if let Some(uuid) = stored.uuid {
+            self.applied.insert(*uuid.as_bytes(), stored.sequence);
+            self.effects.push((uuid, stored.value.clone()));
+        }
+        self.entries.insert(key.to_vec(), stored.clone());
+    }
+
+    /// Takes all of it.
+    pub(super) fn copy_state(&mut self, active: &Broker) {
+        self.sequence = active.sequence;
+        self.entries = active.entries.clone();
+        self.applied = active.applied.clone();
+        self.effects = active.effects.clone();
+        self.lineage = active.lineage.clone();
+        self.floor = active.floor;
+    }
+
+    /// Whether a delta from there is possible.
+    fn knows(&self, since: Sequence) -> bool {
+        let is_in_lineage = self.pair.is_none()
+            || since.epoch() == self.sequence.epoch()
+            || self.lineage.iter().any(|(first, last)| (first..=last).contains(&&since));
+        since >= self.floor && since <= self.sequence && is_in_lineage
     }
 
     fn heartbeat_of(
@@ -236,7 +308,7 @@ impl Broker {
 
     /// One heartbeat interval is over.
     pub(super) fn heartbeat(&mut self) {
-        if self.dialect == Dialect::Heartbeatless {
+        if self.dialect == Dialect::Heartbeatless || self.is_passive() {
             return;
         }
         let mut prefixes: BTreeSet<Vec<u8>> = self.watches.keys().cloned().collect();
@@ -249,6 +321,9 @@ impl Broker {
 
     pub(super) fn subscribe(&mut self, topic: &[u8]) {
         self.topics.insert(topic.to_vec());
+        if topic == STATUS && self.pair.is_some() {
+            self.tell_status();
+        }
         let Some(prefix) = topic.strip_prefix(HUGZ).filter(|_| self.is_extended()) else { return };
         if !self.watches.contains_key(prefix)
             && (prefix.is_empty() || self.watches.len() < self.max_watches)
@@ -257,7 +332,7 @@ impl Broker {
             let sequence = under.map(|(_, stored)| stored.sequence).max().unwrap_or_default();
             self.watches.insert(prefix.to_vec(), Watch { published: self.published, sequence });
         }
-        if self.watches.contains_key(prefix) {
+        if self.watches.contains_key(prefix) && !self.is_passive() {
             let frames = self.heartbeat_of(prefix, None, None);
             self.publish(frames);
         }
@@ -290,8 +365,7 @@ impl Broker {
             let number = text.strip_prefix("since=").and_then(|text| text.strip_suffix('\n'));
             number.and_then(|number| number.parse().ok()).expect("since is a sequence")
         });
-        let since: Option<Sequence> =
-            since.filter(|&since| since >= self.floor && since <= self.sequence);
+        let since: Option<Sequence> = since.filter(|&since| self.knows(since));
         let subtree = frames[1].clone();
         let left = match since {
             Some(_) => Vec::new(),

@@ -199,3 +199,29 @@ fn a_difference_is_told_in_steps_and_nothing_overtakes_it() {
     assert!(matches!(events.last(), Some(Event::Synced { keys: 600, .. })));
     assert_eq!(world.client.poll_event_within(&mut 50), None);
 }
+
+/// Updates that wait behind a snapshot's difference: whatever is told of a key is
+/// never older than what was told of it before.
+#[test]
+fn what_waits_behind_a_difference_tells_nothing_older() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    world.broker.restart();
+    world.broker.put(b"/a/1", b"before");
+    replace(&mut world);
+    world.broker.sends.clear();
+    deaf(&mut world, 3, |world, index| {
+        world.broker.put(b"/a/1", format!("update {index}").as_bytes());
+    });
+    let (mut last, mut told) = (None, 0);
+    while let Some(event) = world.client.poll_event() {
+        if let Event::Updated { key, sequence, value } = event
+            && *key == *b"/a/1"
+        {
+            assert!(last.is_none_or(|last| last <= sequence), "{value:?} after a newer one");
+            last = Some(sequence);
+            told += 1;
+        }
+    }
+    assert_eq!(told, 4, "the difference and three updates");
+    assert_eq!(world.client.get(b"/a/1").map(|entry| entry.sequence), last);
+}
