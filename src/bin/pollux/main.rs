@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             .error(ErrorKind::ArgumentConflict, "a broker connects to nothing; use --bind")
             .exit();
     }
-    if is_proxy && common.connect.is_some() {
+    if is_proxy && !common.connect.is_empty() {
         Cli::command()
             .error(
                 ErrorKind::ArgumentConflict,

@@ -8,7 +8,7 @@ use super::super::changes::HOP_BY_HOP;
 use super::super::recent::Recent;
 use super::super::{Broker, BrokerOutbox, warn_rarely};
 use super::tail::Tail;
-use super::{Pair, SILENT_INTERVALS, peer};
+use super::{SILENT_INTERVALS, peer};
 use crate::clone::kvmsg::{HUGZ, ICANHAZ, KTHXBAI, KvMsg, UUIDS, Uuid, is_reserved};
 use crate::clone::pair::{Lineage, Role};
 use crate::clone::properties::{Properties, PropertiesBuf};
@@ -621,13 +621,5 @@ impl Sync {
             return Err("its entries are not in order");
         }
         take_over(&mut self.whole, kvmsg, now, scratch).map_err(|full| full.reason())
-    }
-}
-
-impl Pair {
-    /// Whether the state is whole, be it taken over or begun.
-    #[cfg(test)]
-    pub(super) fn has_state(&self) -> bool {
-        self.has_state
     }
 }

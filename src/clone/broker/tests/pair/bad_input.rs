@@ -51,7 +51,8 @@ fn what_a_peer_cannot_say_is_refused_counted_and_changes_nothing() {
     let spans = |sequence: Sequence| format!("{sequence}-{sequence}");
     let (near_spans, far_spans) = (spans(sequence), spans(far));
     let node_of_a = format!("{:016x}", world.broker(A).config().node);
-    let cases: &[(&str, Sequence, &[(&str, &str)])] = &[
+    type Case<'a> = (&'a str, Sequence, &'a [(&'a str, &'a str)]);
+    let cases: &[Case] = &[
         (
             "another pair",
             sequence,
