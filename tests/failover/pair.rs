@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{Broker, DEADLINE, pollux};
+use crate::common::{Broker, DEADLINE, Process, pollux};
 
 /// Which of the two.
 pub(crate) const A: usize = 0;
@@ -45,6 +45,10 @@ impl Pair {
         let mut args = vec!["-v", "--pair", seat, "--peer", &self.peers[at]];
         args.extend(self.args.iter().map(String::as_str));
         self.brokers[at] = Some(Broker::start_at(&self.endpoints[at], &args));
+    }
+
+    pub(crate) fn process(&self, at: usize) -> &Process {
+        &self.brokers[at].as_ref().expect("it runs").process
     }
 
     /// `kill -9`. Gives the moment before.

@@ -16,8 +16,6 @@ use crate::clone::{Collector, SendFailure};
 use crate::message::Message;
 use crate::time::Time;
 
-/// Changes on their way to the standby: keys and what they are.
-type Replica = Vec<(Vec<u8>, Stored)>;
 /// A message on its way, to or from the socket with this number.
 type Queue<T> = VecDeque<(Time, u64, T)>;
 
@@ -125,6 +123,9 @@ struct Server {
     held: Vec<(u64, Frames)>,
     topics_of: u64,
 }
+
+/// What a standby is given: its entries with their keys.
+type Replica = Vec<(Vec<u8>, Stored)>;
 
 /// Both servers, the client, and time.
 struct Pair {
