@@ -13,6 +13,8 @@
 //! A run that fails is shortened to the steps that it takes, which are printed;
 //! with `POLLUX_TRACE=1` each message of that short run is printed, too.
 //!
+//! `POLLUX_SURVEY=1` goes on behind failures, and counts them by their places.
+//!
 //! | file | what it knows |
 //! |---|---|
 //! | `plan.rs` | a run as data: hosts, limits, and the schedule of all that happens |

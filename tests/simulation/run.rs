@@ -1,6 +1,7 @@
 //! One run, many runs, and the shortest schedule of one that fails.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,6 +90,8 @@ pub(crate) fn run_all(seeds: Range<u64>) -> Result<Coverage, (u64, Failure)> {
     let style = "{bar:40} {pos}/{len} seeds, {per_sec}, {eta} to go";
     bar.set_style(ProgressStyle::with_template(style).expect("a sound template"));
     let next = AtomicU64::new(seeds.start);
+    let is_survey = std::env::var_os("POLLUX_SURVEY").is_some();
+    let kinds = Mutex::new(BTreeMap::<String, (u64, u64, Failure)>::new());
     let total = Mutex::new((Coverage::default(), None::<(u64, Failure)>));
     let work = || {
         let mut coverage = Coverage::default();
@@ -99,6 +102,11 @@ pub(crate) fn run_all(seeds: Range<u64>) -> Result<Coverage, (u64, Failure)> {
             }
             match run(&Plan::of(seed)) {
                 Ok(run) => coverage.merge(&run),
+                Err(failure) if is_survey => {
+                    let mut kinds = kinds.lock().expect("no thread panics");
+                    let kind = kinds.entry(failure.place.clone()).or_insert((0, seed, failure));
+                    kind.0 += 1;
+                }
                 Err(failure) => {
                     // No later seed is begun; an earlier one may fail, too.
                     next.store(seeds.end, Ordering::Relaxed);
@@ -114,6 +122,9 @@ pub(crate) fn run_all(seeds: Range<u64>) -> Result<Coverage, (u64, Failure)> {
     };
     std::thread::scope(|scope| (0..threads()).for_each(|_| drop(scope.spawn(work))));
     bar.finish_and_clear();
+    for (place, (count, seed, failure)) in kinds.into_inner().expect("no thread panics") {
+        println!("{count} runs fail at {place}; seed {seed}: {:.300}", failure.message);
+    }
     let (coverage, failure) = total.into_inner().expect("no thread panics");
     failure.map_or(Ok(coverage), Err)
 }

@@ -103,13 +103,14 @@ impl Broker {
 
     /// Goes on in an epoch of its own, above every one it has heard of.
     fn lift_epoch(&mut self, now: Time, out: &mut impl BrokerOutbox) {
-        let Some(pair) = &self.pair else { return };
+        let Some(pair) = self.pair.as_deref_mut() else { return };
         let first = pair.seat.epoch_above(pair.heard_epoch.max(self.sequence.epoch()));
         if first <= self.sequence {
             // The last epoch there is: better to end in it than to use numbers twice.
             return;
         }
         log::warn!("goes on in epoch {}", first.epoch());
+        pair.heard_epoch = first.epoch();
         self.lineage.begin_epoch(self.sequence, first);
         self.sequence = first;
         self.store.advance(first);
@@ -120,7 +121,10 @@ impl Broker {
     fn become_active(&mut self, now: Time, why: Why, out: &mut impl BrokerOutbox) {
         self.end_follow(now, out);
         let Some(pair) = self.pair.as_deref_mut() else { return };
+        // Above what was heard of, and above what an earlier run of this broker may have
+        // given that nobody else has heard of.
         let above = pair.seat.epoch_above(pair.heard_epoch.max(self.sequence.epoch()));
+        let above = above.max(pair.seat.start(self.config.start));
         if pair.has_state {
             self.lineage.begin_epoch(self.sequence, above);
             self.sequence = above;
@@ -135,6 +139,8 @@ impl Broker {
             self.store = Store::new(self.config.store, start);
             pair.has_state = true;
         }
+        // What it gives is taken, also if it yields and comes back with another's state.
+        pair.heard_epoch = pair.heard_epoch.max(self.sequence.epoch());
         (pair.want_until, pair.yielded) = (None, None);
         pair.stats.promotions += 1;
         pair.role_change = Some((Role::Active, self.sequence.epoch()));
