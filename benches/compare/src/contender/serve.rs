@@ -1,0 +1,3 @@
+pub(crate) fn serve(_: &str) -> Result<(), String> {
+    Err("not yet".into())
+}
