@@ -48,7 +48,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["echo", endpoint] => feed::echo(endpoint),
         ["serve", kind] => serve::serve(kind)?,
         ["state", kind, scene, count, size, ref address @ ..] => {
-            state::run(kind, scene, count.parse()?, size.parse()?, address)?;
+            state::run(kind, scene, count.parse()?, size.parse()?, address)
+                .map_err(|error| -> Box<dyn Error> { error })?;
         }
         [kind, scene, count, size, idle, timers] => {
             let scene = Scene::named(scene).ok_or("a scene: hot, stream or trip")?;
