@@ -85,7 +85,7 @@ impl<S> ProxyBuilder<S> {
     }
 
     /// How many messages each direction may move in one turn of the loop before other
-    /// sources have theirs; 256 unless set, at least 1.
+    /// sources have theirs; 512 unless set, at least 1.
     pub fn budget(mut self, messages: u32) -> ProxyBuilder<S> {
         self.budget = messages.max(1);
         self

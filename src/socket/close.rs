@@ -12,6 +12,9 @@ use super::{Errno, Socket, SocketError, SocketType};
 /// and may be one or two behind.
 const MARGIN: Duration = Duration::from_millis(10);
 
+/// Names tried for the monitor of a socket.
+const NAME_TRIES: u32 = 1000;
+
 impl Socket {
     /// Closes the socket and waits, up to `patience`, until all messages that it had accepted
     /// were handed over: to the operating system (tcp, ipc), to the peer, which has read them and
@@ -55,24 +58,34 @@ impl Socket {
                            it was closed, and whether it delivers everything is unknown";
             return Err(SocketError::misuse(Operation::Close, self.socket_type(), problem));
         };
-        // No two sockets alive have the same address.
-        let name = format!("inproc://pollux-end-{:p}", self.as_ptr());
-        let monitor = || {
-            let name = CString::new(name.as_str()).map_err(|_| Errno::EINVAL)?;
-            let events = zmq_sys::ZMQ_EVENT_MONITOR_STOPPED as c_int;
-            // SAFETY: the socket is open as long as `self` is there, and on this thread, for
-            // it is not `Sync`; the string is terminated and only read.
-            match unsafe { zmq_sys::zmq_socket_monitor(self.as_ptr(), name.as_ptr(), events) } {
-                0 => Ok(()),
-                _ => Err(Errno::last()),
-            }
-        };
-        let connect = || {
+        let connect = |name: &str| {
             let end = Socket::new(context, SocketType::Pair)?;
             end.set_linger(Duration::ZERO)?;
-            end.connect(&name)?;
+            end.connect(name)?;
             Ok(end)
         };
-        Ok(monitor().and_then(|()| connect().map_err(|error: SocketError| error.errno())))
+        // No two sockets alive have the same address. But one that was closed just now may have
+        // had it, and its monitor may not be gone yet.
+        let mut tries = 0..NAME_TRIES;
+        Ok(loop {
+            let Some(number) = tries.next() else { break Err(Errno::EADDRINUSE) };
+            let name = format!("inproc://pollux-end-{:p}-{number}", self.as_ptr());
+            match self.monitor_end(&name) {
+                Ok(()) => break connect(&name).map_err(|error: SocketError| error.errno()),
+                Err(Errno::EADDRINUSE) => {}
+                Err(errno) => break Err(errno),
+            }
+        })
+    }
+
+    fn monitor_end(&self, name: &str) -> Result<(), Errno> {
+        let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
+        let events = zmq_sys::ZMQ_EVENT_MONITOR_STOPPED as c_int;
+        // SAFETY: the socket is open as long as `self` is there, and on this thread, for it is
+        // not `Sync`; the string is terminated and only read.
+        match unsafe { zmq_sys::zmq_socket_monitor(self.as_ptr(), name.as_ptr(), events) } {
+            0 => Ok(()),
+            _ => Err(Errno::last()),
+        }
     }
 }

@@ -107,7 +107,7 @@ pub use pair::pair;
 pub use poll_set::{Events, PollList, PollSet};
 pub(crate) use sent::Sent;
 pub use socket_type::SocketType;
-pub(crate) use transit::Transit;
+pub(crate) use transit::{Stopped, Transit};
 
 pub(crate) use context::ContextHandle;
 use error::Operation;

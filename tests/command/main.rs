@@ -11,5 +11,6 @@ mod failures;
 mod keys;
 mod load_dir;
 mod pair;
+mod proxy;
 mod status;
 mod watch;

@@ -749,7 +749,11 @@ impl<'p> System<'p> {
         if frames.is_empty() {
             return;
         }
-        let frames = Frames::new(&frames);
+        let frames = match random.chance(10) {
+            // In form, but of a key that nobody may have.
+            true => Frames::new(&[b"HUGZ", b"12345678", b"0123456789abcdef", b"", b"x"]),
+            false => Frames::new(&frames),
+        };
         self.net.coverage.count("fault: garbage");
         self.with_broker(server, |broker, now, out| {
             frames.with(|message| match port {

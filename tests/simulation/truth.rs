@@ -294,7 +294,7 @@ impl Truth {
 
     /// Whether a sequence was given in the history that led to a reign.
     fn is_in_lineage(&self, start: u64, sequence: u64) -> bool {
-        let (mut start, mut until) = (start, u64::MAX);
+        let (mut start, mut until) = (start, self.reigns[&start].last);
         loop {
             if sequence > until {
                 return false;

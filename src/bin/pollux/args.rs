@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pollux::node::Endpoints;
 
 use crate::pair::PairArgs;
+use crate::proxy::ProxyArgs;
 use crate::units;
 
 /// Where a broker is looked for unless told otherwise.
@@ -114,6 +115,8 @@ pub(crate) enum Command {
     /// Make a broker hand over to the other one of its pair
     #[command(after_help = DEMOTE_HELP)]
     Demote,
+    /// Move messages between two sockets of any peers, until Ctrl-C
+    Proxy(ProxyArgs),
     /// Measure updates per second and round trips
     Bench(BenchArgs),
 }

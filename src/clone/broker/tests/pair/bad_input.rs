@@ -5,9 +5,6 @@ use crate::clone::Sequence;
 use crate::clone::pair::{Role, pair_id};
 use crate::message::Message;
 
-/// Properties by name.
-type Lines<'a> = &'a [(&'a str, &'a str)];
-
 /// What a peer would push, with some of it replaced.
 fn status(position: Sequence, lines: &[(&str, &str)]) -> [Vec<u8>; 5] {
     let pair = format!("{:016x}", pair_id("test"));
@@ -54,7 +51,8 @@ fn what_a_peer_cannot_say_is_refused_counted_and_changes_nothing() {
     let spans = |sequence: Sequence| format!("{sequence}-{sequence}");
     let (near_spans, far_spans) = (spans(sequence), spans(far));
     let node_of_a = format!("{:016x}", world.broker(A).config().node);
-    let cases: &[(&str, Sequence, Lines<'_>)] = &[
+    type Case<'a> = (&'a str, Sequence, &'a [(&'a str, &'a str)]);
+    let cases: &[Case] = &[
         (
             "another pair",
             sequence,
