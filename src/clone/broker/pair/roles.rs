@@ -6,6 +6,7 @@ use super::super::{Broker, BrokerOutbox};
 use super::follow::Follow;
 use super::verdict::{Verdict, View, Why};
 use super::{Pair, SILENT_INTERVALS};
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{DEMOTE, KvMsg, PEER, PROMOTE, RESUBMIT};
 use crate::clone::pair::{Lineage, Role, RoleRefusal, Root, Seat};
 use crate::clone::properties::Properties;
@@ -125,6 +126,10 @@ impl Broker {
         // given that nobody else has heard of.
         let above = pair.seat.epoch_above(pair.heard_epoch.max(self.sequence.epoch()));
         let above = above.max(pair.seat.start(self.config.start));
+        let above = match Fault::PromoteInTheSameEpoch.is_planted() {
+            true => self.sequence,
+            false => above,
+        };
         if pair.has_state {
             self.lineage.begin_epoch(self.sequence, above);
             self.sequence = above;
