@@ -289,7 +289,10 @@ impl Truth {
 
     /// Whether there was more than one history at any time.
     pub(crate) fn is_forked(&self) -> bool {
-        self.reigns.values().any(|reign| reign.parent.is_some())
+        let mut hosts = self.reigns.values().map(|reign| reign.host);
+        let first = hosts.next();
+        hosts.any(|host| Some(host) != first)
+            || self.reigns.values().any(|reign| reign.parent.is_some())
     }
 
     /// Whether a sequence was given in the history that led to a reign.
