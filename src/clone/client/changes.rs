@@ -319,7 +319,11 @@ impl Client {
             self.events.push(Event::Applied { uuid, sequence });
         }
         if !self.keeps() || (!self.is_extended() && !self.config.until_safe) {
-            self.take(now, slot, out);
+            match self.pending.get(slot).is_told {
+                // It was kept before the client turned to a server that never says.
+                true => self.not_safe(now, slot, out),
+                false => drop(self.take(now, slot, out)),
+            }
             return;
         }
         let path = std::mem::replace(&mut self.pending.get_mut(slot).path, Path::None);
