@@ -321,7 +321,11 @@ impl Client {
         // A server of RFC 12 never says what is safe.
         let is_rfc12 = self.broker.is_some_and(|broker| !broker.extended);
         if !self.keeps() || (is_rfc12 && !self.config.until_safe) {
-            self.take(now, slot, out);
+            match self.pending.get(slot).is_told {
+                // It was kept before the client turned to a server that never says.
+                true => self.not_safe(now, slot, out),
+                false => drop(self.take(now, slot, out)),
+            }
             return;
         }
         let path = std::mem::replace(&mut self.pending.get_mut(slot).path, Path::None);
