@@ -7,6 +7,7 @@
 //! * [`clone`]: the Clone pattern of the ZeroMQ Guide (RFC 12/CHP) as state machines
 //!   without I/O: a broker that holds key-value state, a client that follows it.
 //! * [`node`]: those machines on the loop, each a field of the application's state.
+//! * [`proxy`]: what zmq_proxy(3) does, as a part of the loop: proxies, forwarders, bridges.
 //! * [`blocking`]: a client for programs that do not want to see a loop.
 //!
 //! The command `pollux` needs the feature `cli`. Unix only; Windows is out of scope.
@@ -32,6 +33,7 @@ pub mod blocking;
 pub mod clone;
 pub mod message;
 pub mod node;
+pub mod proxy;
 pub mod reactor;
 pub mod socket;
 pub mod time;

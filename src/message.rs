@@ -170,8 +170,75 @@ impl Multipart {
         self.frames.pop_back()
     }
 
+    /// The bytes of all frames together.
+    pub fn bytes(&self) -> usize {
+        self.frames.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether it is a signal: one frame without content, whose coming is all it says.
+    pub fn is_signal(&self) -> bool {
+        self.frames.len() == 1 && self.frames[0].is_empty()
+    }
+
+    /// Puts `address` and an empty frame in front: the envelope behind which REP and
+    /// those who speak with it expect the body.
+    pub fn wrap(&mut self, address: impl Into<Bytes>) {
+        self.push_front(Bytes::new());
+        self.push_front(address);
+    }
+
+    /// Takes off everything up to the first empty frame, and that frame itself: the
+    /// envelope as REP sees it. Without an empty frame there is none, and nothing is
+    /// taken.
+    ///
+    /// ```
+    /// use pollux::Multipart;
+    ///
+    /// let mut request = Multipart::from(["hop 2", "hop 1", "", "body", ""]);
+    /// let envelope = request.unwrap_envelope().unwrap();
+    /// assert_eq!(request, Multipart::from(["body", ""]));
+    /// let reply: Multipart = envelope.into_iter().chain(["reply".into()]).collect();
+    /// assert_eq!(reply, Multipart::from(["hop 2", "hop 1", "", "reply"]));
+    /// ```
+    pub fn unwrap_envelope(&mut self) -> Option<Multipart> {
+        let end = self.frames.iter().position(Bytes::is_empty)?;
+        let body = self.frames.split_off(end + 1);
+        Some(Multipart { frames: std::mem::replace(&mut self.frames, body) })
+    }
+
     /// All frames, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Bytes> {
+        self.frames.iter()
+    }
+}
+
+impl Index<usize> for Multipart {
+    type Output = Bytes;
+    /// # Panics
+    /// If there is no such frame.
+    fn index(&self, index: usize) -> &Bytes {
+        &self.frames[index]
+    }
+}
+
+impl<B: Into<Bytes>> Extend<B> for Multipart {
+    fn extend<I: IntoIterator<Item = B>>(&mut self, frames: I) {
+        self.frames.extend(frames.into_iter().map(Into::into));
+    }
+}
+
+impl IntoIterator for Multipart {
+    type Item = Bytes;
+    type IntoIter = std::collections::vec_deque::IntoIter<Bytes>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.frames.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Multipart {
+    type Item = &'a Bytes;
+    type IntoIter = std::collections::vec_deque::Iter<'a, Bytes>;
+    fn into_iter(self) -> Self::IntoIter {
         self.frames.iter()
     }
 }

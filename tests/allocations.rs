@@ -12,6 +12,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use pollux::proxy::Proxy;
 use pollux::reactor::{Backend, Flow, Interest, Missed, Reactor, TimerKey, Wait};
 use pollux::socket::{Socket, pair};
 
@@ -178,6 +179,42 @@ fn descriptors() {
         |reactor, theirs, _| {
             theirs.write_all(b"bytes").unwrap();
             settle(reactor, theirs);
+        },
+    );
+}
+
+/// Through a proxy, with a copy for a capture socket.
+#[test]
+fn messages_through_a_proxy() {
+    struct State {
+        proxy: Proxy<State>,
+        peers: [Socket; 3],
+    }
+    allocates_nothing(
+        |reactor| {
+            let context = zmq::Context::new();
+            let [(left, front), (right, back), (spy, capture)] =
+                [(); 3].map(|()| pair(&context).unwrap());
+            let proxy = Proxy::builder(front, back).capture(capture).build().unwrap();
+            let mut state = State { proxy, peers: [left, right, spy] };
+            Proxy::attach(reactor, &mut state, |state| &mut state.proxy).unwrap();
+            state
+        },
+        |reactor, state, number| {
+            let body = [7; 33];
+            for (from, to) in [(0, 1), (1, 0)] {
+                state.peers[from].send(&body[..number as usize % 34]).unwrap();
+                state.peers[from].send(&[&body[..5], &[], &body[..33]]).unwrap();
+                state.peers[from].send(&[&body[..1]; 7]).unwrap();
+                settle(reactor, state);
+                let mut frame = pollux::socket::Frame::new();
+                for receiver in [to, 2] {
+                    while state.peers[receiver].receive(&mut frame).is_ok() {}
+                }
+            }
+            let moved = state.proxy.stats();
+            let each = 3 * (u64::from(number) + 1);
+            assert!(moved.frontend.messages_out >= each && moved.captured >= 2 * each);
         },
     );
 }

@@ -18,6 +18,7 @@ mod allocations;
 mod hot;
 mod memory;
 mod outcome;
+mod proxies;
 mod relay;
 mod round_trip;
 mod snapshot;
@@ -90,6 +91,18 @@ const CASES: &[Case] = &[
         ],
         measure: snapshot::late_joiner,
     },
+    Case {
+        ratios: &[
+            ("proxy_throughput", Target::AtLeast(0.95)),
+            ("proxy_throughput_zmq", Target::AtLeast(0.95)),
+        ],
+        measure: proxies::throughput,
+    },
+    Case {
+        ratios: &[("proxy_rtt", Target::AtMost(1.1)), ("proxy_rtt_zmq", Target::AtMost(1.1))],
+        measure: proxies::round_trip,
+    },
+    Case { ratios: &[("proxies_8", Target::Below(0.1))], measure: proxies::among_idle },
     Case {
         ratios: &[("store_bytes_per_key", Target::Below(120.0))],
         measure: memory::store_bytes_per_key,

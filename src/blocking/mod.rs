@@ -50,6 +50,9 @@ pub enum Error {
     Invalid(SetError),
     /// The broker refused the change, with its reason.
     Refused(String),
+    /// The change was applied, but it could not be learned that it is safe. Only with
+    /// [`Wait::Safe`].
+    NotSafe,
     /// The change was lost on the way, and a later one of the same key by this
     /// client was applied since.
     Superseded,
@@ -77,6 +80,9 @@ impl fmt::Display for Error {
             ),
             Error::Invalid(error) => write!(f, "{error}"),
             Error::Refused(reason) => write!(f, "the broker refused the change: {reason}"),
+            Error::NotSafe => f.write_str(
+                "the change was applied, but whether it survives the broker is not known",
+            ),
             Error::Superseded => f.write_str("a later change of the key was applied instead"),
             Error::TimedOut { sent: true } => f.write_str(
                 "the broker did not confirm the change in time; it may have been applied or not",
@@ -108,6 +114,18 @@ impl From<io::Error> for Error {
     }
 }
 
+/// How far a change must be before `set` and `delete` return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Wait {
+    /// The active broker has applied it.
+    #[default]
+    Applied,
+    /// The standby has it, too, so that it survives the loss of either broker. Without a
+    /// standby it is for the broker's policy to say what is safe.
+    Safe,
+}
+
 /// How a [`Client`] connects.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -119,6 +137,8 @@ pub struct Options {
     /// How long `connect` waits for the state, and `set` and `delete` for the
     /// broker. Default 5 s.
     pub timeout: Duration,
+    /// What `set` and `delete` wait for. Default: applied.
+    pub wait: Wait,
     /// Events a watch holds for a reader that is slow, before it ends with
     /// [`Error::Overrun`]. Default 65,536. A resynchronisation after which more keys
     /// differ than this can overrun any reader.
@@ -130,6 +150,7 @@ impl Default for Options {
         Options {
             subtrees: vec![Vec::new()],
             timeout: Duration::from_secs(5),
+            wait: Wait::Applied,
             watch_capacity: 65_536,
         }
     }
@@ -151,7 +172,8 @@ const COMMANDS: usize = 1024;
 
 impl Client {
     /// Follows the whole tree of the broker at `endpoint`; returns when the
-    /// state is there.
+    /// state is there. Of a pair it takes both, as `pollux://a:5556,b:5556`: see
+    /// [`Endpoints::of_servers`](crate::node::Endpoints::of_servers).
     ///
     /// # Errors
     /// [`Error::NoBroker`] if none answers within five seconds.
@@ -196,10 +218,11 @@ impl Client {
         self.ask(|reply| Command::Get { key, reply })?
     }
 
-    /// Sets a key; returns its sequence when the broker has applied the change.
+    /// Sets a key; returns its sequence when the broker has applied the change, or when
+    /// it is safe, as [`Options::wait`] says.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::Refused`], [`Error::TimedOut`]; with several
+    /// [`Error::Invalid`], [`Error::Refused`], [`Error::TimedOut`], [`Error::NotSafe`]; with several
     /// threads changing the same key, [`Error::Superseded`].
     pub fn set(&self, key: &[u8], value: &[u8]) -> Result<Sequence, Error> {
         self.change(Change { key: key.to_vec(), value: Some(value.to_vec()), ttl: None })

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Error, Options};
+use super::{Error, Options, Wait};
 use crate::clone::client::{ClientConfig, Event};
 use crate::clone::{Sequence, Uuid};
 use crate::node::{ClientNode, ClientOptions};
@@ -60,6 +60,8 @@ const LOOK: Duration = Duration::from_millis(10);
 
 struct State {
     client: ClientNode<State>,
+    /// What they wait for.
+    wait: Wait,
     /// Callers that wait for their change.
     waiting: HashMap<Uuid, SyncSender<Result<Sequence, Error>>>,
     watchers: Vec<Watcher>,
@@ -97,10 +99,19 @@ fn make(
     let context = zmq::Context::new();
     let mut config = ClientConfig::follow(&options.subtrees);
     config.give_up_after = options.timeout;
+    if options.wait == Wait::Safe {
+        config.until_safe = true;
+        config.keep_for = options.timeout;
+    }
     let mut reactor = Reactor::new()?;
     let client = ClientNode::new(&context, endpoint, ClientOptions::new(config))?;
-    let mut state =
-        State { client, waiting: HashMap::new(), watchers: Vec::new(), synced: Some(synced) };
+    let mut state = State {
+        client,
+        wait: options.wait,
+        waiting: HashMap::new(),
+        watchers: Vec::new(),
+        synced: Some(synced),
+    };
     if options.subtrees.is_empty() {
         reactor.add_periodic(LOOK, Missed::Skip, |state: &mut State, _| {
             state.tell_if_current();
@@ -181,7 +192,11 @@ impl State {
 
     fn hear(&mut self, event: Event) {
         let outcome = match &event {
-            Event::Applied { uuid, sequence } => Some((uuid, Ok(*sequence))),
+            Event::Applied { .. } if self.wait == Wait::Safe => return,
+            Event::Applied { uuid, sequence } | Event::Safe { uuid, sequence } => {
+                Some((uuid, Ok(*sequence)))
+            }
+            Event::NotSafe { uuid } => Some((uuid, Err(Error::NotSafe))),
             Event::Refused { uuid, reason } => {
                 Some((uuid, Err(Error::Refused(reason.to_string()))))
             }

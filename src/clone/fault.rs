@@ -43,6 +43,14 @@ pub enum Fault {
     ResendOutOfOrder,
     /// The client applies a change though it has a newer one.
     ApplyOlder,
+    /// A standby that takes over goes on in the epoch of the one before.
+    PromoteInTheSameEpoch,
+    /// The active calls safe what its standby does not have.
+    SafeTooEarly,
+    /// The winner applies what the loser hands over though it has had its effect.
+    TakeOverTwice,
+    /// A standby does not remember the uuids of what it follows.
+    ForgetWhatWasFollowed,
 }
 
 #[cfg(all(feature = "simulation-faults", debug_assertions))]
@@ -69,6 +77,10 @@ impl Fault {
         Fault::TrustAnotherRun,
         Fault::ResendOutOfOrder,
         Fault::ApplyOlder,
+        Fault::PromoteInTheSameEpoch,
+        Fault::SafeTooEarly,
+        Fault::TakeOverTwice,
+        Fault::ForgetWhatWasFollowed,
     ];
 
     /// Whether the machines of this thread make this mistake.

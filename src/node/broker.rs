@@ -16,7 +16,7 @@ use crate::clone::pair::{Role, RoleRefusal};
 use crate::clone::{Collector, Sequence};
 use crate::message::Message;
 use crate::reactor::{Context, Flow, Registry, SocketKey, TimerKey};
-use crate::socket::{Errno, Interest, Slices, Socket, SocketType};
+use crate::socket::{AnyContext, Errno, Interest, Slices, Socket, SocketType};
 use crate::time::Time;
 
 /// What a [`BrokerNode`] is made with, beyond its machine's [`BrokerConfig`].
@@ -126,7 +126,7 @@ impl BrokerNode {
     /// An endpoint that cannot be used or is taken; the text names it and the
     /// remedy. Only one of `peer` and `config.pair`. A `start` above which there is no sequence left.
     pub fn bind(
-        context: &zmq::Context,
+        context: &impl AnyContext,
         endpoint: &str,
         options: BrokerOptions,
     ) -> io::Result<BrokerNode> {
@@ -545,7 +545,7 @@ impl<S> BrokerOutbox for Outbox<'_, S> {
 
 impl Sockets {
     fn bind(
-        context: &zmq::Context,
+        context: &impl AnyContext,
         endpoints: &Endpoints,
         options: &BrokerOptions,
     ) -> io::Result<Sockets> {
@@ -590,7 +590,7 @@ impl Sockets {
 
     /// Looks for three neighbouring ports that are free.
     fn bind_neighbours(
-        context: &zmq::Context,
+        context: &impl AnyContext,
         transport_and_host: &str,
         options: &BrokerOptions,
     ) -> io::Result<(Sockets, Endpoints)> {

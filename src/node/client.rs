@@ -11,7 +11,7 @@ use crate::clone::client::{Client, ClientConfig, ClientOutbox, Event, SetError};
 use crate::clone::{Collector, SendFailure, Uuid};
 use crate::message::Message;
 use crate::reactor::{Context, Flow, Registry, SocketKey, TimerKey};
-use crate::socket::{Interest, Socket, SocketType};
+use crate::socket::{AnyContext, ContextHandle, Interest, Socket, SocketType};
 use crate::time::Time;
 
 /// What a [`ClientNode`] is made with, beyond its machine's [`ClientConfig`].
@@ -52,7 +52,7 @@ const STOOD_STILL: Duration = Duration::from_millis(100);
 /// all are, nothing more is received.
 pub struct ClientNode<S> {
     machine: Client,
-    context: zmq::Context,
+    context: ContextHandle,
     /// Of each server.
     endpoints: Vec<Endpoints>,
     options: ClientOptions,
@@ -111,7 +111,7 @@ impl<S: 'static> ClientNode<S> {
     /// # Errors
     /// An endpoint or subtrees that cannot be; the text says what was expected.
     pub fn new(
-        context: &zmq::Context,
+        context: &impl AnyContext,
         endpoint: &str,
         options: ClientOptions,
     ) -> io::Result<ClientNode<S>> {
@@ -121,7 +121,7 @@ impl<S: 'static> ClientNode<S> {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         Ok(ClientNode {
             machine,
-            context: context.clone(),
+            context: context.handle(),
             endpoints,
             options,
             ports: None,
@@ -411,7 +411,7 @@ where
 struct Outbox<'a, S> {
     registry: &'a mut Registry<S>,
     ports: &'a mut Ports<S>,
-    context: &'a zmq::Context,
+    context: &'a ContextHandle,
     endpoints: &'a [Endpoints],
     options: &'a ClientOptions,
 }

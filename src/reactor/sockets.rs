@@ -12,7 +12,7 @@ use super::slots::SlotKey;
 use super::sources::no_slots;
 use super::stats::SourceStats;
 use crate::message::Message;
-use crate::socket::{self, Sent, Socket};
+use crate::socket::{self, AnyContext, Sent, Socket};
 
 /// Returns whether to go on; if not, what the application's handler returned is
 /// in `Registry::returned`. (That result itself would be passed through memory and
@@ -152,7 +152,7 @@ impl<S> Registry<S> {
     /// Those of [`pair`](socket::pair), and of registering.
     pub fn add_pipe(
         &mut self,
-        context: &zmq::Context,
+        context: &impl AnyContext,
         handler: impl FnMut(&mut S, &mut Context<'_, S>, Message<'_>) -> io::Result<Flow> + 'static,
     ) -> io::Result<(SocketKey, Socket)> {
         let (ours, theirs) = socket::pair(context)?;

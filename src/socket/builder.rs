@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::options::{self, SocketOption, Value};
-use super::{Socket, SocketError, SocketType};
+use super::{AnyContext, Socket, SocketError, SocketType};
 
 /// Options, subscriptions and endpoints of a socket to be made.
 ///
@@ -77,7 +77,7 @@ impl SocketBuilder {
     /// # Errors
     /// The first mistake in the options, else those of [`Socket::new`],
     /// [`Socket::bind`] and [`Socket::connect`].
-    pub fn build(self, context: &zmq::Context) -> Result<Socket, SocketError> {
+    pub fn build(self, context: &impl AnyContext) -> Result<Socket, SocketError> {
         if let Some(mistake) = self.mistake {
             return Err(mistake);
         }

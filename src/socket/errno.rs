@@ -21,6 +21,9 @@ use zmq_sys::errno as sys;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(i32);
 
+/// `ETIMEDOUT`, which zmq-sys has only for systems without it.
+const TIMED_OUT: i32 = if cfg!(target_os = "linux") { 110 } else { 60 };
+
 macro_rules! errnos {
     ($($(#[doc = $doc:literal])* $name:ident = $number:expr,)*) => {
         impl Errno {
@@ -76,6 +79,8 @@ errnos! {
     ENAMETOOLONG = sys::ENAMETOOLONG,
     /// Nobody listens there.
     ECONNREFUSED = sys::ECONNREFUSED,
+    /// Not done in time: [`Socket::close`](super::Socket::close).
+    ETIMEDOUT = TIMED_OUT,
     /// The socket has been closed already.
     ENOTSOCK = sys::ENOTSOCK,
     /// No I/O thread is left.

@@ -52,6 +52,8 @@ pub(super) enum Operation {
     Get,
     Send,
     Receive,
+    Close,
+    Terminate,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,10 +76,10 @@ impl SocketError {
     #[cold]
     pub(super) fn misuse(
         operation: Operation,
-        socket_type: SocketType,
+        socket_type: impl Into<Option<SocketType>>,
         problem: impl Into<Cow<'static, str>>,
     ) -> SocketError {
-        SocketError::with(operation, Some(socket_type), Cause::Misuse(problem.into()))
+        SocketError::with(operation, socket_type.into(), Cause::Misuse(problem.into()))
     }
 
     fn with(operation: Operation, socket_type: Option<SocketType>, cause: Cause) -> SocketError {
@@ -112,8 +114,8 @@ impl SocketError {
     pub fn endpoint(&self) -> Option<&str> {
         use Operation::*;
         match self.0.operation {
-            Bind | Unbind | Connect | Disconnect => self.0.subject.as_deref(),
-            Create | Set | Get | Send | Receive => None,
+            Bind | Unbind | Connect | Disconnect | Close => self.0.subject.as_deref(),
+            Create | Set | Get | Send | Receive | Terminate => None,
         }
     }
 
@@ -144,6 +146,11 @@ impl SocketError {
                 "close files in other processes, or raise the limit (fs.file-max)"
             }
             (Errno::ETERM, _) => "close the socket",
+            (Errno::EMTHREAD, _) => "give the context an I/O thread, or use inproc",
+            (Errno::ETIMEDOUT, Operation::Close) if inproc => {
+                "the peer has not read everything yet, and still can"
+            }
+            (Errno::ETIMEDOUT, Operation::Close) => "what was not sent in time is lost",
             (Errno::EFSM, Operation::Send) => "first receive the reply (REQ) or a request (REP)",
             (Errno::EFSM, Operation::Receive) => "first send the request (REQ) or the reply (REP)",
             (Errno::ENOTSUP, Operation::Send) => "this type of socket only receives",
@@ -165,6 +172,8 @@ impl Operation {
             Operation::Get => "get",
             Operation::Send => "send",
             Operation::Receive => "receive",
+            Operation::Close => "close",
+            Operation::Terminate => "terminate",
         }
     }
 }

@@ -91,6 +91,14 @@ impl Frame {
         copy
     }
 
+    /// [`share`](Frame::share) in place of what was in `copy`: no frame is moved, which
+    /// would wait for the scattered writes of libzmq to arrive in the cache.
+    #[inline]
+    pub(super) fn share_into(&mut self, copy: &mut Frame) {
+        // SAFETY: as above; what was in `copy` is released.
+        unsafe { zmq_sys::zmq_msg_copy(copy.as_mut_ptr(), self.as_mut_ptr()) };
+    }
+
     /// The length in bytes.
     #[inline]
     pub fn len(&self) -> usize {

@@ -5,12 +5,14 @@
 //! message that would block, panics at error numbers it does not know, and cannot
 //! keep poll items of sockets that it does not own. A [`zmq::Socket`] comes in by
 //! [`Socket::from_zmq`] and goes out by [`Socket::into_zmq`]; contexts are those of
-//! the `zmq` crate.
+//! the `zmq` crate, or [`ZmqContext`] with the options that it lacks.
 //!
 //! | to do | there is |
 //! |---|---|
 //! | make a socket with options | [`Socket::builder`] |
+//! | set up a context, and end it | [`ZmqContext`] |
 //! | talk with a thread | [`pair`] |
+//! | end, and know that nothing was lost | [`Socket::close`] |
 //! | send, copying | [`Socket::send`] |
 //! | send and receive without copying | [`Socket::send_frames`], [`Socket::receive_frames`] |
 //! | receive as fast as libzmq does | [`Socket::receive`], a [`Frame`] at a time |
@@ -36,10 +38,42 @@
 //! # }
 //! ```
 //!
+//! # High-water marks
+//! A socket keeps for each peer a queue of messages to be sent and one of messages received. Their
+//! lengths are the marks: [`send_hwm`](SocketBuilder::send_hwm) here and
+//! [`receive_hwm`](SocketBuilder::receive_hwm) there, 1,000 messages each unless set, 0 for no
+//! limit. Messages are counted, not bytes. What a socket does when the mark of a peer is reached
+//! depends on its type, and nothing but the peer's reading makes room again.
+//!
+//! | type | at the mark of one peer | at the marks of all, or without a peer |
+//! |---|---|---|
+//! | PUSH, DEALER, PAIR | goes to the others | would block: [`SendError::WouldBlock`], the message stays yours |
+//! | REQ | has one request under way, so never | would block |
+//! | REP | drops the reply | drops the reply |
+//! | ROUTER | drops | drops; with `mandatory`, would block (at the mark) or is [`SendError::Unreachable`] (no peer) |
+//! | PUB, XPUB | drops for this peer, others get it | drops; with `nodrop`, would block as soon as one is at its mark |
+//! | XSUB | drops what goes upstream | drops |
+//! | STREAM | would block, but claims to be writable: try again later | is `Unreachable` |
+//! | PULL, SUB | receive only: what is beyond their mark stays with the sender, which is then at its own | |
+//!
+//! Over inproc there is one queue, as long as both marks together. Over tcp and ipc the buffers of
+//! the system and up to 8 KiB on their way come on top of both: a mark bounds memory, it does not
+//! count what is under way. It is checked for whole messages; room comes back in portions, when
+//! half of the receiver's mark has been read.
+//!
+//! # Ending
+//! Sockets and contexts may go in any order; a context ends with the last of its sockets and handles.
+//! What a dropped socket had accepted goes on being sent for its
+//! [linger time](Socket::DEFAULT_LINGER), for which the end of the context waits.
+//! [`Socket::close`] waits itself, and says if something was lost. [`ZmqContext::shutdown`], from any
+//! thread, makes every wait on the context's sockets end with `ETERM`.
+//!
 //! This is the only module of the library with `unsafe`: thin, checked calls into
 //! `zmq-sys`.
 
 mod builder;
+mod close;
+mod context;
 mod errno;
 mod error;
 mod frame;
@@ -54,15 +88,16 @@ mod runtime_options;
 mod send;
 mod sent;
 mod socket_type;
+mod transit;
 
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
-use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 pub use builder::SocketBuilder;
+pub use context::{AnyContext, ContextBuilder, StillInUse, ZmqContext};
 pub use errno::Errno;
 pub use error::{SendError, SocketError};
 pub use frame::Frame;
@@ -72,7 +107,9 @@ pub use pair::pair;
 pub use poll_set::{Events, PollList, PollSet};
 pub(crate) use sent::Sent;
 pub use socket_type::SocketType;
+pub(crate) use transit::{Stopped, Transit};
 
+pub(crate) use context::ContextHandle;
 use error::Operation;
 use peer_names::PeerNames;
 
@@ -99,10 +136,14 @@ pub struct Socket {
     /// How many frames a message may have that is sent: at least, at most
     /// (`u32::MAX`: any number).
     frames: (u32, u32),
-    peers: PeerNames,
+    /// Boxed, to keep the size down of what every error of registering has in it.
+    peers: Box<PeerNames>,
     /// REQ: a request was cut off before its last frame.
     unfinished: Cell<bool>,
     sent: Cell<Sent>,
+    /// Keeps the context, and so stands after the socket, which is closed first. `None` for a
+    /// socket that came from elsewhere.
+    context: Option<Box<ContextHandle>>,
 }
 
 // SAFETY: libzmq lets a socket move to another thread with a full fence between
@@ -124,15 +165,16 @@ impl Socket {
     /// # Errors
     /// `EMFILE` if the context has no more sockets or the process no more
     /// descriptors, `ETERM` if the context has ended.
-    pub fn new(context: &zmq::Context, socket_type: SocketType) -> Result<Socket, SocketError> {
-        let failed = |errno| SocketError::new(Operation::Create, socket_type, errno);
-        // The zmq crate panics on numbers it does not know. The one that can come here is
-        // ENFILE.
-        let made = panic::catch_unwind(AssertUnwindSafe(|| context.socket(socket_type.into())));
-        let inner = made
-            .map_err(|_| failed(Errno::ENFILE))?
-            .map_err(|error| failed(Errno::from_raw(error.to_raw())))?;
-        let socket = Socket::from_zmq(inner)?;
+    pub fn new(context: &impl AnyContext, socket_type: SocketType) -> Result<Socket, SocketError> {
+        Socket::make(context.handle(), socket_type)
+    }
+
+    fn make(context: ContextHandle, socket_type: SocketType) -> Result<Socket, SocketError> {
+        let inner = context
+            .socket(socket_type)
+            .map_err(|errno| SocketError::new(Operation::Create, socket_type, errno))?;
+        let mut socket = Socket::from_zmq(inner)?;
+        socket.context = Some(Box::new(context));
         socket.set_linger(Socket::DEFAULT_LINGER)?;
         Ok(socket)
     }
@@ -162,9 +204,10 @@ impl Socket {
             socket_type,
             fd,
             frames: (1, u32::MAX),
-            peers: PeerNames::default(),
+            peers: Box::default(),
             unfinished: Cell::new(false),
             sent: Cell::default(),
+            context: None,
         };
         if !socket.last_endpoint()?.is_empty() {
             socket.peers.let_in_unnamed();
@@ -187,7 +230,15 @@ impl Socket {
     }
 
     /// Gives the socket of the `zmq` crate away.
+    ///
+    /// One that was made in a [`ZmqContext`] then no longer keeps that alive, so the context is
+    /// kept to the end of the process instead: what such a socket has not sent by then is lost.
     pub fn into_zmq(self) -> zmq::Socket {
+        if let Some(context) = self.context
+            && let ContextHandle::Own(_) = *context
+        {
+            std::mem::forget(context);
+        }
         self.inner
     }
 

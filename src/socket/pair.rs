@@ -1,6 +1,6 @@
 //! [`pair`]: a pipe of two PAIR sockets.
 
-use super::{Socket, SocketError, SocketType};
+use super::{AnyContext, Socket, SocketError, SocketType};
 
 /// Two PAIR sockets that are connected with each other within `context`: the
 /// way of ZeroMQ to talk with another thread. Give one of them away.
@@ -11,7 +11,7 @@ use super::{Socket, SocketError, SocketType};
 /// # Errors
 /// `EMFILE` if the context has no more sockets or the process no more
 /// descriptors, `ETERM` if the context has ended.
-pub fn pair(context: &zmq::Context) -> Result<(Socket, Socket), SocketError> {
+pub fn pair(context: &impl AnyContext) -> Result<(Socket, Socket), SocketError> {
     let bound = Socket::new(context, SocketType::Pair)?;
     let connected = Socket::new(context, SocketType::Pair)?;
     // No two sockets alive have the same address, and a name is gone from its

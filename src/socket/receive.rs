@@ -61,6 +61,27 @@ impl Socket {
         }
     }
 
+    /// [`receive`](Socket::receive) that also tells the length, for those who do not look
+    /// at the content.
+    #[inline]
+    pub(super) fn receive_length(&self, frame: &mut Frame) -> Result<(usize, bool), Errno> {
+        loop {
+            // SAFETY: as in `receive`.
+            let rc = unsafe {
+                zmq_sys::zmq_msg_recv(frame.as_mut_ptr(), self.as_ptr(), ZMQ_DONTWAIT as c_int)
+            };
+            if rc >= 0 {
+                // What is said is at most that.
+                let length = if rc == c_int::MAX { frame.len() } else { rc as usize };
+                return Ok((length, frame.more()));
+            }
+            match Errno::last() {
+                Errno::EINTR => {}
+                errno => return Err(errno),
+            }
+        }
+    }
+
     /// [`receive`](Socket::receive) that blocks until there is something, or for as long
     /// as the socket's receive timeout (`ZMQ_RCVTIMEO`) says.
     ///
@@ -101,6 +122,12 @@ impl Socket {
         self.receive_each(&mut frame, |frame| frames.push(std::mem::take(frame)))
     }
 
+    /// What an error of [`receive`](Socket::receive) is called where it is reported.
+    #[cold]
+    pub(crate) fn receive_failed(&self, errno: Errno) -> SocketError {
+        SocketError::new(Operation::Receive, self.socket_type(), errno)
+    }
+
     fn receive_each(
         &self,
         frame: &mut Frame,
@@ -118,9 +145,7 @@ impl Socket {
                 }
                 // libzmq hands over a message only when all of it is there.
                 Err(Errno::EAGAIN) if !there => return Ok(false),
-                Err(errno) => {
-                    return Err(SocketError::new(Operation::Receive, self.socket_type(), errno));
-                }
+                Err(errno) => return Err(self.receive_failed(errno)),
             }
         }
     }

@@ -93,6 +93,67 @@ impl Socket {
         Ok(())
     }
 
+    /// Sends `frames` as one message without copying what is large. What is left in
+    /// them afterwards is no matter, and after an error all of it is still there.
+    pub(super) fn send_from(&self, frames: &mut [Frame]) -> Result<(), SendError> {
+        self.check_count(frames.len())?;
+        let Some((last, first)) = frames.split_last_mut() else { return Ok(()) };
+        if !self.may_break_off() {
+            return self.transmit(first, last);
+        }
+        let mut heads: Heads = first.iter_mut().map(Frame::share).collect();
+        self.transmit(&mut heads, last)
+    }
+
+    /// Sends one frame as a whole message; after an error it is still there.
+    #[inline]
+    pub(super) fn send_only(&self, frame: &mut Frame) -> Result<(), SendError> {
+        self.check_count(1)?;
+        self.send_first(frame, LAST)
+    }
+
+    /// Sends a frame of a message of several, which is the first one unless `following`.
+    #[inline]
+    pub(super) fn send_next(
+        &self,
+        frame: &mut Frame,
+        following: bool,
+        more: bool,
+    ) -> Result<(), SendError> {
+        let flags = if more { MORE } else { LAST };
+        if following {
+            self.send_part(frame, flags).map_err(|errno| self.broken_off(flags, errno))
+        } else {
+            self.send_first(frame, flags)
+        }
+    }
+
+    /// Whether a message may be sent frame by frame as it comes: however many there will
+    /// be, if more than one, it takes them. (Not REQ, which may have an earlier request to
+    /// finish, nor STREAM and others with a fixed number.)
+    pub(crate) fn takes_any_number_of_frames(&self) -> bool {
+        self.frames.1 == u32::MAX && self.socket_type() != SocketType::Req
+    }
+
+    /// Sends second handles on `frames` as one message.
+    pub(super) fn send_shared(&self, frames: &mut [Frame]) -> Result<(), SendError> {
+        self.check_count(frames.len())?;
+        let mut shared: Heads = frames.iter_mut().map(Frame::share).collect();
+        match shared.split_last_mut() {
+            Some((last, heads)) => self.transmit(heads, last),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a frame that is not the first can be refused when the ones before it
+    /// have gone, as those do that send each message to one peer of their own choice:
+    /// it may go away in between. (ROUTER and STREAM, whose peer was chosen for them,
+    /// then drop the rest and say nothing; REP is a ROUTER; the others never refuse.)
+    pub(super) fn may_break_off(&self) -> bool {
+        use SocketType::{Dealer, Pair, Push, Req};
+        matches!(self.socket_type(), Push | Dealer | Req | Pair)
+    }
+
     /// Sends these frames as one message, each of which is empty afterwards. What has
     /// gone by then is lost if one of them fails.
     pub(super) fn send_moving(

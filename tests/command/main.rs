@@ -10,5 +10,7 @@ mod dump_load;
 mod failures;
 mod keys;
 mod load_dir;
+mod pair;
+mod proxy;
 mod status;
 mod watch;

@@ -104,6 +104,15 @@ impl Process {
         assert!(sent.success(), "kill -{signal} {}", self.name);
     }
 
+    /// Whether it handles the signal of this number.
+    pub(crate) fn handles(&self, signal: u32) -> bool {
+        let path = format!("/proc/{}/status", self.pid);
+        let status = std::fs::read_to_string(path).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        caught.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+    }
+
     /// The state letter that the kernel gives for it: `T` is stopped.
     pub(crate) fn state(&self) -> char {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use pollux::reactor::{Flow, Interest, Key, Missed, Reactor};
-use pollux::socket::{Errno, Socket, SocketType, pair};
+use pollux::socket::{Errno, Socket, SocketType, ZmqContext, pair};
 
 use crate::{DEADLINE, each, pipe, reactor, settle};
 
@@ -215,7 +215,7 @@ fn a_panic_in_the_error_hook_drops_the_hook() {
 #[test]
 fn a_terminated_context_ends_its_sockets() {
     each(|backend| {
-        let mut ending = zmq::Context::new();
+        let ending = ZmqContext::new().unwrap();
         let (one, _kept) = pair(&ending).unwrap();
         let two = Socket::builder(SocketType::Rep).bind("inproc://rep").build(&ending).unwrap();
         let silent = Socket::new(&ending, SocketType::Push).unwrap();
@@ -241,7 +241,7 @@ fn a_terminated_context_ends_its_sockets() {
         let mut seen = Vec::new();
         settle(&mut reactor, &mut seen);
         drop(_kept);
-        let terminating = thread::spawn(move || ending.destroy().unwrap());
+        let terminating = thread::spawn(move || ending.terminate(DEADLINE).unwrap());
         while ended.iter().any(|key| reactor.contains(*key)) {
             reactor.turn(&mut seen, DEADLINE).unwrap();
         }

@@ -4,6 +4,7 @@
 mod descriptors;
 mod dispatch;
 mod edges;
+mod ending;
 mod failures;
 mod nesting;
 mod scripts;

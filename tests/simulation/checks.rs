@@ -1,6 +1,6 @@
 //! What is checked of one client, all along.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use pollux::Time;
@@ -20,6 +20,8 @@ pub(crate) struct Told {
     newest: HashMap<Vec<u8>, u64>,
     /// Changes without an answer.
     pub(crate) open: BTreeMap<Uuid, String>,
+    /// Changes that were applied, and of which it is to be told whether they are safe.
+    pub(crate) applied: BTreeSet<Uuid>,
     /// Events since the last check.
     news: usize,
     /// Some were dropped because they were not taken.
@@ -40,6 +42,8 @@ pub(crate) struct Standing {
     /// A change published so long ago it has, or knows that something is
     /// missing; `None` if its loop was held up of late.
     pub(crate) patience: Option<Duration>,
+    /// It keeps changes until they are safe.
+    pub(crate) is_told_safe: bool,
     /// It follows a server of RFC 12, whose sequences begin again.
     pub(crate) is_with_old: bool,
 }
@@ -67,19 +71,30 @@ impl Told {
             }
             Event::Applied { uuid, sequence } => {
                 let submission = self.close(uuid, truth, Fate::Applied(sequence.get()));
-                let is_true = truth.applied(*uuid).any(|applied| applied == sequence.get());
+                if standing.is_told_safe {
+                    self.applied.insert(*uuid);
+                }
+                // What was replaced in a history that was given up counts as applied where
+                // the rest of that was taken over.
+                let is_true = truth
+                    .applied(*uuid)
+                    .any(|applied| applied == sequence.get() || truth.is_forked());
                 assert!(
                     is_true || standing.is_with_old,
                     "{uuid} was not applied as {sequence}: {submission}"
                 );
             }
+            Event::Safe { uuid, .. } => {
+                assert!(self.applied.remove(uuid), "{uuid} is safe, but was not applied");
+                let submission = truth.submissions.get_mut(uuid).expect("it was submitted");
+                submission.fate = Fate::Safe(standing.global);
+            }
+            Event::NotSafe { uuid } => {
+                assert!(self.applied.remove(uuid), "{uuid} is not safe, but was not applied");
+            }
             Event::Refused { uuid, reason } => {
                 let since = truth.latest().map_or(0, |reign| reign.start);
-                let fate = match truth.refusals_hold {
-                    true => Fate::NoEffect { since },
-                    false => Fate::Unknown,
-                };
-                self.close(uuid, truth, fate);
+                self.close(uuid, truth, Fate::NoEffect { since });
                 coverage.count(&format!("refused: {reason}"));
             }
             Event::Superseded { uuid, .. } => {
@@ -104,6 +119,9 @@ impl Told {
             Event::Gap { .. } => "event: Gap",
             Event::LimitReached { .. } => "event: LimitReached",
             Event::Lost => "event: Lost",
+            Event::Safe { .. } => "event: Safe",
+            Event::NotSafe { .. } => "event: NotSafe",
+            Event::Turned { .. } => "event: Turned",
             Event::Resync { reason, .. } => {
                 coverage.count(&format!("resync: {reason:?}"));
                 "event: Resync"
@@ -117,9 +135,14 @@ impl Told {
     fn check_update(&mut self, key: &[u8], value: &[u8], sequence: u64, truth: &Truth) {
         let newest = self.newest.entry(key.to_vec()).or_default();
         let text = key.escape_ascii();
-        let goes_on = sequence > *newest || self.let_wait || self.is_incomplete;
+        let goes_on = sequence > *newest
+            || self.let_wait
+            || self.is_incomplete
+            || truth.is_given_up(*newest, sequence)
+            // A deletion was given up with the history it was in.
+            || sequence == *newest && truth.is_forked() && !self.map.contains_key(key);
         assert!(goes_on, "monotonic: {text} went back from {newest} to {sequence}");
-        *newest = sequence.max(*newest);
+        *newest = sequence;
         let version = truth.reign_of(sequence).and_then(|reign| reign.at(key, sequence));
         assert!(
             version.is_some_and(|version| version.sequence == sequence && *version.value == *value),

@@ -13,6 +13,8 @@
 //! A run that fails is shortened to the steps that it takes, which are printed;
 //! with `POLLUX_TRACE=1` each message of that short run is printed, too.
 //!
+//! `POLLUX_SURVEY=1` goes on behind failures, and counts them by their places.
+//!
 //! | file | what it knows |
 //! |---|---|
 //! | `plan.rs` | a run as data: hosts, limits, and the schedule of all that happens |
@@ -62,6 +64,8 @@ fn simulation_keeps_every_promise() {
     match run::run_all(start..start + count) {
         Ok(coverage) => {
             coverage.iter().for_each(|(name, count)| println!("{count:>9} {name}"));
+            let unmended = coverage.with_prefix("UNMENDED");
+            assert!(unmended * 50 <= count, "{unmended} of {count} runs fail in known ways");
             let missing = coverage.missing();
             assert!(count < DEFAULT_SEEDS || missing.is_empty(), "it never happened: {missing:?}");
         }

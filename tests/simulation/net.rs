@@ -354,6 +354,18 @@ impl Net {
         }
     }
 
+    /// Sends on a DEALER with IMMEDIATE.
+    pub(crate) fn tell(&mut self, socket: usize, frames: &[&[u8]]) -> Result<(), SendFailure> {
+        for link in self.sockets[socket].links.clone() {
+            let Link { is_connected, ref to_server, .. } = self.links[link];
+            if !is_connected || to_server.queue.len() >= self.high_water.snapshots {
+                return Err(SendFailure::WouldBlock);
+            }
+            self.send(link, Way::ToServer, Item::Message(Frames::new(frames)));
+        }
+        Ok(())
+    }
+
     /// Sends on a PUSH or PUB with IMMEDIATE: nothing is queued for a
     /// connection that does not stand.
     pub(crate) fn change(&mut self, socket: usize, frames: &[&[u8]]) -> Result<(), SendFailure> {

@@ -88,6 +88,8 @@ pub(crate) struct OldClient {
     /// Updates missed when the request was handled by a server that knew its
     /// subscriptions.
     clean_from: Option<u64>,
+    /// When its last snapshot was whole.
+    pub(crate) synced_at: Time,
 }
 
 impl OldClient {
@@ -117,6 +119,7 @@ impl OldClient {
             own: BTreeSet::new(),
             given: BTreeMap::new(),
             clean_from: None,
+            synced_at: Time::ZERO,
         };
         client.ask(net);
         client
@@ -200,6 +203,7 @@ impl OldClient {
             server.requests = 0;
             if message.key == b"KTHXBAI" {
                 self.sequence = message.sequence;
+                self.synced_at = net.now;
                 self.state = State::Active;
                 self.listen(net);
                 net.coverage.count("old client: snapshot");

@@ -34,6 +34,8 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServerKind {
     Broker,
+    /// One of a pair: the primary is host 0, the backup host 1.
+    Pair,
     /// A program of RFC 12, as the Guide has them. It may be half of a wedged
     /// pair: it sends heartbeats, but serves only after it was asked for a snapshot.
     Old {
@@ -60,6 +62,13 @@ pub(crate) struct ServerPlan {
     pub(crate) snapshot_stall_ms: u64,
     pub(crate) whole_answer_bytes: usize,
     pub(crate) max_value: usize,
+    /// Of a pair: what counts as safe without a standby, and what is kept while passive.
+    pub(crate) waits_for_standby: bool,
+    pub(crate) start_grace_ms: u64,
+    pub(crate) ring_count: usize,
+    pub(crate) ring_bytes: usize,
+    pub(crate) backlog_count: usize,
+    pub(crate) held_requests: usize,
     /// How long one turn of its loop takes.
     pub(crate) turn_us: u64,
     pub(crate) starts_at_ms: u64,
@@ -86,6 +95,7 @@ pub(crate) struct ClientPlan {
     pub(crate) max_events: usize,
     pub(crate) max_echo_keys: usize,
     pub(crate) echo_directories: bool,
+    pub(crate) until_safe: bool,
     pub(crate) starts_at_ms: u64,
     /// Taken out of the run, when it is shortened.
     pub(crate) is_absent: bool,
@@ -240,6 +250,13 @@ pub(crate) enum What {
         host: usize,
         ms: u64,
     },
+    /// A role command.
+    Promote {
+        server: usize,
+    },
+    Demote {
+        server: usize,
+    },
     /// Bytes that are no message, from a peer that means harm.
     Garbage {
         server: usize,
@@ -250,21 +267,15 @@ pub(crate) enum What {
 const SUBTREES: [&[&str]; 7] =
     [&[""], &["/a/"], &["/a/", "/b/"], &["/b/"], &[], &["HA", "/c/"], &[""]];
 
-impl ServerPlan {
-    /// Whether its store may well be full.
-    pub(crate) fn is_tight(&self) -> bool {
-        self.max_keys < 10_000 || self.max_bytes < 1 << 20
-    }
-}
-
 impl Plan {
     pub(crate) fn of(seed: u64) -> Plan {
         let mut random = Random::of(&[seed]);
-        let old_server = random.chance(12);
-        let servers = vec![match old_server {
-            true => old_server_plan(&mut random),
-            false => broker_plan(&mut random),
-        }];
+        let old_server = random.chance(10);
+        let servers = match random.below(100) {
+            _ if old_server => vec![old_server_plan(&mut random)],
+            0..50 => pair_plan(&mut random),
+            _ => vec![broker_plan(&mut random)],
+        };
         let pushes = servers[0].collector == Collector::Pull;
         let clients = 1 + random.index(5);
         let mut clients: Vec<_> =
@@ -354,12 +365,13 @@ impl Plan {
         let key = Key::any(random, self.names);
         let ttl_ms = random.chance(12).then(|| random.between(1, 3000));
         let client = random.index(self.clients.len() + 1);
-        let is_broker = self.servers[0].kind == ServerKind::Broker;
+        let is_broker = matches!(self.servers[0].kind, ServerKind::Broker | ServerKind::Pair);
+        let server = self.any_server(random);
         let deletes = random.chance(20);
         if client == self.clients.len() || self.clients[client].kind == ClientKind::Asker {
             match (is_broker, deletes) {
-                (true, true) => What::DeleteInBroker { server: 0, key },
-                (true, false) => What::SetInBroker { server: 0, key, ttl_ms },
+                (true, true) => What::DeleteInBroker { server, key },
+                (true, false) => What::SetInBroker { server, key, ttl_ms },
                 (false, _) => What::Set { client: 0, key, bytes: 10, ttl_ms: None },
             }
         } else if deletes {
@@ -429,7 +441,9 @@ const FAULTS: &[Fault] = &[
         |plan, random| {
             let server = plan.any_server(random);
             let client = plan.client_host(plan.any_client(random));
-            let (from, to) = if random.chance(50) { (server, client) } else { (client, server) };
+            let other =
+                if plan.servers.len() > 1 && random.chance(50) { 1 - server } else { client };
+            let (from, to) = if random.chance(50) { (server, other) } else { (other, server) };
             let both = random.chance(50);
             What::Block { from, to, ms: random.between(20, 5000), both }
         },
@@ -473,6 +487,16 @@ const FAULTS: &[Fault] = &[
         },
         1000,
     ),
+    (|plan, random| What::Promote { server: plan.any_server(random) }, 1500),
+    (|plan, random| What::Demote { server: plan.any_server(random) }, 1500),
+    (
+        |plan, random| What::Cut {
+            client: plan.any_server(random),
+            server: plan.any_server(random),
+            port: random.pick(&[Port::Snapshots, Port::Updates]),
+        },
+        200,
+    ),
     (
         |plan, random| What::Freeze { host: plan.any_host(random), ms: random.between(100, 6000) },
         2000,
@@ -500,6 +524,12 @@ fn broker_plan(random: &mut Random) -> ServerPlan {
         snapshot_stall_ms: limit(20, 50, 1000, 30_000) as u64,
         whole_answer_bytes: limit(30, 100, 3000, 4 << 20),
         max_value: limit(8, 100, 2000, 1 << 20),
+        start_grace_ms: limit(50, 100, 3000, 2000) as u64,
+        ring_count: limit(20, 1, 20, 100_000),
+        ring_bytes: limit(10, 100, 2000, 1 << 20),
+        backlog_count: limit(20, 1, 20, 100_000),
+        held_requests: limit(20, 1, 3, 4096),
+        waits_for_standby: random.chance(50),
         collector: if random.chance(35) { Collector::Sub } else { Collector::Pull },
         heartbeat_ms: random.between(50, 1000),
         slice_entries: 1 + random.index(20),
@@ -507,6 +537,27 @@ fn broker_plan(random: &mut Random) -> ServerPlan {
         turn_us: random.pick(&[10, 100, 1000]),
         starts_at_ms: if random.chance(40) { random.below(3000) } else { 0 },
     }
+}
+
+/// Two brokers that are set up alike.
+fn pair_plan(random: &mut Random) -> Vec<ServerPlan> {
+    let alone = broker_plan(random);
+    let one = ServerPlan {
+        kind: ServerKind::Pair,
+        // What a store refuses for its limits depends on when it was promoted.
+        max_keys: 1_000_000,
+        max_bytes: 1 << 30,
+        recent_count: 1 << 12,
+        recent_age_ms: 60_000,
+        max_value: 1 << 20,
+        ..alone
+    };
+    let other = ServerPlan {
+        turn_us: random.pick(&[10, 100, 1000]),
+        starts_at_ms: if random.chance(50) { random.below(4000) } else { 0 },
+        ..one.clone()
+    };
+    vec![one, other]
 }
 
 fn old_server_plan(random: &mut Random) -> ServerPlan {
@@ -541,6 +592,7 @@ fn client_plan(random: &mut Random, may_be_old: bool) -> ClientPlan {
         max_events: limit(30, 1, 10, 65_536),
         max_echo_keys: limit(30, 1, 4, 256),
         echo_directories: random.chance(30),
+        until_safe: random.chance(50),
         starts_at_ms: if random.chance(30) { random.below(5000) } else { 0 },
         is_absent: false,
     };

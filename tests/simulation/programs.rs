@@ -5,8 +5,9 @@ use std::time::Duration;
 use pollux::clone::Sequence;
 use pollux::clone::broker::BrokerConfig;
 use pollux::clone::client::ClientConfig;
+use pollux::clone::pair::{PairConfig, SafePolicy, Seat, pair_id};
 
-use crate::plan::{ClientPlan, ServerPlan};
+use crate::plan::{ClientPlan, ServerKind, ServerPlan};
 use crate::random::Random;
 
 /// The configuration of the `run`th run of a broker, of which each begins above
@@ -41,11 +42,28 @@ pub(crate) fn broker_config(
     config.recent_count = plan.recent_count;
     config.recent_age = Duration::from_millis(plan.recent_age_ms);
     config.max_watched = plan.max_watched;
+    if plan.kind == ServerKind::Pair {
+        let seat = if host == 0 { Seat::Primary } else { Seat::Backup };
+        let mut pair = PairConfig::new(pair_id("simulated"), seat);
+        pair.policy = match plan.waits_for_standby {
+            true => SafePolicy::Wait,
+            false => SafePolicy::Proceed,
+        };
+        pair.start_grace = Duration::from_millis(plan.start_grace_ms);
+        pair.ring_count = plan.ring_count;
+        pair.ring_bytes = plan.ring_bytes;
+        pair.backlog_count = plan.backlog_count;
+        pair.held_requests = plan.held_requests;
+        config.pair = Some(pair);
+    }
     config
 }
 
-pub(crate) fn client_config(plan: &ClientPlan) -> ClientConfig {
+pub(crate) fn client_config(plan: &ClientPlan, servers: usize) -> ClientConfig {
     let mut config = ClientConfig::follow(&plan.subtrees);
+    config.servers = servers;
+    config.until_safe = plan.until_safe;
+    config.keep_for = Duration::from_secs(20);
     config.give_up_after = Duration::from_millis(plan.give_up_ms);
     config.max_pending = plan.max_pending;
     config.max_pending_bytes = plan.max_pending_bytes;

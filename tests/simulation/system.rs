@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use pollux::Time;
-use pollux::clone::broker::{Broker, BrokerOutbox};
+use pollux::clone::broker::{Broker, BrokerOutbox, PairStats};
 use pollux::clone::client::{Client, ClientOutbox, SetError};
-use pollux::clone::{Collector, KvMsg, Limits, SendFailure, Uuid};
+use pollux::clone::pair::{Role, RoleRefusal};
+use pollux::clone::{Collector, KvMsg, Limits, Properties, SendFailure, Uuid};
 
 use crate::asker::{Asker, check_snapshot};
 use crate::checks::{Standing, Told};
@@ -15,10 +16,10 @@ use crate::coverage::Coverage;
 use crate::frames::Frames;
 use crate::net::{Net, Occurrence, Port, SocketKind};
 use crate::old::{OldClient, OldServer};
-use crate::plan::{ClientKind, Clock, Key, Plan, ServerKind, Step, What};
+use crate::plan::{ClientKind, Clock, Key, Plan, ServerKind, ServerPlan, Step, What};
 use crate::programs::{broker_config, client_config};
 use crate::random::Random;
-use crate::truth::{Published, Truth};
+use crate::truth::{Fate, Published, Truth};
 
 /// How long it may take after all faults until everything is right: longest of
 /// all is the back-off of a client that has asked in vain again and again.
@@ -35,7 +36,7 @@ const STALENESS_EVERY: Duration = Duration::from_millis(150);
 /// What runs on a host.
 pub(crate) enum Program {
     Off,
-    Broker(Box<Broker>),
+    Broker(Box<BrokerProgram>),
     OldServer(Box<OldServer>),
     Client(Box<ClientProgram>),
     OldClient(Box<OldClient>),
@@ -51,9 +52,24 @@ pub(crate) struct ClientProgram {
     staleness_at: Time,
 }
 
+/// A broker with the sockets that it has at its peer, if it is one of a pair.
+pub(crate) struct BrokerProgram {
+    machine: Broker,
+    line: Option<usize>,
+    follow: Option<usize>,
+    sync: Option<usize>,
+    /// What it has published and was not taken into account yet.
+    published: Vec<Frames>,
+    /// The position of a whole state that it has told.
+    told: Option<u64>,
+    replica_at: Time,
+}
+
 /// The sockets of a client.
 struct Sockets {
     host: usize,
+    /// All that it knows, and the one it is at.
+    servers: Vec<usize>,
     server: usize,
     updates: usize,
     requests: Option<usize>,
@@ -76,6 +92,8 @@ pub(crate) struct System<'p> {
     timers: BinaryHeap<Reverse<(Time, Timer)>>,
     /// How often the program of each host was started.
     starts: Vec<u64>,
+    /// When it was started last.
+    started: Vec<Time>,
     /// Until when a host is frozen, its state kept.
     frozen_until: Vec<Time>,
     is_calm: bool,
@@ -87,10 +105,11 @@ impl<'p> System<'p> {
         let mut system = System {
             plan,
             net: Net::new(plan.seed, &plan.latencies_us, plan.high_water),
-            truth: Truth::new(plan.servers.iter().all(|server| !server.is_tight())),
+            truth: Truth::default(),
             programs: (0..hosts).map(|_| Program::Off).collect(),
             timers: BinaryHeap::new(),
             starts: vec![0; hosts],
+            started: vec![Time::ZERO; hosts],
             frozen_until: vec![Time::ZERO; hosts],
             is_calm: false,
         };
@@ -121,6 +140,7 @@ impl<'p> System<'p> {
             panic!("convergence: it does not stay right: {problem}");
         }
         self.truth.check_fates();
+        self.check_safe();
         self.check_old_clients();
         self.count_machines();
     }
@@ -135,7 +155,7 @@ impl<'p> System<'p> {
     fn due(&self, host: usize) -> Time {
         let local = match &self.programs[host] {
             Program::Off | Program::Asker(_) => Time::NEVER,
-            Program::Broker(broker) => broker.next_deadline().unwrap_or(Time::NEVER),
+            Program::Broker(broker) => broker.machine.next_deadline().unwrap_or(Time::NEVER),
             Program::Client(client) => client.machine.next_deadline().unwrap_or(Time::NEVER),
             Program::OldServer(server) => return server.deadline(),
             Program::OldClient(client) => return client.deadline(),
@@ -217,6 +237,7 @@ impl<'p> System<'p> {
             return;
         }
         self.starts[host] += 1;
+        self.started[host] = self.net.now;
         let servers = self.plan.servers.len();
         if host < servers {
             self.start_server(host);
@@ -228,22 +249,41 @@ impl<'p> System<'p> {
     fn start_server(&mut self, host: usize) {
         let plan = &self.plan.servers[host];
         match plan.kind {
-            ServerKind::Broker => {
-                let start = self.truth.latest().map_or(0, |reign| reign.last);
-                let config = broker_config(self.plan.seed, host, self.starts[host], plan, start);
-                let broker = Broker::new(config, self.clock(host).local(self.net.now));
-                self.truth.begin(host, config.start, BTreeMap::new());
-                self.programs[host] = Program::Broker(Box::new(broker));
-                self.net.listen(host, plan.collector);
-                if self.starts[host] == 1 {
-                    self.preload(host);
-                }
-            }
+            ServerKind::Broker | ServerKind::Pair => self.start_broker(host, plan),
             ServerKind::Old { beats, wedges } => {
                 let is_passive = wedges && self.starts[host] > 1;
                 let server = OldServer::new(host, beats, is_passive, self.net.now);
                 self.programs[host] = Program::OldServer(Box::new(server));
                 self.net.listen(host, Collector::Sub);
+            }
+        }
+    }
+
+    fn start_broker(&mut self, host: usize, plan: &ServerPlan) {
+        let last = self.truth.latest().map_or(0, |reign| reign.last);
+        let config = broker_config(self.plan.seed, host, self.starts[host], plan, last);
+        let machine = Broker::new(config, self.clock(host).local(self.net.now));
+        let is_pair = plan.kind == ServerKind::Pair;
+        let line = is_pair.then(|| {
+            let line = self.net.open(host, SocketKind::Dealer);
+            self.net.connect(line, 1 - host, Port::Snapshots);
+            line
+        });
+        let program = BrokerProgram {
+            machine,
+            line,
+            follow: None,
+            sync: None,
+            published: Vec::new(),
+            told: None,
+            replica_at: Time::ZERO,
+        };
+        self.programs[host] = Program::Broker(Box::new(program));
+        self.net.listen(host, plan.collector);
+        if !is_pair {
+            self.truth.begin(host, config.start.get(), None, self.net.now);
+            if self.starts[host] == 1 {
+                self.preload(host);
             }
         }
     }
@@ -266,12 +306,14 @@ impl<'p> System<'p> {
         match plan.kind {
             ClientKind::New => {
                 let seed = Random::of(&[self.plan.seed, host as u64, self.starts[host]]).next();
-                let machine =
-                    Client::new(client_config(plan), seed).expect("a sound configuration");
+                let servers: Vec<_> = (0..self.plan.servers.len()).collect();
+                let config = client_config(plan, servers.len());
+                let machine = Client::new(config, seed).expect("a sound configuration");
                 let updates = self.net.open(host, SocketKind::Sub);
                 self.net.connect(updates, 0, Port::Updates);
                 let sockets = Sockets {
                     host,
+                    servers,
                     server: 0,
                     updates,
                     requests: None,
@@ -289,7 +331,8 @@ impl<'p> System<'p> {
                 self.with_client(host, |client, now, out| client.start(now, out));
             }
             ClientKind::Old => {
-                let client = OldClient::new(&mut self.net, host, &[0], plan.subtrees[0]);
+                let servers: Vec<_> = (0..self.plan.servers.len()).collect();
+                let client = OldClient::new(&mut self.net, host, &servers, plan.subtrees[0]);
                 self.programs[host] = Program::OldClient(Box::new(client));
             }
             ClientKind::Asker => {
@@ -312,11 +355,73 @@ impl<'p> System<'p> {
         f: impl FnOnce(&mut Broker, Time, &mut BrokerSide<'_>) -> R,
     ) -> Option<R> {
         let local = self.clock(host).local(self.net.now);
-        let Program::Broker(broker) = &mut self.programs[host] else { return None };
-        let mut side = BrokerSide { host, local, net: &mut self.net, truth: &mut self.truth };
-        let result = f(broker, local, &mut side);
-        check_bounds(broker, &mut self.net.coverage);
+        let Program::Broker(program) = &mut self.programs[host] else { return None };
+        let BrokerProgram { machine, line, follow, sync, published, told, .. } = &mut **program;
+        let net = &mut self.net;
+        let mut side = BrokerSide { host, line, follow, sync, published, told, net };
+        let result = f(machine, local, &mut side);
+        check_bounds(machine, &mut self.net.coverage);
+        self.take_published(host, local);
+        self.follow_role(host);
         Some(result)
+    }
+
+    /// Takes into account what a broker has published.
+    fn take_published(&mut self, host: usize, local: Time) {
+        let Program::Broker(program) = &mut self.programs[host] else { return };
+        for frames in std::mem::take(&mut program.published) {
+            let global = self.net.now;
+            let hindered = self.net.hindered(host).max(self.frozen_until[host]);
+            let (truth, coverage) = (&mut self.truth, &mut self.net.coverage);
+            frames.with(|message| {
+                let message = KvMsg::decode(message, &limits()).expect("a sound message");
+                let properties = message.properties;
+                if message.key == b"STATUS?" {
+                    return;
+                }
+                if !message.key.starts_with(b"HUGZ") {
+                    truth.publish(&Published { host, message, local, global, hindered }, coverage);
+                } else if properties.get("role") == Some(b"active") {
+                    let epoch = properties.parse::<u32>("epoch");
+                    if epoch != truth.epoch_of(host) {
+                        // The heartbeat of the whole tree comes first.
+                        let fork = properties.parse("fork");
+                        truth.begin(host, message.sequence.get(), fork, global);
+                        coverage.count(match fork {
+                            Some(_) => "pair: goes on",
+                            None => "pair: begins anew",
+                        });
+                    }
+                    truth.stable(host, properties.parse("stable").unwrap_or(0));
+                } else {
+                    truth.end(host, global);
+                }
+            });
+        }
+    }
+
+    /// What a broker of a pair is and has after each step of it.
+    fn follow_role(&mut self, host: usize) {
+        let Program::Broker(program) = &mut self.programs[host] else { return };
+        let BrokerProgram { machine, told, replica_at, line, .. } = &mut **program;
+        if line.is_none() {
+            return;
+        }
+        if let Some((role, _)) = machine.poll_role() {
+            self.net.coverage.count(&format!("pair: becomes {role}"));
+            let rules = self.truth.reign_at(host).is_some();
+            assert_eq!(rules, role == Role::Active, "host {host} is {role}");
+            if rules {
+                check_store(machine, &self.truth, machine.sequence().get(), host);
+            }
+        }
+        if let Some(position) = told.take()
+            && *replica_at <= self.net.now
+            && machine.store().sequence().get() == position
+        {
+            *replica_at = self.net.now + STALENESS_EVERY;
+            check_store(machine, &self.truth, position, host);
+        }
     }
 
     /// Runs a client, then takes and checks what it tells.
@@ -336,6 +441,8 @@ impl<'p> System<'p> {
     fn hear(&mut self, host: usize, local: Time) {
         let global = self.net.now;
         let is_with_old = matches!(self.plan.servers[0].kind, ServerKind::Old { .. });
+        let plan = &self.plan.clients[host - self.plan.servers.len()];
+        let is_told_safe = plan.until_safe || self.plan.servers.len() > 1;
         let patience = self.patience(host);
         let Program::Client(program) = &mut self.programs[host] else { return };
         if program.takes_events_at > global {
@@ -346,7 +453,7 @@ impl<'p> System<'p> {
         if is_due {
             program.staleness_at = global + STALENESS_EVERY;
         }
-        let standing = Standing { local, global, patience, is_with_old };
+        let standing = Standing { local, global, patience, is_told_safe, is_with_old };
         while let Some(event) = program.machine.poll_event() {
             program.told.take(&event, &mut self.truth, standing, &mut self.net.coverage);
         }
@@ -365,8 +472,10 @@ impl<'p> System<'p> {
         let heartbeat = Duration::from_millis(server.heartbeat_ms);
         let silence = (heartbeat * 3).max(Duration::from_secs(1));
         let patience = silence * 2 + heartbeat * 2 + Duration::from_secs(1);
-        let hindered = self.net.hindered(host).max(self.net.hindered(0));
-        let hindered = hindered.max(self.net.blocked(0, host)).max(self.frozen_until[0]);
+        let Program::Client(program) = &self.programs[host] else { return None };
+        let at = program.sockets.server;
+        let hindered = self.net.hindered(host).max(self.net.hindered(at));
+        let hindered = hindered.max(self.net.blocked(at, host)).max(self.frozen_until[at]);
         (hindered.max(self.frozen_until[host]) + patience <= self.net.now).then_some(patience)
     }
 
@@ -447,6 +556,21 @@ impl<'p> System<'p> {
                 }
             }
             Program::Asker(asker) => asker.message(&mut self.net, &self.truth, frames),
+            Program::Broker(program) => {
+                let socket = Some(socket);
+                let (line, follow, sync) = (program.line, program.follow, program.sync);
+                self.with_broker(host, |broker, now, out| {
+                    frames.with(|message| {
+                        if socket == line {
+                            broker.handle_peer(now, message, out);
+                        } else if socket == follow {
+                            broker.handle_peer_update(now, message, out);
+                        } else if socket == sync {
+                            broker.handle_peer_snapshot(now, message, out);
+                        }
+                    });
+                });
+            }
             _ => {}
         }
     }
@@ -546,8 +670,23 @@ impl<'p> System<'p> {
                 let until = &mut self.frozen_until[host];
                 *until = (*until).max(self.net.now + ms(time));
             }
+            What::Promote { server } => {
+                let role = self.with_broker(server, |broker, now, out| broker.promote(now, out));
+                self.count_order("promote", role);
+            }
+            What::Demote { server } => {
+                let role = self.with_broker(server, |broker, now, out| broker.demote(now, out));
+                self.count_order("demote", role);
+            }
             What::Garbage { server, port } => self.garbage(server, port, random),
             _ => unreachable!("{what:?} is no fault"),
+        }
+    }
+
+    fn count_order(&mut self, name: &str, outcome: Option<Result<Role, RoleRefusal>>) {
+        if let Some(outcome) = outcome {
+            let outcome = outcome.map_or_else(RoleRefusal::name, Role::name);
+            self.net.coverage.count(&format!("pair: {name}: {outcome}"));
         }
     }
 
@@ -610,7 +749,11 @@ impl<'p> System<'p> {
         if frames.is_empty() {
             return;
         }
-        let frames = Frames::new(&frames);
+        let frames = match random.chance(10) {
+            // In form, but of a key that nobody may have.
+            true => Frames::new(&[b"HUGZ", b"12345678", b"0123456789abcdef", b"", b"x"]),
+            false => Frames::new(&frames),
+        };
         self.net.coverage.count("fault: garbage");
         self.with_broker(server, |broker, now, out| {
             frames.with(|message| match port {
@@ -639,6 +782,9 @@ impl<'p> System<'p> {
     /// Why not everything is right, if it is not: every map is the broker's, and
     /// every change has its answer.
     fn problem(&self) -> Option<String> {
+        let Some(active) = self.active() else {
+            return Some("not exactly one broker is active".to_owned());
+        };
         (0..self.programs.len()).find_map(|host| {
             let Program::Client(program) = &self.programs[host] else { return None };
             let plan = &self.plan.clients[host - self.plan.servers.len()];
@@ -654,20 +800,34 @@ impl<'p> System<'p> {
                 let status: Vec<_> = program.machine.status().collect();
                 return Some(format!("host {host} is not current: {status:?}"));
             }
+            if !program.told.applied.is_empty() {
+                return Some(format!("host {host}: are these safe? {:?}", program.told.applied));
+            }
             let is_counted = matches!(self.programs[0], Program::Broker(_));
             if !is_counted && plan.subtrees != [""] {
                 // Of a server that does not count, a loss under a part goes unnoticed.
                 return None;
             }
-            plan.subtrees.iter().find_map(|subtree| self.difference(&program.machine, subtree))
+            plan.subtrees
+                .iter()
+                .find_map(|subtree| self.difference(active, &program.machine, subtree))
         })
     }
 
-    fn difference(&self, client: &Client, subtree: &str) -> Option<String> {
+    /// The server that serves, if there is one and no other.
+    fn active(&self) -> Option<usize> {
+        let mut active = (0..self.plan.servers.len()).filter(|&host| match &self.programs[host] {
+            Program::Broker(broker) => broker.machine.role() == Role::Active,
+            program => matches!(program, Program::OldServer(_)),
+        });
+        active.next().filter(|_| active.next().is_none())
+    }
+
+    fn difference(&self, active: usize, client: &Client, subtree: &str) -> Option<String> {
         let subtree = subtree.as_bytes();
-        let truth: BTreeMap<&[u8], &[u8]> = match &self.programs[0] {
+        let truth: BTreeMap<&[u8], &[u8]> = match &self.programs[active] {
             Program::Broker(broker) => {
-                broker.store().iter(subtree).map(|entry| (entry.key, entry.value)).collect()
+                broker.machine.store().iter(subtree).map(|entry| (entry.key, entry.value)).collect()
             }
             Program::OldServer(server) => {
                 let entries = server.map.iter().filter(|(key, _)| key.starts_with(subtree));
@@ -687,6 +847,26 @@ impl<'p> System<'p> {
             })
     }
 
+    /// What was called safe is there at the end, as long as one broker that had it
+    /// lives: by the policy that waits for a standby, both had it.
+    fn check_safe(&self) {
+        let Some(active) = self.active().filter(|_| self.plan.servers[0].waits_for_standby) else {
+            return;
+        };
+        if self.plan.servers.len() == 1 {
+            // Alone, its word is all there is.
+            return;
+        }
+        for (uuid, submission) in &self.truth.submissions {
+            let Fate::Safe(since) = submission.fate else { continue };
+            let survives = (0..self.plan.servers.len()).any(|host| self.started[host] <= since);
+            assert!(
+                !survives || self.truth.is_kept_by(active, submission, *uuid),
+                "no lost change: {uuid}, safe since {since:?}, is gone: {submission:?}"
+            );
+        }
+    }
+
     /// Clients of RFC 12 cannot know what they have missed; who missed nothing
     /// has what the broker has.
     fn check_old_clients(&mut self) {
@@ -697,11 +877,18 @@ impl<'p> System<'p> {
             else {
                 continue;
             };
-            if !client.is_clean(&self.net) {
+            // What a server learned while it was passive it has not published: a client
+            // that did not notice has no way to know.
+            let reign = client.active_with().and_then(|host| self.truth.reign_at(host));
+            let serves_since = reign.map_or(Time::NEVER, |reign| reign.began);
+            if !client.is_clean(&self.net) || client.synced_at < serves_since {
                 continue;
             }
             self.net.coverage.count("old client: in step");
-            for entry in broker.store().iter(client.subtree()) {
+            if broker.machine.role() != Role::Active {
+                continue;
+            }
+            for entry in broker.machine.store().iter(client.subtree()) {
                 let value = client.map.get(entry.key).map(|(_, value)| &**value);
                 assert!(
                     value == Some(entry.value) || client.own.contains(entry.key),
@@ -723,8 +910,12 @@ impl<'p> System<'p> {
         let coverage = &mut self.net.coverage;
         match &self.programs[host] {
             Program::Broker(broker) => {
-                for (name, count) in broker.stats().fields() {
+                for (name, count) in broker.machine.stats().fields() {
                     coverage.add(&format!("broker: {name}"), count);
+                }
+                for (name, count) in broker.machine.pair_stats().iter().flat_map(PairStats::fields)
+                {
+                    coverage.add(&format!("pair: {name}"), count);
                 }
             }
             Program::Client(program) => {
@@ -791,35 +982,98 @@ fn is_full(frames: &Frames) -> bool {
     })
 }
 
+/// The state of a broker is the history up to its position, and nothing else.
+fn check_store(broker: &Broker, truth: &Truth, position: u64, host: usize) {
+    let Some(reign) = truth.reign_of(position) else { return };
+    let mut live = 0;
+    for (key, _) in reign.under(b"") {
+        let Some(version) = reign.at(key, position) else { continue };
+        let entry = broker.store().get(key);
+        let is_right = match &entry {
+            None => version.value.is_empty(),
+            Some(entry) => {
+                live += 1;
+                entry.sequence.get() == version.sequence && *entry.value == *version.value
+            }
+        };
+        assert!(
+            is_right,
+            "one history: host {host} at {position} has {} as {entry:?}, not as {version:?}",
+            key.escape_ascii()
+        );
+    }
+    let keys = broker.store().len();
+    assert_eq!(keys, live, "one history: host {host} at {position} has keys that never were");
+}
+
+/// The key of a heartbeat has a name in front.
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_key += 4;
+    limits
+}
+
 /// A broker's sockets.
 struct BrokerSide<'a> {
     host: usize,
-    local: Time,
+    line: &'a Option<usize>,
+    follow: &'a mut Option<usize>,
+    sync: &'a mut Option<usize>,
+    published: &'a mut Vec<Frames>,
+    told: &'a mut Option<u64>,
     net: &'a mut Net,
-    truth: &'a mut Truth,
 }
 
 impl BrokerOutbox for BrokerSide<'_> {
     fn reply(&mut self, peer: &[u8], frames: &[&[u8]]) -> Result<(), SendFailure> {
+        if let [b"PEER?", sequence, _, properties, _] = *frames {
+            // Only a whole state has a history.
+            let has_state = Properties::check(properties, &Limits::default())
+                .is_ok_and(|properties| properties.get("lineage").is_some());
+            let position = sequence.try_into().map(u64::from_be_bytes).ok();
+            *self.told = position.filter(|_| has_state);
+        }
         self.net.reply(peer, frames)
     }
 
     fn publish(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
-        let mut limits = Limits::default();
-        limits.max_key += 4;
-        let message =
-            KvMsg::decode(pollux::Message::new(frames), &limits).expect("a sound message");
-        if !message.key.starts_with(b"HUGZ") {
-            let published = Published {
-                host: self.host,
-                message,
-                local: self.local,
-                global: self.net.now,
-                hindered: self.net.hindered(self.host),
-            };
-            self.truth.publish(&published, &mut self.net.coverage);
+        let frames = Frames::new(frames);
+        self.net.publish(self.host, &frames);
+        self.published.push(frames);
+        Ok(())
+    }
+
+    fn tell_peer(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
+        let line = self.line.ok_or(SendFailure::Unreachable)?;
+        self.net.tell(line, frames)
+    }
+
+    fn open_follow(&mut self) {
+        self.close_follow();
+        let socket = self.net.open(self.host, SocketKind::Sub);
+        self.net.subscribe(socket, b"");
+        self.net.subscribe(socket, b"HUGZ");
+        self.net.connect(socket, 1 - self.host, Port::Updates);
+        *self.follow = Some(socket);
+    }
+
+    fn close_follow(&mut self) {
+        if let Some(socket) = self.follow.take() {
+            self.net.close(socket);
         }
-        self.net.publish(self.host, &Frames::new(frames));
+    }
+
+    fn open_sync(&mut self) {
+        if let Some(socket) = self.sync.take() {
+            self.net.close(socket);
+        }
+        let socket = self.net.open(self.host, SocketKind::Dealer);
+        self.net.connect(socket, 1 - self.host, Port::Snapshots);
+        *self.sync = Some(socket);
+    }
+
+    fn request_sync(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
+        self.net.request(self.sync.ok_or(SendFailure::Unreachable)?, frames);
         Ok(())
     }
 }
@@ -867,6 +1121,25 @@ impl ClientOutbox for ClientSide<'_> {
             Collector::Sub => SocketKind::Pub,
         };
         self.sockets.changes = self.open(self.sockets.changes, kind, Port::Changes);
+    }
+
+    fn open_changes_to_all(&mut self, collector: Collector) {
+        self.open_changes(collector);
+        let socket = self.sockets.changes.expect("it was opened");
+        let current = self.sockets.server;
+        for server in self.sockets.servers.iter().filter(|&&server| server != current) {
+            self.net.connect(socket, *server, Port::Changes);
+        }
+    }
+
+    fn turn_to(&mut self, server: usize) {
+        self.sockets.server = self.sockets.servers[server];
+        if let Some(requests) = self.sockets.requests.take() {
+            self.net.close(requests);
+        }
+        let updates = self.sockets.updates;
+        self.sockets.updates =
+            self.open(Some(updates), SocketKind::Sub, Port::Updates).expect("it was opened");
     }
 
     fn change(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {

@@ -9,6 +9,7 @@ use pollux::Time;
 use pollux::clone::{KvMsg, Sequence, Uuid};
 
 use crate::coverage::Coverage;
+use crate::plan::DRIFT_PPM;
 
 /// A change as an application asked for it.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub(crate) struct Submission {
 pub(crate) enum Fate {
     Open,
     Applied(u64),
+    /// It survives the loss of a broker, since then.
+    Safe(Time),
     /// It has no effect, and never will; a broker that began before `since` may
     /// have applied it, and have lost it with its state.
     NoEffect {
@@ -42,14 +45,14 @@ pub(crate) struct Version {
     /// Empty: it was deleted.
     pub(crate) value: Rc<[u8]>,
     pub(crate) at: Time,
-    pub(crate) uuid: Option<Uuid>,
     /// When it is to expire, by the clock of who published it and by ours.
     pub(crate) expires: Option<Expires>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Expires {
-    pub(crate) local: Time,
+    /// `None` once another broker has taken it over, whose clock is another.
+    pub(crate) local: Option<Time>,
     pub(crate) global: Time,
     pub(crate) after: Duration,
 }
@@ -62,7 +65,12 @@ pub(crate) struct Reign {
     pub(crate) start: u64,
     /// The last sequence published.
     pub(crate) last: u64,
+    pub(crate) began: Time,
     pub(crate) ended: Option<Time>,
+    /// The start of the reign it goes on from, and the last sequence taken over.
+    parent: Option<(u64, u64)>,
+    /// The highest sequence it has called safe.
+    pub(crate) stable: u64,
     keys: BTreeMap<Rc<[u8]>, Vec<Version>>,
     applied: HashMap<Uuid, u64>,
     /// The newest change of each client to each key, by its number.
@@ -88,6 +96,19 @@ impl Reign {
             .map(|(key, versions)| (key, &versions[..]))
     }
 
+    /// All keys with their last versions up to a sequence, as another broker takes
+    /// them over.
+    fn state_at(&self, sequence: u64) -> BTreeMap<Rc<[u8]>, Vec<Version>> {
+        let keys = self.keys.keys().filter_map(|key| {
+            let mut version = self.at(key, sequence)?.clone();
+            if let Some(expires) = &mut version.expires {
+                expires.local = None;
+            }
+            Some((Rc::clone(key), vec![version]))
+        });
+        keys.collect()
+    }
+
     pub(crate) fn knows(&self, key: &[u8]) -> bool {
         self.keys.contains_key(key)
     }
@@ -111,9 +132,6 @@ pub(crate) struct Published<'a> {
 
 #[derive(Debug, Default)]
 pub(crate) struct Truth {
-    /// Whether what was refused once is refused for ever: a change that is sent
-    /// again may find room in a store that was full.
-    pub(crate) refusals_hold: bool,
     pub(crate) submissions: HashMap<Uuid, Submission>,
     submitted: HashMap<usize, u64>,
     /// By their start.
@@ -124,15 +142,13 @@ pub(crate) struct Truth {
 
 /// A time to live is told in whole milliseconds, rounded up.
 const ROUNDING: Duration = Duration::from_millis(1);
+/// After a promotion nothing expires for a heartbeat interval, of which this is the longest.
+const RESPITE: Duration = Duration::from_secs(1);
 /// A broker that is not held up deletes what has expired at once, some hundreds
 /// of keys at a time.
 const PUNCTUAL: Duration = Duration::from_millis(100);
 
 impl Truth {
-    pub(crate) fn new(refusals_hold: bool) -> Truth {
-        Truth { refusals_hold, ..Truth::default() }
-    }
-
     pub(crate) fn submit(&mut self, uuid: Uuid, client: usize, key: &[u8], value: &[u8]) {
         let number = self.submitted.entry(client).or_default();
         *number += 1;
@@ -147,28 +163,34 @@ impl Truth {
         assert!(before.is_none(), "{uuid} names two changes");
     }
 
-    /// A broker becomes active above `start`, with what is in its store.
-    pub(crate) fn begin(
-        &mut self,
-        host: usize,
-        start: Sequence,
-        base: BTreeMap<Rc<[u8]>, Version>,
-    ) {
-        let start = start.get();
-        if let Some((_, before)) = self.reigns.last_key_value() {
+    /// A broker becomes active above `start`: with nothing, or with the state that
+    /// was at `fork`.
+    pub(crate) fn begin(&mut self, host: usize, start: u64, fork: Option<u64>, now: Time) {
+        self.end(host, now);
+        let parent = fork.and_then(|fork| Some((self.reign_of(fork)?.start, fork)));
+        let base = match parent {
+            Some((parent, fork)) => self.reigns[&parent].state_at(fork),
+            None => BTreeMap::new(),
+        };
+        // Of two that do not hear one another either may be ahead in epochs, but none
+        // goes on where another was, or lower than it was itself before it was killed.
+        for before in self.reigns.values() {
+            let is_apart = start >= before.last || start < before.start && host != before.host;
             assert!(
-                start >= before.last,
-                "one history: host {host} begins at {start}, but {} was given by host {}",
-                before.last,
-                before.host
+                is_apart,
+                "one history: host {host} begins at {start}, host {} gave {} to {}",
+                before.host, before.start, before.last
             );
         }
         let reign = Reign {
             host,
             start,
             last: start,
+            began: now,
             ended: None,
-            keys: base.into_iter().map(|(key, version)| (key, vec![version])).collect(),
+            parent,
+            stable: 0,
+            keys: base,
             applied: HashMap::new(),
             newest: HashMap::new(),
         };
@@ -196,6 +218,7 @@ impl Truth {
     pub(crate) fn publish(&mut self, published: &Published<'_>, coverage: &mut Coverage) {
         let Published { host, message, global, .. } = *published;
         let start = *self.ruling.get(&host).expect("only who is active publishes");
+        let inherited = message.uuid.and_then(|uuid| self.inherited(start, uuid));
         let reign = self.reigns.get_mut(&start).expect("it began");
         let sequence = message.sequence.get();
         assert_eq!(sequence, reign.last + 1, "one history: sequences rise by one");
@@ -203,9 +226,13 @@ impl Truth {
         let key: Rc<[u8]> = message.key.into();
         let before = reign.keys.get(&key).and_then(|versions| versions.last());
         if message.properties.get("why") == Some(b"expired") {
-            check_expiry(before, published);
+            check_expiry(before, published, reign.began);
             coverage.count("broker: expired");
         } else if let Some(uuid) = message.uuid {
+            assert_eq!(
+                inherited, None,
+                "applied once: {uuid} again as {sequence}, after a failover"
+            );
             let earlier = reign.applied.insert(uuid, sequence);
             assert_eq!(earlier, None, "applied once: {uuid} again as {sequence}");
             if let Some(submission) = self.submissions.get(&uuid) {
@@ -213,23 +240,101 @@ impl Truth {
                 let own = (submission.client, Rc::clone(&key));
                 let newest = reign.newest.entry(own).or_default();
                 assert!(
-                    submission.number > *newest || !self.refusals_hold,
+                    submission.number > *newest,
                     "order: change {} of client {} to {} after its change {newest}",
                     submission.number,
                     submission.client,
                     key.escape_ascii(),
                 );
-                *newest = submission.number.max(*newest);
+                *newest = submission.number;
             }
         }
         let version = Version {
             sequence,
             value: message.body.into(),
             at: global,
-            uuid: message.uuid,
             expires: expires(published),
         };
         reign.keys.entry(key).or_default().push(version);
+    }
+
+    /// The epoch of a host's reign.
+    pub(crate) fn epoch_of(&self, host: usize) -> Option<u32> {
+        self.ruling.get(&host).map(|start| Sequence::from_u64(*start).epoch())
+    }
+
+    pub(crate) fn reign_at(&self, host: usize) -> Option<&Reign> {
+        self.reigns.get(self.ruling.get(&host)?)
+    }
+
+    /// A broker calls changes safe up to here.
+    pub(crate) fn stable(&mut self, host: usize, stable: u64) {
+        if let Some(reign) = self.ruling.get(&host).and_then(|start| self.reigns.get_mut(start)) {
+            reign.stable = reign.stable.max(stable);
+        }
+    }
+
+    /// The sequence under which a change took effect in what a reign went on from.
+    fn inherited(&self, start: u64, uuid: Uuid) -> Option<u64> {
+        let (mut parent, mut fork) = self.reigns[&start].parent?;
+        loop {
+            let reign = &self.reigns[&parent];
+            if let Some(sequence) = reign.applied(uuid).filter(|sequence| *sequence <= fork) {
+                return Some(sequence);
+            }
+            let (before, until) = reign.parent?;
+            (parent, fork) = (before, until.min(fork));
+        }
+    }
+
+    /// Whether there was more than one history at any time.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.reigns.values().any(|reign| reign.parent.is_some())
+    }
+
+    /// Whether a sequence was given in the history that led to a reign.
+    fn is_in_lineage(&self, start: u64, sequence: u64) -> bool {
+        let (mut start, mut until) = (start, self.reigns[&start].last);
+        loop {
+            if sequence > until {
+                return false;
+            }
+            if sequence >= start {
+                return true;
+            }
+            match self.reigns[&start].parent {
+                Some((parent, fork)) => (start, until) = (parent, fork.min(until)),
+                None => return false,
+            }
+        }
+    }
+
+    /// Whether a broker rules, or has come to rule after `lost` was given, to whose
+    /// history `kept` belongs, but not `lost`: of two histories one is given up.
+    pub(crate) fn is_given_up(&self, lost: u64, kept: u64) -> bool {
+        let later = self.reigns.range(lost..).map(|(start, _)| start);
+        later
+            .chain(self.ruling.values())
+            .any(|start| self.is_in_lineage(*start, kept) && !self.is_in_lineage(*start, lost))
+    }
+
+    /// Whether a change is in the history that a host's broker goes on with.
+    pub(crate) fn is_in_history_of(&self, host: usize, uuid: Uuid) -> bool {
+        let Some(&start) = self.ruling.get(&host) else { return false };
+        self.reigns[&start].applied(uuid).is_some() || self.inherited(start, uuid).is_some()
+    }
+
+    /// Whether a change, or a later one of its key, is in the history that a host's
+    /// broker goes on with.
+    pub(crate) fn is_kept_by(&self, host: usize, submission: &Submission, uuid: Uuid) -> bool {
+        let key = &submission.key;
+        let applied_at = self.reigns.values().filter_map(|reign| {
+            let sequence = reign.applied(uuid)?;
+            Some(reign.at(key, sequence)?.at)
+        });
+        let last = self.reign_at(host).and_then(|reign| Some(reign.keys.get(key)?.last()?.at));
+        self.is_in_history_of(host, uuid)
+            || applied_at.min().is_some_and(|at| last.is_some_and(|last| last > at))
     }
 
     /// Where a change took effect, if anywhere.
@@ -258,7 +363,7 @@ fn expires(published: &Published<'_>) -> Option<Expires> {
     if published.message.body.is_empty() {
         return None;
     }
-    Some(Expires { local: published.local + after, global: published.global + after, after })
+    Some(Expires { local: Some(published.local + after), global: published.global + after, after })
 }
 
 fn check_submission(submission: &Submission, message: &KvMsg<'_>, uuid: Uuid) {
@@ -271,21 +376,20 @@ fn check_submission(submission: &Submission, message: &KvMsg<'_>, uuid: Uuid) {
 }
 
 /// A deletion by expiry is neither early nor late.
-fn check_expiry(before: Option<&Version>, published: &Published<'_>) {
+fn check_expiry(before: Option<&Version>, published: &Published<'_>, began: Time) {
     let key = published.message.key.escape_ascii();
     let Some(Version { expires: Some(expires), .. }) = before else {
         panic!("{key} expires, which is to stay: {before:?}");
     };
-    assert!(
-        published.local + ROUNDING >= expires.local,
-        "{key} expires at {:?}, {:?} early",
-        published.local,
-        expires.local.since(published.local)
-    );
-    let due = expires.global.max(published.hindered);
-    assert!(
-        published.global <= due + PUNCTUAL,
-        "{key} expires {:?} late",
-        published.global.since(expires.global)
-    );
+    let Some(local) = expires.local else {
+        // As it came to its standby, whose clock goes its own way.
+        let drift = expires.after.mul_f64(4.0 * DRIFT_PPM as f64 / 1e6);
+        let early = expires.global.since(published.global);
+        assert!(early <= ROUNDING + drift, "{key} expires {early:?} early, after a failover");
+        return;
+    };
+    let early = local.since(published.local);
+    assert!(early <= ROUNDING, "{key} expires at {:?}, {early:?} early", published.local);
+    let late = published.global.since(expires.global.max(published.hindered).max(began + RESPITE));
+    assert!(late <= PUNCTUAL, "{key} expires {late:?} late");
 }

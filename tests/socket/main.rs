@@ -1,13 +1,17 @@
 //! Sockets against real peers: every type, every way to be refused, every option.
 
 mod blocking;
+mod contexts;
+mod ending;
 mod errors;
 mod frames;
+mod high_water;
 mod lifetime;
 mod options;
 mod patterns;
 mod poll_set;
 mod security;
+mod threads;
 mod types;
 
 use std::time::{Duration, Instant};

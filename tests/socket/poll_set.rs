@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use pollux::socket::{Errno, Events, Interest, PollSet, Socket, SocketType, pair};
+use pollux::socket::{Errno, Events, Interest, PollSet, Socket, SocketType, ZmqContext, pair};
 
 use crate::{DEADLINE, of, receive};
 
@@ -118,9 +118,9 @@ fn a_socket_twice_and_more_than_libzmq_keeps_on_its_stack() {
 
 #[test]
 fn a_context_that_ends_wakes_whoever_waits() {
-    let mut context = zmq::Context::new();
+    let context = ZmqContext::new().unwrap();
     let socket = Socket::new(&context, SocketType::Pull).unwrap();
-    let ending = std::thread::spawn(move || context.destroy());
+    let ending = std::thread::spawn(move || context.terminate(DEADLINE));
     let mut set = PollSet::new();
     let mut list = set.clear();
     list.push(&socket, Interest::READABLE);

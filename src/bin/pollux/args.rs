@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pollux::node::Endpoints;
 
 use crate::pair::PairArgs;
+use crate::proxy::ProxyArgs;
 use crate::units;
 
 /// Where a broker is looked for unless told otherwise.
@@ -48,10 +49,11 @@ pub(crate) struct Cli {
 /// What all commands understand.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// The broker's first endpoint: tcp://HOST:PORT or ipc://PATH
+    /// The broker's first endpoint: tcp://HOST:PORT or ipc://PATH; of a pair
+    /// pollux://HOST:PORT,HOST:PORT, or give it once for each
     /// [default: tcp://127.0.0.1:5556]
-    #[arg(long, global = true, value_name = "ENDPOINT", value_parser = endpoint)]
-    pub(crate) connect: Option<String>,
+    #[arg(long, global = true, value_name = "ENDPOINT", value_parser = servers)]
+    pub(crate) connect: Vec<String>,
     /// How long to wait for a broker, and later for it to go on
     #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = units::duration)]
     pub(crate) timeout: Duration,
@@ -64,10 +66,27 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    /// The broker to talk to.
-    pub(crate) fn endpoint(&self) -> &str {
-        self.connect.as_deref().unwrap_or(DEFAULT_ENDPOINT)
+    /// Makes one list of all servers that were named.
+    pub(crate) fn join_servers(&mut self) -> Result<(), String> {
+        if self.connect.len() > 1 {
+            self.connect = vec![servers(&self.connect.join(","))?];
+        }
+        Ok(())
     }
+
+    /// The broker to talk to, or a list of several with commas between.
+    pub(crate) fn endpoint(&self) -> &str {
+        self.connect.first().map_or(DEFAULT_ENDPOINT, String::as_str)
+    }
+}
+
+/// How far a change must be before a command ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WaitArg {
+    /// The active broker has it
+    Applied,
+    /// The standby has it, too, so that it survives the loss of either
+    Safe,
 }
 
 /// What to do.
@@ -96,6 +115,8 @@ pub(crate) enum Command {
     /// Make a broker hand over to the other one of its pair
     #[command(after_help = DEMOTE_HELP)]
     Demote,
+    /// Move messages between two sockets of any peers, until Ctrl-C
+    Proxy(ProxyArgs),
     /// Measure updates per second and round trips
     Bench(BenchArgs),
 }
@@ -165,6 +186,7 @@ With --json it prints the sequence under which the change was applied.
 Examples:
   pollux set /greeting hello
   pollux set /session/42 alice --ttl 30s        gone after 30 seconds
+  pollux set /order/7 paid --wait safe --connect pollux://a:5556,b:5556
   pollux set /doc/notes \"$(cat notes.txt)\"";
 
 /// `pollux set`.
@@ -178,6 +200,9 @@ pub(crate) struct SetArgs {
     /// Delete the key after this time, unless it is set again
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub(crate) ttl: Option<Duration>,
+    /// What to wait for
+    #[arg(long, value_enum, default_value = "applied")]
+    pub(crate) wait: WaitArg,
 }
 
 const GET_HELP: &str = "\
@@ -210,6 +235,9 @@ Example:
 pub(crate) struct DelArgs {
     /// The key
     pub(crate) key: OsString,
+    /// What to wait for
+    #[arg(long, value_enum, default_value = "applied")]
+    pub(crate) wait: WaitArg,
 }
 
 const WATCH_HELP: &str = "\
@@ -295,6 +323,9 @@ pub(crate) struct LoadArgs {
     /// What the keys of --dir begin with
     #[arg(long, requires = "dir", default_value = "/", conflicts_with = "file")]
     pub(crate) prefix: OsString,
+    /// What to wait for
+    #[arg(long, value_enum, default_value = "applied")]
+    pub(crate) wait: WaitArg,
 }
 
 const STATUS_HELP: &str = "\
@@ -397,6 +428,13 @@ pub(crate) fn endpoint(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Endpoints of one server or more, with commas between.
+fn servers(text: &str) -> Result<String, String> {
+    let servers = Endpoints::of_servers(text).map_err(|error| error.to_string())?;
+    let each = servers.iter().map(|server| endpoint(&server.snapshots));
+    each.collect::<Result<Vec<_>, _>>().map(|each| each.join(","))
+}
+
 fn bindable(text: &str) -> Result<String, String> {
     match text.strip_prefix("tcp://").and_then(|address| address.strip_suffix(":*")) {
         Some("") => Err("there is no host; expected tcp://HOST:PORT".to_owned()),
@@ -468,5 +506,22 @@ mod tests {
         assert!(bindable("inproc://x").unwrap_err().contains("same process"));
         assert!(bindable("5556").is_err());
         assert!(heartbeat("100us").is_err());
+    }
+
+    #[test]
+    fn several_servers_are_named_in_any_way() {
+        let both = "tcp://a:1,tcp://b:2";
+        for args in [
+            &["--connect", "pollux://a:1,b:2"][..],
+            &["--connect", "tcp://a:1", "--connect", "tcp://b:2"],
+            &["--connect", "tcp://a:1,tcp://b:2"],
+        ] {
+            let mut cli =
+                Cli::try_parse_from([&["pollux", "get", "/a"][..], args].concat()).unwrap();
+            cli.common.join_servers().unwrap();
+            assert_eq!(cli.common.endpoint(), both);
+        }
+        let twice = ["pollux", "get", "/a", "--connect", "tcp://a:1", "--connect", "pollux://a:1"];
+        assert!(Cli::try_parse_from(twice).unwrap().common.join_servers().is_err());
     }
 }

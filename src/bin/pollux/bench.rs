@@ -25,13 +25,13 @@ use crate::output;
 
 /// `pollux bench`.
 pub(crate) fn run(common: &Common, args: &BenchArgs) -> Result<(), Failure> {
-    let own = match common.connect {
-        Some(_) => None,
-        None => Some(BrokerThread::start(args).map_err(|error| Failure::system(&error))?),
+    let own = match common.connect[..] {
+        [_, ..] => None,
+        [] => Some(BrokerThread::start(args).map_err(|error| Failure::system(&error))?),
     };
     let mut common = common.clone();
     if let Some(own) = &own {
-        common.connect = Some(own.endpoint().to_owned());
+        common.connect = vec![own.endpoint().to_owned()];
     }
     let mut bench = Bench::start(&common, args)?;
     let measured = bench.measure(args);

@@ -8,7 +8,7 @@ use pollux::clone::{Sequence, Uuid};
 use pollux::reactor::Registry;
 use pollux::time::Time;
 
-use crate::args::{Common, DelArgs, SetArgs};
+use crate::args::{Common, DelArgs, SetArgs, WaitArg};
 use crate::exit::Failure;
 use crate::output;
 use crate::session::{self, App, Session, Step, Task};
@@ -24,7 +24,8 @@ pub(crate) fn set(common: &Common, args: SetArgs) -> Result<(), Failure> {
         ));
     }
     // Without a subtree: nothing is asked for that is not needed.
-    make(common, ClientConfig::default(), Change::new(key, Action::Set { value, ttl: args.ttl }))
+    let change = Change::new(key, Action::Set { value, ttl: args.ttl }, args.wait);
+    make(common, ClientConfig::default(), change)
 }
 
 /// `pollux del`.
@@ -33,14 +34,15 @@ pub(crate) fn del(common: &Common, args: DelArgs) -> Result<(), Failure> {
     session::check(&key)?;
     // They tell whether it is there.
     let config = ClientConfig::follow([session::beginning(&key)]);
-    make(common, config, Change::new(key, Action::Delete))
+    make(common, config, Change::new(key, Action::Delete, args.wait))
 }
 
-fn make(common: &Common, config: ClientConfig, change: Change) -> Result<(), Failure> {
+fn make(common: &Common, mut config: ClientConfig, change: Change) -> Result<(), Failure> {
+    config.until_safe = change.wait == WaitArg::Safe;
     let mut session = Session::open(common, config, change)?;
     session.run()?;
     if common.json
-        && let Stage::Applied(sequence) = session.app.task.stage
+        && let Stage::Done(sequence) = session.app.task.stage
     {
         output::json(&serde_json::json!({ "sequence": sequence.get() }))?;
     }
@@ -58,23 +60,26 @@ enum Stage {
     /// The broker, and for a deletion the key, is looked for.
     Looking,
     UnderWay(Uuid),
-    Applied(Sequence),
+    /// It is applied, and waits to be safe.
+    Applied(Uuid),
+    Done(Sequence),
 }
 
 #[derive(Debug)]
 struct Change {
     key: Vec<u8>,
     action: Action,
+    wait: WaitArg,
     stage: Stage,
 }
 
 impl Change {
-    fn new(key: Vec<u8>, action: Action) -> Change {
-        Change { key, action, stage: Stage::Looking }
+    fn new(key: Vec<u8>, action: Action, wait: WaitArg) -> Change {
+        Change { key, action, wait, stage: Stage::Looking }
     }
 
     fn is(&self, uuid: Uuid) -> bool {
-        matches!(self.stage, Stage::UnderWay(ours) if ours == uuid)
+        matches!(self.stage, Stage::UnderWay(ours) | Stage::Applied(ours) if ours == uuid)
     }
 }
 
@@ -82,7 +87,14 @@ impl Task for Change {
     fn hear(&mut self, client: &Client, _: Time, event: Event) -> Result<(), Failure> {
         match event {
             Event::Applied { uuid, sequence } if self.is(uuid) => {
-                self.stage = Stage::Applied(sequence);
+                self.stage = match self.wait {
+                    WaitArg::Applied => Stage::Done(sequence),
+                    WaitArg::Safe => Stage::Applied(uuid),
+                };
+            }
+            Event::Safe { uuid, sequence } if self.is(uuid) => self.stage = Stage::Done(sequence),
+            Event::NotSafe { uuid } if self.is(uuid) => {
+                return Err(session::refused(&self.key, &NOT_SAFE));
             }
             Event::Refused { uuid, reason } if self.is(uuid) => {
                 let size = match &self.action {
@@ -97,10 +109,10 @@ impl Task for Change {
     }
 
     fn step(app: &mut App<Change>, registry: &mut Registry<App<Change>>) -> Result<Step, Failure> {
-        let Change { key, action, stage } = &mut app.task;
+        let Change { key, action, stage, .. } = &mut app.task;
         match stage {
-            Stage::Applied(_) => return Ok(Step::Done),
-            Stage::UnderWay(_) => return Ok(Step::Wait),
+            Stage::Done(_) => return Ok(Step::Done),
+            Stage::UnderWay(_) | Stage::Applied(_) => return Ok(Step::Wait),
             Stage::Looking => {}
         }
         let made = match action {
@@ -121,7 +133,9 @@ impl Task for Change {
         match self.stage {
             Stage::Looking => Some(client.stats().synced_entries),
             // One answer is all there is to come.
-            Stage::UnderWay(_) | Stage::Applied(_) => Some(u64::MAX),
+            Stage::UnderWay(_) => Some(u64::MAX),
+            // And then that it is safe.
+            Stage::Applied(_) | Stage::Done(_) => Some(u64::MAX - 1),
         }
     }
 
@@ -130,10 +144,18 @@ impl Task for Change {
             Stage::UnderWay(_) => {
                 "did not confirm the change, which may have been applied or not,".to_owned()
             }
+            Stage::Applied(_) => {
+                "applied the change, but did not say that it is safe (has it a live standby?),"
+                    .to_owned()
+            }
             _ => "sent no state".to_owned(),
         }
     }
 }
+
+/// Why one that was applied may be lost.
+pub(crate) const NOT_SAFE: &str =
+    "applied, but whether it is safe is not known: the broker was lost, or keeps no standby";
 
 /// What a refusal by the broker means.
 pub(crate) fn refused(client: &Client, key: &[u8], value_size: usize, reason: &str) -> Failure {

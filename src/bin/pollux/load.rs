@@ -21,8 +21,8 @@ use serde_json::json;
 use self::directory::Directory;
 use self::input::{Batches, Item, Name, Pair};
 use self::lines_input::{LinesInput, open};
-use crate::args::{Common, LoadArgs};
-use crate::change::refused;
+use crate::args::{Common, LoadArgs, WaitArg};
+use crate::change::{NOT_SAFE, refused};
 use crate::exit::Failure;
 use crate::output;
 use crate::session::{self, App, Session, Step, Task};
@@ -36,12 +36,14 @@ const MAX_UNDER_WAY: usize = 10_000;
 
 /// `pollux load`.
 pub(crate) fn run(common: &Common, args: LoadArgs) -> Result<(), Failure> {
+    let wait = args.wait;
     let source = Source::of(args)?;
     let mut config = ClientConfig::default();
     config.max_pending = MAX_UNDER_WAY;
     config.echo_directories = true;
+    config.until_safe = wait == WaitArg::Safe;
     let bar = source.bar();
-    let mut session = Session::open(common, config, Load::new(source, bar))?;
+    let mut session = Session::open(common, config, Load::new(source, bar, wait))?;
     let outcome = session.run();
     let load = session.app.task;
     load.bar.finish_and_clear();
@@ -98,6 +100,7 @@ struct Load {
     /// A pair that had no room yet.
     held: Option<Pair>,
     is_at_end: bool,
+    wait: WaitArg,
     under_way: HashMap<Uuid, UnderWay>,
     bar: ProgressBar,
     counts: Counts,
@@ -122,13 +125,14 @@ struct Counts {
 }
 
 impl Load {
-    fn new(source: Source, bar: ProgressBar) -> Load {
+    fn new(source: Source, bar: ProgressBar, wait: WaitArg) -> Load {
         Load {
             source: Some(source),
             batches: None,
             batch: Vec::new().into_iter(),
             held: None,
             is_at_end: false,
+            wait,
             under_way: HashMap::new(),
             bar,
             counts: Counts::default(),
@@ -246,9 +250,13 @@ impl Task for Load {
     fn hear(&mut self, client: &Client, _: Time, event: Event) -> Result<(), Failure> {
         match event {
             // One that a later line for the same key has overtaken counts as done.
-            Event::Applied { uuid, .. } | Event::Superseded { uuid, .. } => {
+            Event::Superseded { uuid, .. } | Event::Safe { uuid, .. } => {
                 self.answered(client, uuid, None);
             }
+            Event::Applied { uuid, .. } if self.wait == WaitArg::Applied => {
+                self.answered(client, uuid, None);
+            }
+            Event::NotSafe { uuid } => self.answered(client, uuid, Some(NOT_SAFE)),
             Event::Refused { uuid, reason } => self.answered(client, uuid, Some(&reason)),
             _ => {}
         }
@@ -269,7 +277,10 @@ impl Task for Load {
                     let made = client.set(registry, &pair.key, &pair.value, pair.ttl);
                     match made {
                         Ok(uuid) => drop(task.under_way.insert(uuid, pair.into())),
-                        Err(error) if is_full(&error) && !task.under_way.is_empty() => {
+                        Err(error)
+                            if is_full(&error)
+                                && (!task.under_way.is_empty() || client.machine().kept() > 0) =>
+                        {
                             task.held = Some(pair);
                             return Ok(Step::Wait);
                         }

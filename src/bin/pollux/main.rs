@@ -1,4 +1,4 @@
-//! The command `pollux`: a broker, and clients of it for the shell.
+//! The command `pollux`: a broker, clients of it for the shell, and a proxy.
 
 mod args;
 mod bench;
@@ -13,6 +13,7 @@ mod load;
 mod output;
 mod pair;
 mod printer;
+mod proxy;
 mod session;
 mod status;
 mod text;
@@ -28,13 +29,25 @@ use args::{Cli, Command};
 use printer::{Log, Printer};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    if let Err(problem) = cli.common.join_servers() {
+        Cli::command().error(ErrorKind::ValueValidation, format!("--connect: {problem}")).exit();
+    }
     let is_broker = matches!(cli.command, Command::Broker(_));
-    let log = log_to_stderr(cli.common.verbose, is_broker);
+    let is_proxy = matches!(cli.command, Command::Proxy(_));
+    let log = log_to_stderr(cli.common.verbose, is_broker || is_proxy);
     let common = &cli.common;
-    if is_broker && common.connect.is_some() {
+    if is_broker && !common.connect.is_empty() {
         Cli::command()
             .error(ErrorKind::ArgumentConflict, "a broker connects to nothing; use --bind")
+            .exit();
+    }
+    if is_proxy && !common.connect.is_empty() {
+        Cli::command()
+            .error(
+                ErrorKind::ArgumentConflict,
+                "a proxy has no broker; use --frontend 'TYPE>ENDPOINT'",
+            )
             .exit();
     }
     let result = match cli.command {
@@ -48,6 +61,7 @@ fn main() -> ExitCode {
         Command::Status => status::run(common),
         Command::Promote => pair::promote(common),
         Command::Demote => pair::demote(common),
+        Command::Proxy(args) => proxy::run(&args, common.json),
         Command::Bench(args) => bench::run(common, &args),
     };
     if let Some(log) = log {
@@ -57,9 +71,9 @@ fn main() -> ExitCode {
 }
 
 /// Warnings by default; `RUST_LOG` is for those who want to choose by module. A
-/// `broker` must go on when nobody reads them: then the printer that is returned does
+/// server must go on when nobody reads them: then the printer that is returned does
 /// the writing.
-fn log_to_stderr(verbose: u8, is_broker: bool) -> Option<Printer> {
+fn log_to_stderr(verbose: u8, is_server: bool) -> Option<Printer> {
     let level = match verbose {
         0 => "warn",
         1 => "info",
@@ -68,7 +82,7 @@ fn log_to_stderr(verbose: u8, is_broker: bool) -> Option<Printer> {
     };
     let mut log =
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
-    let printer = if is_broker { Printer::start(std::io::stderr()).ok() } else { None };
+    let printer = if is_server { Printer::start(std::io::stderr()).ok() } else { None };
     if let Some(printer) = &printer {
         let log_lines = Log { printer: printer.clone(), dropped: 0 };
         log.target(env_logger::Target::Pipe(Box::new(log_lines)));

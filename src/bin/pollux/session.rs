@@ -67,6 +67,7 @@ impl<'a, T: Task> Session<'a, T> {
         task: T,
     ) -> Result<Session<'a, T>, Failure> {
         config.give_up_after = NEVER_GIVE_UP;
+        config.keep_for = NEVER_GIVE_UP;
         // Room for one of the largest, at least.
         config.max_pending_bytes = 2 * MAX_VALUE;
         Session::try_open(common, config, task).map_err(|error| Failure::system(&error))
@@ -140,6 +141,13 @@ impl<'a, T: Task> Session<'a, T> {
 
 /// Nobody is there: what to do about it.
 pub(crate) fn no_broker(endpoint: &str, timeout: Duration) -> Failure {
+    if endpoint.contains(',') {
+        return Failure::NoAnswer(format!(
+            "none of the brokers at {endpoint} serves within {}; `pollux status` with the same \
+             --connect shows what they do",
+            show_duration(timeout)
+        ));
+    }
     let bind = match endpoint {
         DEFAULT_ENDPOINT => String::new(),
         other => format!(" --bind {other}"),

@@ -34,15 +34,33 @@ enum Stage {
     Answered(Vec<(String, String)>),
 }
 
-/// `pollux status`.
+/// `pollux status`, of each broker that is named.
 pub(crate) fn run(common: &Common) -> Result<(), Failure> {
-    let endpoint = common.endpoint();
+    let servers: Vec<&str> = common.endpoint().split(',').collect();
+    if let [endpoint] = servers[..] {
+        return show(endpoint, common, false);
+    }
+    // The first that fails decides how it ends, when all were asked.
+    let outcomes: Vec<_> =
+        servers.into_iter().map(|endpoint| show(endpoint, common, true)).collect();
+    outcomes.into_iter().collect()
+}
+
+/// Prints the figures of one broker, with its name if there are several.
+fn show(endpoint: &str, common: &Common, is_one_of_many: bool) -> Result<(), Failure> {
     match ask(endpoint, common.timeout).map_err(|error| Failure::system(&error))? {
-        Stage::Answered(figures) if common.json => output::json(&object(&figures)),
-        Stage::Answered(figures) => output::line(&table(&figures)),
+        Stage::Answered(mut figures) => {
+            if is_one_of_many {
+                figures.insert(0, ("endpoint".to_owned(), endpoint.to_owned()));
+            }
+            match common.json {
+                true => output::json(&object(&figures)),
+                false => output::line(&table(&figures)),
+            }
+        }
         Stage::Silent => Err(no_broker(endpoint, common.timeout)),
         Stage::Asked => Err(Failure::NoAnswer(format!(
-            "the broker at {endpoint} sends heartbeats, but did not answer; try a longer --timeout"
+            "the broker at {endpoint} is there, but did not answer; try a longer --timeout"
         ))),
         Stage::Rfc12 => Err(Failure::Refused(format!(
             "the server at {endpoint} speaks plain RFC 12, which has no status; \
@@ -61,10 +79,12 @@ fn ask(endpoint: &str, timeout: Duration) -> io::Result<Stage> {
         .build(&context)?;
     let requests =
         reactor.on_message(requests, |app: &mut App, _, message| Ok(app.hear(message)))?;
-    // The broker answers this subscription with a heartbeat at once.
+    // The broker answers these subscriptions at once: an active one with a heartbeat,
+    // a passive one, which sends none, to the second alone.
     let updates = Socket::builder(SocketType::Sub)
         .linger(Duration::ZERO)
         .subscribe(HUGZ)
+        .subscribe(STATUS)
         .connect(endpoints.updates)
         .build(&context)?;
     reactor.on_message(updates, |app: &mut App, cx, heartbeat| {
@@ -100,9 +120,11 @@ impl App {
     }
 }
 
-/// Whether the sender of a heartbeat knows the extensions; `None`: it is none.
+/// Whether the sender of a heartbeat, or of what a passive broker says instead,
+/// knows the extensions; `None`: it is neither.
 fn is_extended(heartbeat: Message<'_>) -> Option<bool> {
-    let kvmsg = decode(heartbeat).filter(|kvmsg| kvmsg.key.starts_with(HUGZ))?;
+    let is_one = |kvmsg: &KvMsg<'_>| kvmsg.key.starts_with(HUGZ) || kvmsg.key == STATUS;
+    let kvmsg = decode(heartbeat).filter(is_one)?;
     Some(kvmsg.properties.parse::<u32>("chp").is_some_and(|version| version >= 2))
 }
 
@@ -166,8 +188,10 @@ mod tests {
         for (key, properties, expected) in [
             (&b"HUGZ"[..], &b"chp=2\n"[..], Some(true)),
             (b"HUGZ/a/", b"chp=2\n", Some(true)),
+            (b"STATUS?", b"chp=2\nrole=passive\n", Some(true)),
             (b"HUGZ", b"", Some(false)),
             (b"HUGZ", b"chp=1\n", Some(false)),
+            (b"STATUS?", b"chp=2\n", Some(true)),
             (b"/a", b"chp=2\n", None),
         ] {
             let frames = kvmsg(key, properties);

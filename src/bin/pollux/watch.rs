@@ -91,6 +91,10 @@ impl Task for Watch {
                 self.tell("silent; it is waited for");
                 Ok(())
             }
+            Event::Turned { .. } => {
+                log::info!("the next broker is asked");
+                Ok(())
+            }
             Event::LimitReached { .. } => Err(too_large()),
             _ => Ok(()),
         }

@@ -159,6 +159,7 @@ impl Pair {
     /// What `STATUS?` says on top.
     pub(super) fn figures(&self, sequence: Sequence, to: &mut PropertiesBuf) {
         to.push("seat", self.seat);
+        to.push("peer", self.peer_state(self.tended));
         to.push("state", if self.has_state { "whole" } else { "none" });
         if let Some(peer) = &self.peer {
             to.push("peer_node", format_args!("{:016x}", peer.node));

@@ -318,7 +318,9 @@ impl Client {
             self.stats.confirmed += 1;
             self.events.push(Event::Applied { uuid, sequence });
         }
-        if !self.keeps() || (!self.is_extended() && !self.config.until_safe) {
+        // A server of RFC 12 never says what is safe.
+        let is_rfc12 = self.broker.is_some_and(|broker| !broker.extended);
+        if !self.keeps() || (is_rfc12 && !self.config.until_safe) {
             self.take(now, slot, out);
             return;
         }

@@ -149,9 +149,7 @@ impl Client {
                     // The map must have nothing that only a lost active had: a delta would
                     // not take that back.
                     true => broker.has(highest),
-                    false => {
-                        verified.node == broker.node || Fault::TrustAnotherRun.is_planted()
-                    }
+                    false => verified.node == broker.node || Fault::TrustAnotherRun.is_planted(),
                 })
             })
             .map(|verified| verified.sequence);

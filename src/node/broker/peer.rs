@@ -9,7 +9,7 @@ use crate::clone::SendFailure;
 use crate::node::Endpoints;
 use crate::node::port::Port;
 use crate::reactor::{Context, Flow, Registry, SocketKey};
-use crate::socket::{Socket, SocketType};
+use crate::socket::{AnyContext, ContextHandle, Socket, SocketType};
 
 /// How soon a connection that was refused or lost is tried again: a peer that
 /// comes back must not be thought dead for libzmq's own patience.
@@ -21,7 +21,7 @@ const LINE_HWM: u32 = 1000;
 /// Where the peer is, and what is open to it.
 pub(super) struct PeerPorts {
     endpoints: Endpoints,
-    context: zmq::Context,
+    context: ContextHandle,
     updates_hwm: u32,
     max_frame: u64,
     line: Option<SocketKey>,
@@ -60,14 +60,14 @@ impl fmt::Debug for PeerPorts {
 
 impl PeerPorts {
     pub(super) fn new(
-        context: &zmq::Context,
+        context: &impl AnyContext,
         endpoint: &str,
         options: &BrokerOptions,
     ) -> io::Result<PeerPorts> {
         let max_frame = options.config.limits.max_value.saturating_mul(2).max(64 * 1024);
         Ok(PeerPorts {
             endpoints: Endpoints::from_first(endpoint)?,
-            context: context.clone(),
+            context: context.handle(),
             updates_hwm: options.updates_hwm,
             max_frame: max_frame as u64,
             line: None,

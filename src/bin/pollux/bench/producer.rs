@@ -17,6 +17,9 @@ use crate::exit::Failure;
 use crate::session::{App, Session, Step, Task};
 use crate::text::counted;
 
+/// Changes that may be applied, but not yet safe, if the broker is one of a pair.
+const KEPT: usize = 100_000;
+
 /// What a producer has measured.
 #[derive(Debug)]
 pub(super) struct Produced {
@@ -79,7 +82,7 @@ impl Producer {
     pub(super) fn run(self, common: &Common) -> Option<Produced> {
         let reporter = self.reporter.clone();
         let mut config = ClientConfig::follow([&self.subtree]);
-        config.max_pending = self.window;
+        config.max_pending = self.window + KEPT;
         let outcome = Session::open(common, config, self).and_then(|mut session| {
             reporter.tell(News::Waker(session.reactor.waker()));
             session.run()?;
@@ -115,6 +118,10 @@ impl Producer {
             task.stamp();
             task.key(task.made % task.keys);
             let made = client.set(registry, &task.key, &task.value, None);
+            if made.is_err() && client.machine().kept() > 0 {
+                // Of a pair: until some are safe.
+                return Ok(());
+            }
             let uuid = made.map_err(|error| Failure::Refused(error.to_string()))?;
             task.made += 1;
             task.under_way.insert(uuid, (Instant::now(), stage));
@@ -132,6 +139,9 @@ impl Producer {
         while task.deleted < keys && task.under_way.len() < task.window {
             task.key(task.deleted);
             let made = client.delete(registry, &task.key);
+            if made.is_err() && client.machine().kept() > 0 {
+                return Ok(false);
+            }
             let uuid = made.map_err(|error| Failure::Refused(error.to_string()))?;
             task.deleted += 1;
             task.under_way.insert(uuid, (Instant::now(), Stage::Clean));

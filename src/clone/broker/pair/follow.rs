@@ -8,7 +8,8 @@ use super::super::changes::HOP_BY_HOP;
 use super::super::recent::Recent;
 use super::super::{Broker, BrokerOutbox, warn_rarely};
 use super::tail::Tail;
-use super::{Pair, SILENT_INTERVALS, peer};
+use super::{SILENT_INTERVALS, peer};
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{HUGZ, ICANHAZ, KTHXBAI, KvMsg, UUIDS, Uuid, is_reserved};
 use crate::clone::pair::{Lineage, Role};
 use crate::clone::properties::{Properties, PropertiesBuf};
@@ -64,6 +65,8 @@ struct Sync {
     /// Entries received.
     count: u64,
     uuids: Vec<u8>,
+    /// The end of the snapshot, once it is there.
+    end: Option<Owned>,
 }
 
 impl Follow {
@@ -94,6 +97,26 @@ impl Follow {
             Stage::Live => Time::ZERO,
             _ => self.until,
         }
+    }
+
+    /// Whether each change after `end` is in the backlog up to `whole`. `None`: one is
+    /// missing, and will not come.
+    fn covers(&self, end: Sequence, whole: Sequence) -> Option<bool> {
+        let last = self.backlog.back().map_or(end, |last| last.sequence.max(end));
+        if last < whole && !self.is_backlog_cut {
+            return Some(false);
+        }
+        let mut reached = end;
+        for change in self.backlog.iter().filter(|change| change.sequence > end) {
+            if reached >= whole {
+                break;
+            }
+            if change.sequence != reached.next() {
+                return None;
+            }
+            reached = change.sequence;
+        }
+        (reached >= whole).then_some(true)
     }
 
     fn keep(&mut self, kvmsg: &KvMsg<'_>, max_count: usize, max_bytes: usize) {
@@ -270,6 +293,7 @@ impl Broker {
             delta_bytes: 0,
             count: 0,
             uuids: Vec::new(),
+            end: None,
         }));
         let to = self.scratch.clear();
         to.push("order", "changes").push("uuids", 1);
@@ -328,7 +352,11 @@ impl Broker {
                     self.gap(now, &kvmsg, out);
                 }
             }
-            Stage::Syncing(_) | Stage::Live => follow.keep(&kvmsg, max_count, max_bytes),
+            Stage::Live => follow.keep(&kvmsg, max_count, max_bytes),
+            Stage::Syncing(_) => {
+                follow.keep(&kvmsg, max_count, max_bytes);
+                self.finish_sync(now, out);
+            }
         }
     }
 
@@ -380,7 +408,7 @@ impl Broker {
             warn_rarely(failed, "the state of the active has no room here", &full);
             return false;
         }
-        if let Some(uuid) = kvmsg.uuid {
+        if let Some(uuid) = kvmsg.uuid.filter(|_| !Fault::ForgetWhatWasFollowed.is_planted()) {
             self.recent.insert(uuid, kvmsg.sequence, now);
         }
         self.sequence = kvmsg.sequence;
@@ -406,7 +434,10 @@ impl Broker {
         let Stage::Syncing(sync) = &mut follow.stage else { return };
         follow.until = now + PATIENCE;
         let taken = match kvmsg.key {
-            KTHXBAI => return self.finish_sync(now, &kvmsg, out),
+            KTHXBAI => {
+                sync.end = Some(Owned::new(&kvmsg));
+                return self.finish_sync(now, out);
+            }
             UUIDS if sync.uuids.len() < self.config.recent_count.saturating_mul(2 * 28) => {
                 sync.uuids.extend_from_slice(kvmsg.body);
                 Ok(())
@@ -431,42 +462,65 @@ impl Broker {
         }
     }
 
-    fn finish_sync(&mut self, now: Time, end: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
+    /// Takes the new state, once all of it is there: the end of the snapshot, and the
+    /// changes up to where the store was when that was sent. Keys that changed meanwhile
+    /// are missing in the snapshot, or old; until those changes are there, too, the new
+    /// state would claim a position that it does not have, and the old one has.
+    fn finish_sync(&mut self, now: Time, out: &mut impl BrokerOutbox) {
         let Some(follow) = self.following() else { return };
-        let Stage::Syncing(sync) = std::mem::replace(&mut follow.stage, Stage::Proving) else {
+        let Stage::Syncing(sync) = &follow.stage else { return };
+        let Some(end) = &sync.end else { return };
+        let end = end.kvmsg();
+        let whole = end.properties.parse("whole").unwrap_or(end.sequence);
+        match follow.covers(end.sequence, whole) {
+            Some(true) => {}
+            Some(false) => return,
+            None => {
+                return self.fail_sync(now, "changes are missing that were published meanwhile");
+            }
+        }
+        let Stage::Syncing(mut sync) = std::mem::replace(&mut follow.stage, Stage::Proving) else {
             return;
         };
-        let needed_whole = std::mem::take(&mut follow.needs_whole);
-        let text = |name| end.properties.get(name).and_then(|value| str::from_utf8(value).ok());
-        let lineage =
-            text("root").zip(text("lineage")).and_then(|(root, all)| Lineage::parse(root, all));
-        let is_whole = end.properties.parse("count") == Some(sync.count);
-        let result = match lineage.filter(|lineage| lineage.contains(end.sequence, Sequence::ZERO))
-        {
-            None => Err("its end tells no history"),
-            Some(_) if !is_whole => Err("it was cut short"),
-            Some(lineage) => match text("mode") {
-                Some("delta") if sync.since == Some(self.sequence) && !needed_whole => {
-                    self.install_delta(now, *sync, end)
-                }
-                Some("full") => self.install(now, *sync, end, &lineage),
-                _ => Err("its end tells no mode"),
-            }
-            .map(|()| self.lineage = lineage),
-        };
-        if let Err(why) = result {
+        let Some(end) = sync.end.take() else { return };
+        if let Err(why) = self.install_sync(now, *sync, &end.kvmsg()) {
             return self.fail_sync(now, why);
         }
-        self.finish_window(end);
+        self.finish_window(&end.kvmsg());
         if let Some(pair) = self.pair.as_deref_mut() {
             pair.has_state = true;
             if let Some(follow) = &mut pair.follow {
                 follow.stage = Stage::Live;
             }
         }
+        while self.sequence < whole && self.drain_backlog(now, 1) {}
+        debug_assert!(self.sequence >= whole, "they were there");
         log::info!("has the state of the active: {} keys at {:?}", self.store.len(), self.sequence);
         self.tend_follow(now, out);
         self.push(now, out);
+    }
+
+    fn install_sync(&mut self, now: Time, sync: Sync, end: &KvMsg<'_>) -> Result<(), &'static str> {
+        let Some(follow) = self.following() else { return Err("nobody is followed") };
+        let needed_whole = std::mem::take(&mut follow.needs_whole);
+        let text = |name| end.properties.get(name).and_then(|value| str::from_utf8(value).ok());
+        let lineage =
+            text("root").zip(text("lineage")).and_then(|(root, all)| Lineage::parse(root, all));
+        let lineage = lineage
+            .filter(|lineage| lineage.contains(end.sequence, Sequence::ZERO))
+            .ok_or("its end tells no history")?;
+        if end.properties.parse("count") != Some(sync.count) {
+            return Err("it was cut short");
+        }
+        match text("mode") {
+            Some("delta") if sync.since == Some(self.sequence) && !needed_whole => {
+                self.install_delta(now, sync, end)?;
+            }
+            Some("full") => self.install(now, sync, end, &lineage)?,
+            _ => return Err("its end tells no mode"),
+        }
+        self.lineage = lineage;
+        Ok(())
     }
 
     /// Puts the new state in the place of the old one.
@@ -568,13 +622,5 @@ impl Sync {
             return Err("its entries are not in order");
         }
         take_over(&mut self.whole, kvmsg, now, scratch).map_err(|full| full.reason())
-    }
-}
-
-impl Pair {
-    /// Whether the state is whole, be it taken over or begun.
-    #[cfg(test)]
-    pub(super) fn has_state(&self) -> bool {
-        self.has_state
     }
 }

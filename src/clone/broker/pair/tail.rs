@@ -8,8 +8,10 @@ use super::super::changes::with_ttl;
 use super::super::recent::Recent;
 use super::super::{Broker, BrokerOutbox};
 use super::follow::Owned;
+use super::peer;
 use crate::clone::SendFailure;
-use crate::clone::kvmsg::{KvMsg, RESUBMIT, Uuid, check_key};
+use crate::clone::fault::Fault;
+use crate::clone::kvmsg::{KvMsg, RESUBMIT, UUIDS, Uuid, check_key};
 use crate::clone::pair::Role;
 use crate::clone::properties::{Properties, PropertiesBuf};
 use crate::clone::sequence::Sequence;
@@ -19,6 +21,9 @@ use crate::time::Time;
 
 /// Changes without an answer.
 const WINDOW: usize = 256;
+
+/// Uuids in one message.
+const UUIDS_AT_ONCE: usize = 1024;
 
 /// What has no answer after this long is sent again.
 const RESEND_AFTER: Duration = Duration::from_secs(1);
@@ -33,13 +38,16 @@ pub(super) struct Tail {
     fork: Sequence,
     /// Sent, in this order, and not answered.
     sent: VecDeque<Owned>,
+    /// The uuids of the tail that are still to be told of: of changes that were
+    /// replaced in it. They have had their effect.
+    uuids: VecDeque<(Sequence, Uuid)>,
     resend_at: Time,
     /// The line takes no more at the moment.
     is_blocked: bool,
 }
 
 impl Tail {
-    pub(super) fn new(mut store: Store, _recent: &Recent, fork: Sequence) -> Tail {
+    pub(super) fn new(mut store: Store, recent: &Recent, fork: Sequence) -> Tail {
         let since = Some(fork).filter(|&fork| fork > Sequence::ZERO);
         let cursor = match since.is_some_and(|since| since >= store.history_floor()) {
             true => store.open(b"", since),
@@ -50,6 +58,7 @@ impl Tail {
             cursor,
             fork,
             sent: VecDeque::new(),
+            uuids: recent.uuids_after(fork).collect(),
             resend_at: Time::ZERO,
             is_blocked: false,
         }
@@ -62,19 +71,31 @@ impl Tail {
         }
     }
 
-    /// The next changes of the tail, at most so many.
-    fn take(&mut self, most: usize, mut take: impl FnMut(&Entry<'_>)) {
-        let Some(cursor) = &mut self.cursor else { return };
-        let (fork, mut taken) = (self.fork, 0);
+    /// The next messages of the tail, about so many: changes, and before each the
+    /// uuids of those that were replaced until then.
+    fn take(
+        &mut self,
+        most: usize,
+        now: Time,
+        is_known: impl Fn(Uuid) -> bool,
+        scratch: &mut PropertiesBuf,
+    ) -> Vec<Owned> {
+        let mut next = Vec::new();
+        let Some(cursor) = &mut self.cursor else { return next };
+        let (fork, uuids, mut taken) = (self.fork, &mut self.uuids, 0);
         let walk = self.store.walk(cursor, usize::MAX, |entry| {
             if taken == most {
                 return ControlFlow::Break(());
             }
             // Expiry is the business of whoever is active.
             let is_expiry = entry.properties.get("why") == Some(b"expired");
-            if entry.sequence > fork && !is_expiry {
+            if entry.sequence > fork {
+                replaced(uuids, entry.sequence, &mut next);
+            }
+            let is_known = entry.uuid.is_some_and(&is_known);
+            if entry.sequence > fork && !is_expiry && !is_known {
                 taken += 1;
-                take(&entry);
+                next.push(Owned::new(&message(&entry, now, scratch)));
             }
             ControlFlow::Continue(())
         });
@@ -82,7 +103,24 @@ impl Tail {
             && let Some(cursor) = self.cursor.take()
         {
             self.store.close(cursor);
+            replaced(&mut self.uuids, Sequence::MAX, &mut next);
         }
+        next
+    }
+}
+
+/// Takes the uuids before `sequence` out, into messages; that of the change with
+/// this sequence goes with the change.
+fn replaced(uuids: &mut VecDeque<(Sequence, Uuid)>, sequence: Sequence, next: &mut Vec<Owned>) {
+    let count = uuids.partition_point(|&(before, _)| before < sequence);
+    let all: Vec<[u8; 16]> = uuids.drain(..count).map(|(_, uuid)| *uuid.as_bytes()).collect();
+    for some in all.chunks(UUIDS_AT_ONCE) {
+        let properties = Properties::EMPTY;
+        let body = some.as_flattened();
+        next.push(Owned::new(&KvMsg { key: UUIDS, sequence, uuid: None, properties, body }));
+    }
+    if uuids.front().is_some_and(|&(at, _)| at == sequence) {
+        uuids.pop_front();
     }
 }
 
@@ -131,17 +169,11 @@ impl Broker {
         }
         let room = WINDOW.saturating_sub(tail.sent.len());
         if !failed && room > 0 {
-            let mut next = Vec::new();
             let (recent, scratch) = (&self.recent, &mut self.scratch);
-            tail.take(room, |entry| {
-                if entry.uuid.is_none_or(|uuid| recent.get(&uuid).is_none()) {
-                    next.push(Owned::new(&message(entry, now, scratch)));
-                }
-            });
-            for change in next {
+            for change in tail.take(room, now, |uuid| recent.get(&uuid).is_some(), scratch) {
                 failed |= send_change(&change, tail.fork, out).is_err();
+                pair.stats.resubmitted += u64::from(change.kvmsg().key != UUIDS);
                 tail.sent.push_back(change);
-                pair.stats.resubmitted += 1;
             }
         }
         tail.is_blocked = failed;
@@ -169,6 +201,7 @@ impl Broker {
         tail.resend_at = now + RESEND_AFTER;
         let change = change.kvmsg();
         match answer.properties.get("refused") {
+            None if change.key == UUIDS => self.recent.adopt(now, self.sequence, change.body),
             None => {}
             Some(b"conflict") => {
                 pair.stats.resubmit_conflicts += 1;
@@ -198,12 +231,12 @@ impl Broker {
         let base = request.get(1).and_then(|properties| {
             Properties::check(properties, &self.config.limits).ok()?.parse::<Sequence>("base")
         });
-        let change = KvMsg::decode(request.skip(2), &self.config.limits);
+        let change = KvMsg::decode(request.skip(2), &peer::limits(&self.config.limits));
         let (Some(base), Ok(change)) = (base, change) else {
             return pair.refuse(&"an unreadable RESUBMIT");
         };
-        if check_key(change.key, &self.config.limits).is_err() || pair.resubmits.len() > 2 * WINDOW
-        {
+        let is_one = change.key == UUIDS || check_key(change.key, &self.config.limits).is_ok();
+        if !is_one || pair.resubmits.len() > 2 * WINDOW {
             return pair
                 .refuse(&"a RESUBMIT of no possible key, or more than there may be at a time");
         }
@@ -213,8 +246,14 @@ impl Broker {
 
     /// Applies what the loser has handed over.
     pub(super) fn take_resubmits(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        let is_active = self.role == Role::Active;
         let Some(pair) = self.pair.as_deref_mut() else { return };
-        for (id, base, change) in std::mem::take(&mut pair.resubmits) {
+        let resubmits = std::mem::take(&mut pair.resubmits);
+        if !is_active {
+            // It has stepped down since they came: they are sent again to who is active.
+            return;
+        }
+        for (id, base, change) in resubmits {
             let change = change.kvmsg();
             let outcome = self.take_from_loser(now, &change, base, out);
             let to = self.scratch.clear();
@@ -245,7 +284,16 @@ impl Broker {
         base: Sequence,
         out: &mut impl BrokerOutbox,
     ) -> Outcome {
-        if change.uuid.is_some_and(|uuid: Uuid| self.recent.get(&uuid).is_some()) {
+        if change.key == UUIDS {
+            self.recent.adopt(now, self.sequence, change.body);
+            return Outcome::Known;
+        }
+        if change.body.len() > self.config.limits.max_value {
+            return Outcome::Refused("value-too-large");
+        }
+        if change.uuid.is_some_and(|uuid: Uuid| self.recent.get(&uuid).is_some())
+            && !Fault::TakeOverTwice.is_planted()
+        {
             return Outcome::Known;
         }
         let is_newer = match self.store.changed(change.key) {
@@ -276,7 +324,7 @@ impl Broker {
         };
         let mut rest: Vec<Owned> = tail.sent.drain(..).collect();
         let mut scratch = PropertiesBuf::new();
-        tail.take(usize::MAX, |entry| rest.push(Owned::new(&message(entry, now, &mut scratch))));
+        rest.extend(tail.take(usize::MAX, now, |_| false, &mut scratch));
         for change in rest {
             if let Outcome::Refused(reason) =
                 self.take_from_loser(now, &change.kvmsg(), tail.fork, out)

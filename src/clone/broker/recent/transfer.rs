@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Recent;
+use super::{Applied, Recent};
 use crate::clone::kvmsg::Uuid;
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
@@ -73,6 +73,26 @@ impl Recent {
     /// What was applied up to `until` may be unknown here.
     pub(in crate::clone::broker) fn forget_until(&mut self, until: Sequence) {
         self.forgotten_until = self.forgotten_until.max(until);
+    }
+
+    /// Takes uuids that had their effect elsewhere, as if it had been now.
+    pub(in crate::clone::broker) fn adopt(&mut self, now: Time, sequence: Sequence, uuids: &[u8]) {
+        for uuid in uuids.as_chunks::<16>().0 {
+            let uuid = Uuid::from_bytes(*uuid);
+            if self.get(&uuid).is_none() {
+                let last = self.ring.back().map_or(Time::ZERO, |last| last.at);
+                self.insert(uuid, sequence, now.max(last));
+            }
+        }
+    }
+
+    /// The uuids applied after `since`, oldest first, with their sequences.
+    pub(in crate::clone::broker) fn uuids_after(
+        &self,
+        since: Sequence,
+    ) -> impl Iterator<Item = (Sequence, Uuid)> {
+        let index = self.ring.partition_point(|entry| entry.sequence <= since);
+        self.ring.range(index..).map(|Applied { uuid, sequence, .. }| (*sequence, *uuid))
     }
 }
 

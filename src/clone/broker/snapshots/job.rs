@@ -321,6 +321,8 @@ fn replica_properties(sequence: Sequence, slice: &mut Slice<'_>) {
     lineage.extend(sequence);
     let to = &mut *slice.scratch;
     to.push("floor", slice.store.history_floor());
+    // Keys that changed behind the end of the walk are as they were, or missing.
+    to.push("whole", slice.store.sequence());
     to.push("forgotten", slice.recent.forgotten_until());
     to.push("root", lineage.root());
     to.push("lineage", lineage.spans());

@@ -167,6 +167,11 @@ impl World {
         side.broker = Some(Broker::new(config, self.now));
     }
 
+    /// What is started from now on is another.
+    pub(super) fn reconfigure(&mut self, configure: fn(&mut BrokerConfig, &mut PairConfig)) {
+        self.configure = configure;
+    }
+
     /// It is gone without a word, and all that is on the way from it.
     pub(super) fn kill(&mut self, at: usize) {
         self.sides[at].broker = None;

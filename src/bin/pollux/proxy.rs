@@ -1,0 +1,319 @@
+//! `pollux proxy`: moves messages between two sockets until Ctrl-C.
+
+mod endpoint;
+
+use std::io;
+use std::time::Duration;
+
+use clap::Args;
+use pollux::proxy::{Proxy, ProxyError, ProxyStats, Side, SideStats, WhenFull};
+use pollux::reactor::{Backend, Flow, Missed, Reactor, Wait};
+use pollux::socket::{Socket, SocketType};
+use serde_json::{Value, json};
+
+use crate::exit::Failure;
+use crate::interrupt::on_interrupt;
+use crate::printer::{Gone, Printer};
+use crate::text::{counted, thousands};
+use crate::units;
+use endpoint::Endpoint;
+
+const HELP: &str = "\
+A socket is given as TYPE@ENDPOINT, which binds, or TYPE>ENDPOINT, which
+connects (quote the >); give an option again, with the same type, for a further
+endpoint of that side. Types that go together: router and dealer; xsub and xpub;
+pull and push or pub; sub and pub or push; dealer, pair and stream as they are; rep and req.
+
+It prints one line when it is there, and its statistics at the end. A side
+without room stops the reading of the other. What a router cannot deliver is
+dropped and counted (unreachable: nobody of that name; full: too slow), pub and
+xpub drop uncounted for slow subscribers; with --no-drop all wait for the slow.
+
+The control socket (rep, pair, pull, sub) takes the words of libzmq: PAUSE,
+RESUME, TERMINATE, STATISTICS. The capture socket (pub, push, dealer, pair) gets
+a copy of every message. Ctrl-C, SIGTERM or TERMINATE end it in order with exit
+code 0, a second signal at once.
+
+Examples:
+  pollux proxy --frontend router@tcp://127.0.0.1:5559 --backend dealer@tcp://127.0.0.1:5560
+  pollux proxy --frontend 'xsub>tcp://weather:5556' --backend 'xpub@tcp://*:8100'
+  pollux proxy --frontend pull@ipc:///tmp/in --backend 'push>tcp://server:5558' \\
+               --capture pub@tcp://127.0.0.1:5561 --control rep@tcp://127.0.0.1:5562";
+
+/// `pollux proxy`.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct ProxyArgs {
+    /// One side, as router@tcp://127.0.0.1:5559; may be repeated
+    #[arg(long, value_name = "SOCKET", required = true)]
+    frontend: Vec<Endpoint>,
+    /// The other side, as dealer@tcp://127.0.0.1:5560; may be repeated
+    #[arg(long, value_name = "SOCKET", required = true)]
+    backend: Vec<Endpoint>,
+    /// Where copies of all messages go; may be repeated
+    #[arg(long, value_name = "SOCKET")]
+    capture: Vec<Endpoint>,
+    /// Where commands come from; may be repeated
+    #[arg(long, value_name = "SOCKET")]
+    control: Vec<Endpoint>,
+    /// Messages that may wait for each peer, each way; 0 for no limit
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
+    hwm: u32,
+    /// Largest message, in bytes or with K, M; a frame over it ends its connection [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
+    max_message: Option<usize>,
+    /// Wait for slow clients and subscribers; one holds up all others then
+    #[arg(long)]
+    no_drop: bool,
+    /// Print the statistics each TIME, too
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    stats: Option<Duration>,
+}
+
+/// A sleep and its wake cost more than this, and under load the next message is nearer.
+const LINGER_AWAKE: Duration = Duration::from_micros(5);
+
+struct App {
+    proxy: Proxy<App>,
+    ended: Option<Result<(), ProxyError>>,
+}
+
+/// `pollux proxy`.
+pub(crate) fn run(args: &ProxyArgs, json: bool) -> Result<(), Failure> {
+    let context = zmq::Context::new();
+    let mut reactor = Reactor::builder()
+        .backend(Backend::Epoll)
+        .wait(Wait::SpinFor(LINGER_AWAKE))
+        .build()
+        .map_err(|error| Failure::system(&error))?;
+    let frontend = open(&context, "--frontend", &args.frontend, args)?;
+    let backend = open(&context, "--backend", &args.backend, args)?;
+    let capture = open_all(&context, "--capture", &args.capture, args)?;
+    let control = open_all(&context, "--control", &args.control, args)?;
+    let all = [Some(&frontend), Some(&backend), capture.as_ref(), control.as_ref()];
+    let greeting = greeting(&all, json);
+    let proxy = build(frontend, backend, capture, control, args)?;
+    let mut app = App { proxy, ended: None };
+    serve(&mut reactor, &mut app, args, json, &greeting)
+        .map_err(|error| Failure::system(&error))?;
+    match app.ended {
+        Some(Err(error)) => Err(Failure::Refused(error.to_string())),
+        _ => Ok(()),
+    }
+}
+
+fn serve(
+    reactor: &mut Reactor<App>,
+    app: &mut App,
+    args: &ProxyArgs,
+    json: bool,
+    greeting: &str,
+) -> io::Result<()> {
+    // Before anybody can know that we are here, and send a signal.
+    on_interrupt(reactor, |_: &mut App| {})?;
+    Proxy::attach(reactor, app, |app| &mut app.proxy)?;
+    let printer = Printer::start(io::stdout())?;
+    print(&printer, greeting);
+    if let Some(interval) = args.stats {
+        let printer = printer.clone();
+        reactor.add_periodic(interval, Missed::Skip, move |app: &mut App, _| {
+            Ok(print(&printer, &statistics(&app.proxy.stats(), json)))
+        });
+    }
+    reactor.run(app)?;
+    if app.ended.is_none() {
+        app.proxy.terminate(reactor);
+        reactor.run(app)?;
+    }
+    print(&printer, &statistics(&app.proxy.stats(), json));
+    printer.finish();
+    Ok(())
+}
+
+/// A proxy whose stdout is closed or not read goes on; what the reader is too slow for
+/// is left out, since the next line says it anew.
+fn print(printer: &Printer, line: &str) -> Flow {
+    match printer.print(format!("{line}\n").into_bytes()) {
+        Ok(_) => Flow::Continue,
+        Err(Gone) => {
+            log::warn!("nothing more is printed: the reader of the output has gone");
+            Flow::Remove
+        }
+    }
+}
+
+fn build(
+    frontend: Opened,
+    backend: Opened,
+    capture: Option<Opened>,
+    control: Option<Opened>,
+    args: &ProxyArgs,
+) -> Result<Proxy<App>, Failure> {
+    let mut proxy =
+        Proxy::builder(frontend.socket, backend.socket).on_end(|app: &mut App, _, end| {
+            app.ended = Some(end);
+            Ok(Flow::Stop)
+        });
+    if let Some(bytes) = args.max_message {
+        proxy = proxy.max_message_bytes(bytes);
+    }
+    for (side, socket_type) in
+        [(Side::Frontend, frontend.socket_type), (Side::Backend, backend.socket_type)]
+    {
+        if socket_type == SocketType::Router && !args.no_drop {
+            proxy = proxy.when_full(side, WhenFull::Drop);
+        }
+    }
+    if let Some(capture) = capture {
+        proxy = proxy.capture(capture.socket);
+    }
+    if let Some(control) = control {
+        proxy = proxy.control(control.socket);
+    }
+    proxy.build().map_err(|error| Failure::Usage(error.to_string()))
+}
+
+/// A socket, and what to say of it.
+struct Opened {
+    option: &'static str,
+    socket_type: SocketType,
+    /// Where, as resolved.
+    shown: Vec<String>,
+    socket: Socket,
+}
+
+fn open_all(
+    context: &zmq::Context,
+    option: &'static str,
+    endpoints: &[Endpoint],
+    args: &ProxyArgs,
+) -> Result<Option<Opened>, Failure> {
+    (!endpoints.is_empty()).then(|| open(context, option, endpoints, args)).transpose()
+}
+
+fn open(
+    context: &zmq::Context,
+    option: &'static str,
+    endpoints: &[Endpoint],
+    args: &ProxyArgs,
+) -> Result<Opened, Failure> {
+    let [first, rest @ ..] = endpoints else {
+        return Err(Failure::Usage(format!("{option}: expected a socket")));
+    };
+    let socket_type = first.socket_type;
+    if let Some(other) = rest.iter().find(|other| other.socket_type != socket_type) {
+        return Err(Failure::Usage(format!(
+            "{option}: all endpoints of a side are of one socket, of type {socket_type}; got {}",
+            other.socket_type
+        )));
+    }
+    let mut builder = Socket::builder(socket_type).send_hwm(args.hwm).receive_hwm(args.hwm);
+    if let Some(bytes) = args.max_message {
+        builder = builder.max_message_size(bytes as u64);
+    }
+    match socket_type {
+        SocketType::Router => builder = builder.mandatory(true),
+        SocketType::Pub | SocketType::XPub => builder = builder.nodrop(args.no_drop),
+        SocketType::Sub => builder = builder.subscribe(""),
+        _ => {}
+    }
+    let failed = |error| match io::Error::from(error) {
+        error if error.kind() == io::ErrorKind::InvalidInput => {
+            Failure::Usage(format!("{option}: {error}"))
+        }
+        error => Failure::Refused(format!("{option}: {error}")),
+    };
+    let mut shown = Vec::new();
+    let socket = first.apply(builder).build(context).map_err(failed)?;
+    shown.push(first.show(&resolved(first, &socket)));
+    for endpoint in rest {
+        match endpoint.open(&socket) {
+            Ok(()) => shown.push(endpoint.show(&resolved(endpoint, &socket))),
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(Opened { option, socket_type, shown, socket })
+}
+
+/// The address with the port that the system has chosen.
+fn resolved(endpoint: &Endpoint, socket: &Socket) -> String {
+    match endpoint.has_wildcard() {
+        true => socket.last_endpoint().unwrap_or_else(|_| endpoint.address.clone()),
+        false => endpoint.address.clone(),
+    }
+}
+
+fn greeting(all: &[Option<&Opened>], json: bool) -> String {
+    let all = all.iter().flatten();
+    if json {
+        let mut object = json!({});
+        for opened in all {
+            object[opened.option.trim_start_matches('-')] = json!({
+                "type": opened.socket_type.name(),
+                "endpoints": opened.shown,
+            });
+        }
+        return object.to_string();
+    }
+    let parts: Vec<String> = all
+        .map(|opened| {
+            let name = opened.option.trim_start_matches('-');
+            format!("{name} {}{}", opened.socket_type, opened.shown.join(" "))
+        })
+        .collect();
+    parts.join(", ")
+}
+
+fn statistics(stats: &ProxyStats, json: bool) -> String {
+    if json { json_stats(stats).to_string() } else { text_stats(stats) }
+}
+
+fn json_stats(stats: &ProxyStats) -> Value {
+    let side = |side: &SideStats| -> Value {
+        side.fields()
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), Value::from(count)))
+            .collect()
+    };
+    json!({
+        "frontend": side(&stats.frontend),
+        "backend": side(&stats.backend),
+        "captured": stats.captured,
+        "capture_drops": stats.capture_drops,
+        "commands": stats.commands,
+        "commands_refused": stats.commands_refused,
+        "lost": stats.lost,
+    })
+}
+
+fn text_stats(stats: &ProxyStats) -> String {
+    let way = |to: &SideStats| {
+        format!("{} ({})", counted(to.messages_out, "message"), counted(to.bytes_out, "byte"))
+    };
+    let mut text =
+        format!("to backend {}; to frontend {}", way(&stats.backend), way(&stats.frontend));
+    let dropped = stats.frontend.dropped() + stats.backend.dropped() + stats.lost;
+    text += &format!("; {} dropped", thousands(dropped));
+    if dropped > 0 {
+        let sum = |of: fn(&SideStats) -> u64| of(&stats.frontend) + of(&stats.backend);
+        for (name, count) in [
+            ("unreachable", sum(|side| side.unreachable)),
+            ("full", sum(|side| side.full_drops)),
+            ("refused", sum(|side| side.refused)),
+            ("oversized", sum(|side| side.oversized)),
+            ("not flushed", stats.lost),
+        ] {
+            if count > 0 {
+                text += &format!(", {} {name}", thousands(count));
+            }
+        }
+    }
+    if stats.captured + stats.capture_drops > 0 {
+        text += &format!(
+            "; {} captured, {} not",
+            thousands(stats.captured),
+            thousands(stats.capture_drops)
+        );
+    }
+    text
+}

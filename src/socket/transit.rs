@@ -1,0 +1,311 @@
+//! [`Transit`]: a message on its way from one socket to another.
+
+use super::{Errno, Frame, SendError, Socket};
+
+/// How many frames are kept to receive into; a longer message allocates.
+const KEPT: usize = 16;
+
+/// A message between two sockets, in the frames in which it was received: nothing of
+/// it is copied, and it stays whole until the other socket has taken all of it.
+#[derive(Debug, Default)]
+pub(crate) struct Transit {
+    /// Those before `count` are the message in hand; the others are kept to receive
+    /// into, with whatever is left of earlier messages.
+    frames: Vec<Frame>,
+    /// 0 <= count <= frames.len()
+    count: usize,
+    /// How many of `frames` and of `spare` may have content.
+    used: usize,
+    /// Second handles on the frames that were sent before the last one.
+    spare: Vec<Frame>,
+}
+
+/// Why a message was not passed on.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// There is none.
+    Receive(Errno),
+    /// It was not taken: it is in hand, whole, and so many bytes long.
+    Send(SendError, usize),
+}
+
+impl Transit {
+    /// Receives a message and sends it on, each frame as soon as it is there. Its length
+    /// in bytes. Only to a socket that [takes any
+    /// number](Socket::takes_any_number_of_frames) of frames.
+    ///
+    /// # Errors
+    /// Those of [`receive`](Transit::receive) and of [`send`](Transit::send).
+    #[inline]
+    pub(crate) fn pass(&mut self, from: &Socket, to: &Socket) -> Result<usize, Stopped> {
+        self.count = 0;
+        self.used = self.used.max(1);
+        if self.frames.is_empty() {
+            self.frames.push(Frame::new());
+        }
+        let first = &mut self.frames[0];
+        let (bytes, more) = from.receive_length(first).map_err(Stopped::Receive)?;
+        if more {
+            return self.pass_more(from, to, bytes);
+        }
+        match to.send_only(first) {
+            Ok(()) => Ok(bytes),
+            Err(error) => {
+                self.count = 1;
+                Err(Stopped::Send(error, bytes))
+            }
+        }
+    }
+
+    /// Sends the first frame of several, which is there, and all that follow.
+    fn pass_more(&mut self, from: &Socket, to: &Socket, first: usize) -> Result<usize, Stopped> {
+        let may_break_off = to.may_break_off();
+        let (mut bytes, mut more, mut sent) = (first, true, 0);
+        loop {
+            let frame = &mut self.frames[0];
+            if may_break_off && more {
+                if sent == self.spare.len() {
+                    self.spare.push(Frame::new());
+                }
+                frame.share_into(&mut self.spare[sent]);
+            }
+            if let Err(error) = to.send_next(frame, sent > 0, more) {
+                return Err(self.not_passed(from, error, sent, more, bytes));
+            }
+            sent += 1;
+            if !more {
+                self.used = self.used.max(sent);
+                return Ok(bytes);
+            }
+            let length;
+            (length, more) = from.receive_length(frame).map_err(Stopped::Receive)?;
+            bytes += length;
+        }
+    }
+
+    /// Puts the message together of which `sent` frames have gone and the next one, which
+    /// is there, was refused; `more` follow.
+    #[cold]
+    fn not_passed(
+        &mut self,
+        from: &Socket,
+        error: SendError,
+        sent: usize,
+        more: bool,
+        mut bytes: usize,
+    ) -> Stopped {
+        let refused = std::mem::take(&mut self.frames[0]);
+        self.frames.clear();
+        // (Those of a socket that never breaks off have no second handles; it has
+        // failed for good, and so has the message.)
+        self.frames.extend(self.spare.iter_mut().take(sent).map(std::mem::take));
+        self.frames.push(refused);
+        self.spare.clear();
+        let mut more = more;
+        while more {
+            let mut frame = Frame::new();
+            match from.receive_length(&mut frame) {
+                Ok((length, follow)) => {
+                    bytes += length;
+                    more = follow;
+                    self.frames.push(frame);
+                }
+                Err(errno) => return Stopped::Receive(errno),
+            }
+        }
+        self.count = self.frames.len();
+        self.used = self.count;
+        Stopped::Send(error, bytes)
+    }
+
+    /// Receives a whole message in place of the one before, and returns its length
+    /// in bytes.
+    ///
+    /// # Errors
+    /// Those of [`Socket::receive`]; there is no message in hand then.
+    #[inline]
+    pub(crate) fn receive(&mut self, socket: &Socket) -> Result<usize, Errno> {
+        self.count = 0;
+        let (mut count, mut bytes) = (0, 0);
+        loop {
+            if count == self.frames.len() {
+                self.frames.push(Frame::new());
+            }
+            let (length, more) = socket.receive_length(&mut self.frames[count])?;
+            bytes += length;
+            count += 1;
+            self.used = self.used.max(count);
+            if !more {
+                self.count = count;
+                return Ok(bytes);
+            }
+        }
+    }
+
+    /// Sends the message in hand, all or nothing, and has none in hand then.
+    ///
+    /// # Errors
+    /// Those of [`Socket::send`]; the message is still in hand, whole.
+    pub(crate) fn send(&mut self, socket: &Socket) -> Result<(), SendError> {
+        socket.send_from(&mut self.frames[..self.count])?;
+        self.count = 0;
+        Ok(())
+    }
+
+    /// Sends a second handle on the message, which stays in hand. Large frames are
+    /// counted, not copied.
+    ///
+    /// # Errors
+    /// Those of [`Socket::send`].
+    pub(crate) fn send_copy(&mut self, socket: &Socket) -> Result<(), SendError> {
+        socket.send_shared(&mut self.frames[..self.count])
+    }
+
+    /// The frames of the message in hand and no others, to be changed at will. Call
+    /// [`changed`](Transit::changed) afterwards.
+    pub(crate) fn frames_mut(&mut self) -> &mut Vec<Frame> {
+        self.frames.truncate(self.count);
+        &mut self.frames
+    }
+
+    /// Takes what is in the list of frames for the message in hand, and returns its
+    /// length in bytes.
+    pub(crate) fn changed(&mut self) -> usize {
+        self.count = self.frames.len();
+        self.used = self.count;
+        self.frames.iter().map(Frame::len).sum()
+    }
+
+    /// Lets go of all content, so that no receive buffer is kept alive by the last
+    /// message of a batch, nor much memory by a long one.
+    pub(crate) fn clear(&mut self) {
+        for frames in [&mut self.frames, &mut self.spare] {
+            frames.truncate(KEPT);
+            for frame in frames.iter_mut().take(self.used) {
+                *frame = Frame::new();
+            }
+        }
+        (self.count, self.used) = (0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Multipart;
+    use crate::socket::pair;
+
+    fn numbered(count: usize) -> Multipart {
+        (0..count).map(|number| format!("frame {number} of {count}")).collect()
+    }
+
+    #[test]
+    fn messages_of_any_length_go_on_as_they_came() {
+        let context = zmq::Context::new();
+        let (left, inner_left) = pair(&context).unwrap();
+        let (inner_right, right) = pair(&context).unwrap();
+        let mut transit = Transit::default();
+        for count in [1, 5, KEPT, KEPT + 1, 1000, 2, 1] {
+            let message = numbered(count);
+            left.send(&message).unwrap();
+            let bytes = transit.receive(&inner_left).unwrap();
+            assert_eq!(bytes, message.iter().map(bytes::Bytes::len).sum());
+            transit.send_copy(&inner_right).unwrap();
+            transit.send(&inner_right).unwrap();
+            for _ in 0..2 {
+                assert_eq!(right.receive_message().unwrap().as_ref(), Some(&message));
+            }
+            if count > 5 {
+                transit.clear();
+                assert!(transit.frames.len() <= KEPT);
+            }
+        }
+        assert_eq!(transit.receive(&inner_left), Err(Errno::EAGAIN));
+    }
+
+    #[test]
+    fn what_is_passed_on_frame_by_frame_is_the_message() {
+        let context = zmq::Context::new();
+        let (left, inner_left) = pair(&context).unwrap();
+        let (inner_right, right) = pair(&context).unwrap();
+        let mut transit = Transit::default();
+        for count in [1, 5, 1000, 2, 1] {
+            let message = numbered(count);
+            left.send(&message).unwrap();
+            assert_eq!(transit.pass(&inner_left, &inner_right).unwrap(), message.bytes());
+            assert_eq!(right.receive_message().unwrap(), Some(message));
+            transit.clear();
+            assert!(transit.frames.len() <= KEPT && transit.spare.len() <= KEPT);
+        }
+        let Err(Stopped::Receive(Errno::EAGAIN)) = transit.pass(&inner_left, &inner_right) else {
+            panic!("there was a message");
+        };
+    }
+
+    #[test]
+    fn what_is_not_passed_on_stays_whole() {
+        let context = zmq::Context::new();
+        let (left, inner) = pair(&context).unwrap();
+        let lonely = Socket::new(&context, super::super::SocketType::Push).unwrap();
+        for count in [1, 2, 30] {
+            let message = numbered(count);
+            left.send(&message).unwrap();
+            let mut transit = Transit::default();
+            let Err(Stopped::Send(SendError::WouldBlock, bytes)) = transit.pass(&inner, &lonely)
+            else {
+                panic!("somebody took it");
+            };
+            assert_eq!(bytes, message.bytes());
+            transit.send(&inner).unwrap();
+            assert_eq!(left.receive_message().unwrap(), Some(message));
+        }
+    }
+
+    /// The peer that was chosen goes away between two frames: each of them is there
+    /// again, the ones that were sent, the refused one, and those to come.
+    #[test]
+    fn what_is_broken_off_is_put_together_again() {
+        let context = zmq::Context::new();
+        let (left, inner) = pair(&context).unwrap();
+        for (count, sent) in [(2, 1), (5, 1), (5, 3), (40, 39)] {
+            let message = numbered(count);
+            left.send(&message).unwrap();
+            let mut transit = Transit::default();
+            transit.frames.push(Frame::new());
+            let mut bytes = 0;
+            let mut more = true;
+            for index in 0..=sent {
+                let frame = &mut transit.frames[0];
+                let length;
+                (length, more) = inner.receive_length(frame).unwrap();
+                bytes += length;
+                if index < sent {
+                    transit.spare.push(Frame::new());
+                    frame.share_into(&mut transit.spare[index]);
+                }
+            }
+            let stopped = transit.not_passed(&inner, SendError::WouldBlock, sent, more, bytes);
+            let Stopped::Send(SendError::WouldBlock, bytes) = stopped else {
+                panic!("{stopped:?}")
+            };
+            assert_eq!(bytes, message.bytes());
+            transit.send(&inner).unwrap();
+            assert_eq!(left.receive_message().unwrap(), Some(message));
+        }
+    }
+
+    #[test]
+    fn what_is_not_taken_stays_whole() {
+        let context = zmq::Context::new();
+        let (left, inner) = pair(&context).unwrap();
+        let lonely = Socket::new(&context, super::super::SocketType::Push).unwrap();
+        let message = numbered(3);
+        left.send(&message).unwrap();
+        let mut transit = Transit::default();
+        transit.receive(&inner).unwrap();
+        assert_eq!(transit.send(&lonely), Err(SendError::WouldBlock));
+        assert_eq!(transit.send_copy(&lonely), Err(SendError::WouldBlock));
+        transit.send(&inner).unwrap();
+        assert_eq!(left.receive_message().unwrap(), Some(message));
+    }
+}

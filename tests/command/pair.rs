@@ -1,0 +1,110 @@
+//! Clients of two brokers, one of which is killed.
+
+use serde_json::Value;
+
+use crate::common::{Broker, Finished, Process, pollux};
+
+/// Two brokers at paths in a directory of their own, and what to connect to.
+struct Pair {
+    primary: Option<Broker>,
+    backup: Broker,
+    connect: String,
+    /// Removed at the end.
+    _directory: tempfile::TempDir,
+}
+
+impl Pair {
+    /// Both stand, and the standby has the state.
+    fn start() -> Pair {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| format!("ipc://{}", directory.path().join(name).display());
+        let (a, b) = (at("a"), at("b"));
+        let start = |own: &str, seat, peer: &str| {
+            Broker::start_at(own, &["--pair", seat, "--peer", peer, "--heartbeat", "100ms"])
+        };
+        let (primary, backup) = (start(&a, "primary", &b), start(&b, "backup", &a));
+        let pair = Pair {
+            primary: Some(primary),
+            backup,
+            connect: format!("{a},{b}"),
+            _directory: directory,
+        };
+        // Which is so only with a live standby.
+        pair.pollux(&["set", "/first", "1", "--wait", "safe"]).success();
+        pair
+    }
+
+    fn pollux(&self, args: &[&str]) -> Finished {
+        let connect = ["--connect", &self.connect, "--timeout", "30s"];
+        pollux([args, &connect].concat())
+    }
+
+    fn kill_primary(&mut self) {
+        let broker = self.primary.take().expect("it was not killed before");
+        broker.process.signal("KILL");
+        drop(broker);
+    }
+}
+
+#[test]
+fn what_was_safe_is_there_when_the_active_was_killed() {
+    let mut pair = Pair::start();
+    for n in 0..4 {
+        pair.pollux(&["set", &format!("/a/{n}"), "before", "--wait", "safe"]).success();
+    }
+    let mut watch = Process::start(["watch", "/a/", "--connect", &pair.connect]);
+    pair.kill_primary();
+    pair.pollux(&["set", "/a/0", "after"]).success();
+    for n in 1..4 {
+        assert_eq!(pair.pollux(&["get", &format!("/a/{n}")]).success(), "before");
+    }
+    assert_eq!(pair.pollux(&["get", "/a/0"]).success(), "after");
+    pair.pollux(&["del", "/a/1", "--wait", "safe"]).success();
+    assert_eq!(pair.pollux(&["get", "/a/1"]).code(), Some(1));
+    pair.pollux(&["set", "/a/last", "last"]).success();
+    while watch.line() != "/a/last = last" {}
+}
+
+#[test]
+fn each_server_of_a_list_shows_its_status() {
+    let pair = Pair::start();
+    let lines = pair.pollux(&["status", "--json"]).success();
+    let roles: Vec<String> = lines
+        .lines()
+        .map(|line| {
+            let figures: Value = serde_json::from_str(line).expect("an object");
+            figures["role"].as_str().expect("a role").to_owned()
+        })
+        .collect();
+    assert_eq!(roles, ["active", "passive"]);
+    let backup = pair.backup.endpoint.clone();
+    assert!(lines.contains(&backup), "{lines}");
+}
+
+#[test]
+fn lines_are_loaded_until_they_are_safe() {
+    let pair = Pair::start();
+    let lines: String =
+        (0..5000).map(|n| format!("{{\"key\":\"/l/{n}\",\"value\":\"x\"}}\n")).collect();
+    let mut load = Process::start([
+        "load",
+        "-",
+        "--wait",
+        "safe",
+        "--json",
+        "--connect",
+        &pair.connect,
+        "--timeout",
+        "30s",
+    ]);
+    load.write(lines.as_bytes());
+    let done: Value = serde_json::from_str(load.finish().success().trim()).expect("an object");
+    assert_eq!(done["applied"], 5000);
+}
+
+#[test]
+fn without_a_pair_what_is_applied_is_soon_safe() {
+    let broker = Broker::start(&["--heartbeat", "50ms"]);
+    broker.pollux(["set", "/a", "1", "--wait", "safe"]).success();
+    assert_eq!(broker.pollux(["get", "/a"]).success(), "1");
+}

@@ -1,0 +1,51 @@
+//! `kill -9` of the active, again and again.
+
+use std::time::Duration;
+
+use crate::clients::{Clients, check};
+use crate::pair::{A, Pair};
+
+/// Kills the active so often, in turns, and prints how long it takes until a change
+/// is applied by the other.
+fn kill_in_turns(times: usize, heartbeat: &str) {
+    let mut pair = Pair::start(&["--heartbeat", heartbeat, "--safe", "wait"]);
+    let mut clients = Clients::start(&pair.list());
+    let (mut epoch, _) = clients.applied_above(0, &pair);
+    let mut active = A;
+    let mut took = Vec::new();
+    for _ in 0..times {
+        pair.wait_for_progress(active);
+        let killed = pair.kill(active);
+        let (next, applied) = clients.applied_above(epoch, &pair);
+        took.push(applied.duration_since(killed));
+        pair.run(active);
+        (epoch, active) = (next, 1 - active);
+    }
+    pair.wait_for_standby(active);
+    let records = clients.stop_writing();
+    pair.wait_for_standby(active);
+    let state = pair.state(active);
+    check(&records, &state);
+    clients.compare(state.clone());
+    // The standby has the same: it is killed no more, but takes over.
+    pair.kill(active);
+    assert_eq!(pair.state(1 - active), state);
+    took.sort();
+    let ms = |time: Duration| time.as_millis();
+    eprintln!(
+        "from kill to the first change applied, heartbeat {heartbeat}, {times} times: median {} ms, \
+         longest {} ms",
+        ms(took[took.len() / 2]),
+        ms(took[took.len() - 1]),
+    );
+}
+
+#[test]
+fn the_active_is_killed_twenty_times() {
+    kill_in_turns(20, "50ms");
+}
+
+#[test]
+fn the_active_is_killed_at_the_default_heartbeat() {
+    kill_in_turns(3, "1s");
+}
