@@ -94,7 +94,7 @@ pub(crate) fn all() -> Vec<Scene> {
             title: format!("Cold message over tcp, {idle} idle sockets: system calls"),
             unit: "calls/message",
             more_is_better: false,
-            contenders: named(|program| How::Calls { program, idle }),
+            contenders: able(idle > 0, named(|program| How::Calls { program, idle })),
         });
     }
     scenes.push(Scene {
@@ -160,11 +160,13 @@ fn states() -> Vec<Scene> {
 }
 
 fn loops(scene: &'static str, idle: usize, timers: usize) -> Vec<Contender> {
-    let mut contenders = named(|program| How::Loop { program, scene, idle, timers });
-    if scene == "hot" || idle > 0 {
-        // It has no inproc transport.
-        contenders.retain(|contender| contender.name != "zmq.rs");
-    }
+    let needs_inproc = scene == "hot" || idle > 0;
+    able(needs_inproc, named(|program| How::Loop { program, scene, idle, timers }))
+}
+
+/// Without those that have no inproc transport where one is needed.
+fn able(needs_inproc: bool, mut contenders: Vec<Contender>) -> Vec<Contender> {
+    contenders.retain(|contender| !needs_inproc || contender.name != "zmq.rs");
     contenders
 }
 
