@@ -90,7 +90,7 @@ fn play(backend: Backend, budget: u32, script: &[u8]) {
         if world.at >= world.script.len() {
             break;
         }
-        if world.byte() % 4 == 0 {
+        if world.byte().is_multiple_of(4) {
             turn(&mut reactor, &mut world);
         } else {
             world.act(&mut reactor);
@@ -274,7 +274,7 @@ impl World {
         self.in_timer = true;
         self.act(cx);
         self.in_timer = false;
-        let flow = if self.at < self.script.len() && self.byte() % 16 == 0 {
+        let flow = if self.at < self.script.len() && self.byte().is_multiple_of(16) {
             Flow::Remove
         } else {
             Flow::Continue
@@ -329,7 +329,7 @@ fn register(registry: &mut Registry<World>, index: usize, socket: Socket) -> Soc
         assert_eq!(Key::from(pipe.key), cx.key());
         pipe.handled.push(number);
         world.act(cx);
-        if world.at < world.script.len() && world.byte() % 16 == 0 {
+        if world.at < world.script.len() && world.byte().is_multiple_of(16) {
             // Unless the action has closed it, or put another in its place.
             if let Some(pipe) = &world.pipes[index]
                 && cx.key() == Key::from(pipe.key)
