@@ -16,7 +16,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use pollux::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
 use pollux::clone::client::{Client, ClientConfig, ClientOutbox};
-use pollux::clone::kvmsg::{KvMsg, Limits, Uuid};
+use pollux::clone::kvmsg::{KvMsg, Uuid};
 use pollux::clone::properties::Properties;
 use pollux::clone::store::{Change, Store, StoreLimits, Walk};
 use pollux::clone::{Collector, SendFailure, Sequence};
@@ -31,7 +31,6 @@ fn main() {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
-    codec(&mut criterion);
     for keys in SIZES {
         store_changes(&mut criterion, keys);
         store_walks(&mut criterion, keys);
@@ -50,33 +49,6 @@ fn uuid(number: u64) -> Uuid {
     let mut uuid = [0xa7; 16];
     uuid[8..].copy_from_slice(&number.to_be_bytes());
     Uuid::from_bytes(uuid)
-}
-
-/// Five frames to five fields and back.
-fn codec(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("codec");
-    let limits = Limits::default();
-    let (properties, number) =
-        (&b"ttl=30\nunit=celsius\norigin=/plant/7\n"[..], 7_i64.to_be_bytes());
-    for (properties, name) in [(&b""[..], "no properties"), (properties, "3 properties")] {
-        for size in [8, 64, 800, 100_000] {
-            let body = vec![0x5a; size];
-            let frames: [&[u8]; 5] = [b"/room/17/sensor/4", &number, &[7; 16], properties, &body];
-            let id = |what: &str| BenchmarkId::new(what, format!("{size} bytes, {name}"));
-            group.bench_function(id("decode"), |bencher| {
-                bencher.iter(|| KvMsg::decode(Message::new(black_box(&frames)), &limits).is_ok());
-            });
-            let message = KvMsg::decode(Message::new(&frames), &limits).expect("it is valid");
-            group.bench_function(id("encode"), |bencher| {
-                bencher.iter(|| {
-                    black_box(&message).with_frames(|frames| {
-                        black_box(frames);
-                    });
-                });
-            });
-        }
-    }
-    group.finish();
 }
 
 /// A store and the sequence of the next change.

@@ -4,6 +4,9 @@
 //! cargo bench --bench reactor
 //! cargo bench --bench reactor -- hot
 //! ```
+//!
+//! After each figure comes what the loop has counted in a further run of the same:
+//! that does not depend on how busy the machine is.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -16,12 +19,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, Throughput};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use pollux::reactor::{Backend, Flow, Interest, Reactor, TimerKey};
 use pollux::socket::Socket;
 
+use common::alloc::{self, Counting};
 use common::bare::{Bare, Part};
 use common::measure::Random;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 const BACKENDS: [Backend; 2] = [Backend::Epoll, Backend::ZmqPoll];
 
@@ -31,6 +39,7 @@ fn main() {
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
     hot(&mut criterion);
+    fairness(&mut criterion);
     cold(&mut criterion);
     timers(&mut criterion);
     wakes(&mut criterion);
@@ -60,42 +69,123 @@ fn pull(reactor: &mut Reactor<u64>, context: &zmq::Context, name: &str) -> Bare 
     push
 }
 
+/// Times `once` and says what the loop counted when it ran a thousand times more.
+fn bench<S>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    id: BenchmarkId,
+    reactor: &mut Reactor<S>,
+    mut once: impl FnMut(&mut Reactor<S>),
+) {
+    const RUNS: u32 = 1000;
+    let mut is_wanted = false;
+    group.bench_function(id, |bencher| {
+        is_wanted = true;
+        bencher.iter(|| once(reactor));
+    });
+    if is_wanted {
+        counted(reactor, |reactor| (0..RUNS).for_each(|_| once(reactor)));
+    }
+}
+
+/// Prints what the loop counts in `run`.
+fn counted<S>(reactor: &mut Reactor<S>, run: impl FnOnce(&mut Reactor<S>)) {
+    let (before, calls) = (reactor.stats(), alloc::calls());
+    run(reactor);
+    let (after, calls) = (reactor.stats(), alloc::calls() - calls);
+    let events = (after.events - before.events) as f64;
+    let each = |count: u64| count as f64 / events;
+    println!(
+        "{:24}an event: {:.3} polls, {:.3} spurious wakes, {:.3} empty receives, {:.3} allocations; \
+         {:.1} events a turn",
+        "",
+        each(after.polls - before.polls),
+        each(after.spurious_wakes - before.spurious_wakes),
+        each(after.receives_empty - before.receives_empty),
+        each(calls),
+        events / (after.turns - before.turns).max(1) as f64
+    );
+}
+
+/// Fills the queues of `pushes` evenly and times how the loop empties them.
+fn drain(reactor: &mut Reactor<u64>, pushes: &[Bare], count: u64) -> Duration {
+    for index in 0..count {
+        pushes[index as usize % pushes.len()].send(&mut Part::of(&[7; 32]), false);
+    }
+    let (mut left, began) = (count, Instant::now());
+    reactor.run(&mut left).expect("the loop runs");
+    began.elapsed()
+}
+
+/// [`drain`] as a bench: nanoseconds a message.
+fn bench_drain(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    id: BenchmarkId,
+    reactor: &mut Reactor<u64>,
+    pushes: &[Bare],
+) {
+    const QUEUED: u64 = 10_000;
+    let mut is_wanted = false;
+    group.bench_function(id, |bencher| {
+        is_wanted = true;
+        bencher.iter_custom(|count| {
+            let (whole, rest) = (count / QUEUED, count % QUEUED);
+            let batches = (0..whole).map(|_| QUEUED).chain((rest > 0).then_some(rest));
+            batches.map(|batch| drain(reactor, pushes, batch)).sum()
+        });
+    });
+    if is_wanted {
+        counted(reactor, |reactor| drop(drain(reactor, pushes, QUEUED)));
+    }
+}
+
 /// Messages that wait already: what dispatch costs above `zmq_msg_recv`.
 fn hot(criterion: &mut Criterion) {
-    const QUEUED: u64 = 10_000;
     let mut group = criterion.benchmark_group("hot");
     group.throughput(Throughput::Elements(1));
     for backend in BACKENDS {
-        for (idle_sockets, timers) in [(0, 0), (0, 1000), (16, 0), (16, 1000)] {
+        for sockets in [1, 16, 256] {
             let context = zmq::Context::new();
             let mut reactor = reactor(backend);
-            let push = pull(&mut reactor, &context, "busy");
-            let _silent: Vec<Bare> = (0..idle_sockets)
-                .map(|index| pull(&mut reactor, &context, &format!("idle-{index}")))
-                .collect();
-            for _ in 0..timers {
-                reactor.add_timer(Duration::from_secs(3600), |_, _| Ok(Flow::Continue));
+            let busy = [pull(&mut reactor, &context, "busy")];
+            let _silent = idle(&mut reactor, &context, sockets - 1);
+            let mut armed = 0;
+            for timers in [0, 1_000, 1_000_000] {
+                for _ in armed..timers {
+                    reactor.add_timer(Duration::from_secs(3600), |_, _| Ok(Flow::Continue));
+                }
+                armed = timers;
+                let id = format!("{backend:?}/{sockets} sockets, {timers} timers");
+                let id = BenchmarkId::from_parameter(id);
+                bench_drain(&mut group, id, &mut reactor, &busy);
             }
-            let id = format!("{backend:?}/{idle_sockets} idle sockets, {timers} timers");
-            group.bench_function(BenchmarkId::from_parameter(id), |bencher| {
-                bencher.iter_custom(|count| {
-                    let (mut left, mut spent) = (count, Duration::ZERO);
-                    while left > 0 {
-                        let batch = left.min(QUEUED);
-                        for _ in 0..batch {
-                            push.send(&mut Part::of(&[7; 32]), false);
-                        }
-                        let (mut batch_left, began) = (batch, Instant::now());
-                        reactor.run(&mut batch_left).expect("the loop runs");
-                        spent += began.elapsed();
-                        left -= batch;
-                    }
-                    spent
-                });
-            });
         }
     }
     group.finish();
+}
+
+/// Sixteen busy sockets that take turns: the fewer messages each may have at a time,
+/// the fairer, and the more turns there are.
+fn fairness(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("fairness");
+    group.throughput(Throughput::Elements(1));
+    for backend in BACKENDS {
+        for budget in [1, 8, 64, 1024] {
+            let context = zmq::Context::new();
+            let builder = Reactor::builder().backend(backend).budget(budget);
+            let mut reactor = builder.build().expect("a reactor");
+            let busy: Vec<Bare> = (0..16)
+                .map(|index| pull(&mut reactor, &context, &format!("busy-{index}")))
+                .collect();
+            let id = BenchmarkId::new(format!("budget {budget}"), format!("{backend:?}"));
+            bench_drain(&mut group, id, &mut reactor, &busy);
+        }
+    }
+    group.finish();
+}
+
+/// Sockets whose peers are connected and silent.
+fn idle(reactor: &mut Reactor<u64>, context: &zmq::Context, count: usize) -> Vec<Bare> {
+    (0..count).map(|index| pull(reactor, context, &format!("idle-{index}"))).collect()
 }
 
 /// One message in an idle loop: a whole turn, with the look at the sockets that
@@ -103,26 +193,26 @@ fn hot(criterion: &mut Criterion) {
 fn cold(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("cold");
     for backend in BACKENDS {
-        for idle_sockets in [0, 16] {
+        for sockets in [1, 16, 256] {
             let context = zmq::Context::new();
             let mut reactor = reactor(backend);
             let push = pull(&mut reactor, &context, "busy");
-            let _silent: Vec<Bare> = (0..idle_sockets)
-                .map(|index| pull(&mut reactor, &context, &format!("idle-{index}")))
-                .collect();
-            let id = format!("{backend:?}/{idle_sockets} idle sockets");
-            group.bench_function(BenchmarkId::from_parameter(id), |bencher| {
-                bencher.iter(|| {
-                    push.send(&mut Part::of(&[7; 32]), false);
-                    let mut left = 2;
-                    while left == 2 {
-                        reactor.turn(&mut left, Duration::MAX).expect("a turn");
-                    }
-                });
+            let _silent = idle(&mut reactor, &context, sockets - 1);
+            let id = BenchmarkId::from_parameter(format!("{backend:?}/{sockets} sockets"));
+            bench(&mut group, id, &mut reactor, |reactor| {
+                push.send(&mut Part::of(&[7; 32]), false);
+                turns_until(reactor, |left| *left == 1, 2);
             });
         }
     }
     group.finish();
+}
+
+/// Turns of the loop until its state, at first `state`, is as wanted.
+fn turns_until<S>(reactor: &mut Reactor<S>, is_wanted: impl Fn(&S) -> bool, mut state: S) {
+    while !is_wanted(&state) {
+        reactor.turn(&mut state, Duration::MAX).expect("a turn");
+    }
 }
 
 /// Timers among a thousand, a hundred thousand, a million live ones.
@@ -160,17 +250,12 @@ fn timers(criterion: &mut Criterion) {
                 reactor.rearm(key, at).expect("it is armed");
             });
         });
-        group.bench_function(BenchmarkId::new("arm and fire", live), |bencher| {
-            bencher.iter(|| {
-                reactor.add_timer(Duration::ZERO, |fired, _| {
-                    *fired += 1;
-                    Ok(Flow::Continue)
-                });
-                let mut fired = 0;
-                while fired == 0 {
-                    reactor.turn(&mut fired, Duration::ZERO).expect("a turn");
-                }
+        bench(&mut group, BenchmarkId::new("arm and fire", live), &mut reactor, |reactor| {
+            reactor.add_timer(Duration::ZERO, |fired, _| {
+                *fired += 1;
+                Ok(Flow::Continue)
             });
+            turns_until(reactor, |fired| *fired == 1, 0);
         });
     }
     group.finish();
@@ -187,14 +272,10 @@ fn wakes(criterion: &mut Criterion) {
                 Ok(Flow::Continue)
             })
             .expect("a waker");
-        group.bench_function(BenchmarkId::new("waker, same thread", format!("{backend:?}")), |b| {
-            b.iter(|| {
-                waker.wake();
-                let mut woken = 0;
-                while woken == 0 {
-                    reactor.turn(&mut woken, Duration::MAX).expect("a turn");
-                }
-            });
+        let id = BenchmarkId::new("waker, same thread", format!("{backend:?}"));
+        bench(&mut group, id, &mut reactor, |reactor| {
+            waker.wake();
+            turns_until(reactor, |woken| *woken > 0, 0);
         });
 
         let sender = reactor
@@ -203,6 +284,11 @@ fn wakes(criterion: &mut Criterion) {
                 Ok(Flow::Continue)
             })
             .expect("a channel");
+        let id = BenchmarkId::new("sender, same thread", format!("{backend:?}"));
+        bench(&mut group, id, &mut reactor, |reactor| {
+            sender.try_send(1).expect("there is room");
+            turns_until(reactor, |sum| *sum > 0, 0);
+        });
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::new("sender, full speed", format!("{backend:?}")), |b| {
             b.iter_custom(|count| {
@@ -275,14 +361,10 @@ fn descriptors(criterion: &mut Criterion) {
             })
             .map_err(io::Error::from)
             .expect("registered");
-        group.bench_function(BenchmarkId::new("byte", format!("{backend:?}")), |bencher| {
-            bencher.iter(|| {
-                here.write_all(&[1]).expect("written");
-                let mut read = 0;
-                while read == 0 {
-                    reactor.turn(&mut read, Duration::MAX).expect("a turn");
-                }
-            });
+        let id = BenchmarkId::new("byte", format!("{backend:?}"));
+        bench(&mut group, id, &mut reactor, |reactor| {
+            here.write_all(&[1]).expect("written");
+            turns_until(reactor, |read| *read > 0, 0);
         });
     }
     group.finish();

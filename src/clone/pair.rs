@@ -191,34 +191,3 @@ impl RoleRefusal {
         }
     }
 }
-
-// The rest of the machine's surface, on `Broker` (clone::broker):
-//
-//     /// The role it has; a lone broker is always active.
-//     pub fn role(&self) -> Role;
-//     /// The role it has come into since it was last asked, with its epoch: for `--on-active`, `--on-passive`.
-//     pub fn poll_role(&mut self) -> Option<(Role, u32)>;
-//     /// Takes over: at once if the peer is silent, else by a planned handover, which takes a moment.
-//     pub fn promote(&mut self, now: Time, out: &mut impl BrokerOutbox) -> Result<Role, RoleRefusal>;
-//     /// Hands over to the live standby.
-//     pub fn demote(&mut self, now: Time, out: &mut impl BrokerOutbox) -> Result<Role, RoleRefusal>;
-//     /// A message of the line.
-//     pub fn handle_peer(&mut self, now: Time, message: Message<'_>, out: &mut impl BrokerOutbox);
-//     /// A message of the SUB at the peer.
-//     pub fn handle_peer_update(&mut self, now: Time, message: Message<'_>, out: &mut impl BrokerOutbox);
-//     /// A message of the DEALER opened last by `open_sync`.
-//     pub fn handle_peer_snapshot(&mut self, now: Time, message: Message<'_>, out: &mut impl BrokerOutbox);
-//
-// `handle_request` gets `now` as its first argument (votes have a time). On `BrokerOutbox`, all with a
-// default body for lone brokers:
-//
-//     /// Sends on the line.
-//     fn tell_peer(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure>;
-//     /// A new SUB at the peer's P+1 (topics "" and HUGZ), in place of an earlier one.
-//     fn open_follow(&mut self);
-//     /// Closes it.
-//     fn close_follow(&mut self);
-//     /// A new DEALER at the peer's P, in place of an earlier one.
-//     fn open_sync(&mut self);
-//     /// Sends on it.
-//     fn request_sync(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure>;

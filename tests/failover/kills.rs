@@ -14,7 +14,7 @@ fn kill_in_turns(times: usize, heartbeat: &str) {
     let mut active = A;
     let mut took = Vec::new();
     for _ in 0..times {
-        pair.wait_for_standby(active);
+        pair.wait_for_progress(active);
         let killed = pair.kill(active);
         let (next, applied) = clients.applied_above(epoch, &pair);
         took.push(applied.duration_since(killed));

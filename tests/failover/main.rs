@@ -8,6 +8,7 @@
 mod common;
 
 mod clients;
+mod command;
 mod kills;
 mod pair;
 mod partitions;

@@ -105,6 +105,15 @@ impl Pair {
         });
     }
 
+    /// Waits until what it has applied by then, and has a standby for, is safe: from
+    /// then on its writers go on.
+    pub(crate) fn wait_for_progress(&self, at: usize) {
+        self.wait_for_standby(at);
+        let number = |status: &Value, name: &str| status[name].as_u64().unwrap_or_default();
+        let applied = self.status(at).map_or(0, |status| number(&status, "sequence"));
+        self.wait_until(at, "making progress", |status| number(status, "stable") > applied);
+    }
+
     /// The whole state of a broker: each key with its sequence and value.
     pub(crate) fn state(&self, at: usize) -> State {
         let dump = pollux(["dump", "--timeout", "30s", "--connect", &self.endpoints[at]]);

@@ -10,7 +10,7 @@ fn an_active_that_stood_still_yields_when_it_goes_on() {
     let (mut epoch, _) = clients.applied_above(0, &pair);
     let mut active = A;
     for _ in 0..4 {
-        pair.wait_for_standby(active);
+        pair.wait_for_progress(active);
         pair.process(active).signal("STOP");
         epoch = clients.applied_above(epoch, &pair).0;
         pair.process(active).signal("CONT");

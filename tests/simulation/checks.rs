@@ -74,7 +74,11 @@ impl Told {
                 if standing.is_told_safe {
                     self.applied.insert(*uuid);
                 }
-                let is_true = truth.applied(*uuid).any(|applied| applied == sequence.get());
+                // What was replaced in a history that was given up counts as applied where
+                // the rest of that was taken over.
+                let is_true = truth
+                    .applied(*uuid)
+                    .any(|applied| applied == sequence.get() || truth.is_forked());
                 assert!(
                     is_true || standing.is_with_old,
                     "{uuid} was not applied as {sequence}: {submission}"

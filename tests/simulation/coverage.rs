@@ -30,6 +30,11 @@ impl Coverage {
         EXPECTED.iter().copied().filter(is_missing).collect()
     }
 
+    /// All counts whose names begin so, together.
+    pub(crate) fn with_prefix(&self, prefix: &str) -> u64 {
+        self.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count).sum()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(name, count)| (name.as_str(), *count))
     }
@@ -105,6 +110,36 @@ const EXPECTED: &[&str] = &[
     "net: push full",
     "net: router full",
     "net: update dropped",
+    // What a pair does.
+    "event: NotSafe",
+    "event: Safe",
+    "event: Turned",
+    "pair: becomes active",
+    "pair: becomes passive",
+    "pair: begins anew",
+    "pair: delta_syncs",
+    "pair: demote: no-standby",
+    "pair: demote: passive",
+    "pair: epochs_lifted",
+    "pair: follow_gaps",
+    "pair: followed",
+    "pair: goes on",
+    "pair: handovers",
+    "pair: held_dropped",
+    "pair: peer_refused",
+    "pair: promote: active",
+    "pair: promote: no-state",
+    "pair: promote: passive",
+    "pair: resubmit_conflicts",
+    "pair: resubmitted",
+    "pair: ring_applied",
+    "pair: ring_dropped",
+    "pair: ring_known",
+    "pair: step_downs",
+    "pair: syncs",
+    "pair: syncs_failed",
+    "pair: taken_over",
+    "pair: votes",
     // Peers that are not ours.
     "asker: snapshot",
     "asker: status",

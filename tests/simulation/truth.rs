@@ -289,7 +289,10 @@ impl Truth {
 
     /// Whether there was more than one history at any time.
     pub(crate) fn is_forked(&self) -> bool {
-        self.reigns.values().any(|reign| reign.parent.is_some())
+        let mut hosts = self.reigns.values().map(|reign| reign.host);
+        let first = hosts.next();
+        hosts.any(|host| Some(host) != first)
+            || self.reigns.values().any(|reign| reign.parent.is_some())
     }
 
     /// Whether a sequence was given in the history that led to a reign.
@@ -324,15 +327,17 @@ impl Truth {
         self.reigns[&start].applied(uuid).is_some() || self.inherited(start, uuid).is_some()
     }
 
-    /// Whether a client's change of a key, or a later one of it, is in the history.
+    /// Whether a change, or a later one of its key, is in the history that a host's
+    /// broker goes on with.
     pub(crate) fn is_kept_by(&self, host: usize, submission: &Submission, uuid: Uuid) -> bool {
+        let key = &submission.key;
+        let applied_at = self.reigns.values().filter_map(|reign| {
+            let sequence = reign.applied(uuid)?;
+            Some(reign.at(key, sequence)?.at)
+        });
+        let last = self.reign_at(host).and_then(|reign| Some(reign.keys.get(key)?.last()?.at));
         self.is_in_history_of(host, uuid)
-            || self.submissions.iter().any(|(other, later)| {
-                later.client == submission.client
-                    && later.key == submission.key
-                    && later.number > submission.number
-                    && self.is_in_history_of(host, *other)
-            })
+            || applied_at.min().is_some_and(|at| last.is_some_and(|last| last > at))
     }
 
     /// Where a change took effect, if anywhere.

@@ -36,7 +36,8 @@ impl Broker {
                 self.take_request(peer, request);
             }
             [STATUS] => self.send_status(peer, delimited, out),
-            [verb @ (PEER | RESUBMIT | UUIDS | PROMOTE | DEMOTE), ..] if self.pair.is_some() => {
+            [verb @ (PROMOTE | DEMOTE)] => self.take_order(peer, verb, out),
+            [verb @ (PEER | RESUBMIT | UUIDS), ..] if self.pair.is_some() => {
                 self.handle_pair_request(peer, verb, request, out);
             }
             _ => {

@@ -318,7 +318,9 @@ impl Client {
             self.stats.confirmed += 1;
             self.events.push(Event::Applied { uuid, sequence });
         }
-        if !self.keeps() || (!self.is_extended() && !self.config.until_safe) {
+        // A server of RFC 12 never says what is safe.
+        let is_rfc12 = self.broker.is_some_and(|broker| !broker.extended);
+        if !self.keeps() || (is_rfc12 && !self.config.until_safe) {
             match self.pending.get(slot).is_told {
                 // It was kept before the client turned to a server that never says.
                 true => self.not_safe(now, slot, out),

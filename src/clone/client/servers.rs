@@ -7,15 +7,16 @@ use super::attempt::Target;
 use super::broker_info::BrokerInfo;
 use super::event::Event;
 use super::outbox::ClientOutbox;
-use super::subtree::back_off;
+use super::subtree::{SubtreeState, back_off};
 use crate::clone::kvmsg::{ICANHAZ, KvMsg, STATUS};
 use crate::time::Time;
 
-/// How long to stay at a server that says nothing at all, before anything is known of
-/// the servers: those of RFC 12 send a heartbeat each second.
-const FIRST_STAY: Duration = Duration::from_millis(1200);
-/// The same once they are known to answer at once, beyond two heartbeat intervals.
+/// How long to stay at a server that says nothing at all, at least two heartbeat
+/// intervals: those that know the extensions answer at once.
 const SHORTEST_STAY: Duration = Duration::from_millis(300);
+/// The same from the second round on, if none that does was ever heard: servers of RFC 12
+/// send a heartbeat each second.
+const RFC12_STAY: Duration = Duration::from_millis(1200);
 /// A server without heartbeats that has answered is given so much longer.
 const ANSWERED_STAY: Duration = Duration::from_secs(3);
 /// How long to wait for a standby that is about to take over, beyond four intervals.
@@ -51,8 +52,8 @@ pub(super) struct Servers {
     epoch: u32,
     /// Since when only older ones are found.
     older_since: Option<Time>,
-    /// When the one before fell silent.
-    silent_since: Time,
+    /// When one that served was last left.
+    left_at: Option<Time>,
     /// Votes since one of our changes had an answer.
     pub(super) votes_in_vain: u32,
 }
@@ -70,7 +71,7 @@ impl Servers {
             last: None,
             epoch: 0,
             older_since: None,
-            silent_since: Time::ZERO,
+            left_at: None,
             votes_in_vain: 0,
         }
     }
@@ -106,7 +107,8 @@ impl Client {
         let servers = &mut self.servers;
         let stay = match servers.are_extended {
             true => (servers.heartbeat * 2).max(SHORTEST_STAY),
-            false => FIRST_STAY,
+            false if rounds == 0 => SHORTEST_STAY,
+            false => RFC12_STAY,
         };
         servers.leave_at = now + stay + pause;
         self.vote_to_be_heard(now, out);
@@ -154,7 +156,7 @@ impl Client {
     pub(super) fn leave(&mut self, now: Time, out: &mut impl ClientOutbox) {
         self.lost(now, out);
         if self.servers.are_many() {
-            self.servers.silent_since = now;
+            self.servers.left_at = Some(now);
             self.turn(now, out);
         }
     }
@@ -170,6 +172,8 @@ impl Client {
             self.collector = None;
         }
         for subtree in &mut self.subtrees {
+            // It may have asked a server without heartbeats.
+            subtree.state = SubtreeState::Waiting;
             // Subscribed only when the server is heard: it answers that at once.
             if std::mem::take(&mut subtree.watch.is_subscribed) {
                 self.topics.forget(&subtree.topic);
@@ -215,7 +219,7 @@ impl Client {
             _ if is_active => servers.leave_at = servers.leave_at.max(now + interval * 2),
             Some(b"live") => {
                 // It may find out in a moment what we know of the other one.
-                servers.leave_at = now.max(servers.silent_since + interval);
+                servers.leave_at = servers.left_at.map_or(now, |left| now.max(left + interval));
                 let rounds = servers.turns / servers.count as u32;
                 let pause = back_off(rounds, self.next_random());
                 self.servers.leave_at += pause;

@@ -70,7 +70,8 @@ pub struct ClientStats {
     pub superseded: u64,
     /// Changes of ours without an answer.
     pub timed_out: u64,
-    /// Snapshots asked for only because no change of ours was ever applied.
+    /// Snapshots asked for only to be heard: because no change of ours was ever applied,
+    /// or for a standby to take over.
     pub votes: u64,
     /// Events dropped because the application did not drain them.
     pub overrun: u64,

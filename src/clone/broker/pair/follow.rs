@@ -9,6 +9,7 @@ use super::super::recent::Recent;
 use super::super::{Broker, BrokerOutbox, warn_rarely};
 use super::tail::Tail;
 use super::{SILENT_INTERVALS, peer};
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{HUGZ, ICANHAZ, KTHXBAI, KvMsg, UUIDS, Uuid, is_reserved};
 use crate::clone::pair::{Lineage, Role};
 use crate::clone::properties::{Properties, PropertiesBuf};
@@ -407,7 +408,7 @@ impl Broker {
             warn_rarely(failed, "the state of the active has no room here", &full);
             return false;
         }
-        if let Some(uuid) = kvmsg.uuid {
+        if let Some(uuid) = kvmsg.uuid.filter(|_| !Fault::ForgetWhatWasFollowed.is_planted()) {
             self.recent.insert(uuid, kvmsg.sequence, now);
         }
         self.sequence = kvmsg.sequence;

@@ -6,6 +6,7 @@ use super::super::{Broker, BrokerOutbox};
 use super::follow::Follow;
 use super::verdict::{Verdict, View, Why};
 use super::{Pair, SILENT_INTERVALS};
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{DEMOTE, KvMsg, PEER, PROMOTE, RESUBMIT};
 use crate::clone::pair::{Lineage, Role, RoleRefusal, Root, Seat};
 use crate::clone::properties::Properties;
@@ -125,6 +126,10 @@ impl Broker {
         // given that nobody else has heard of.
         let above = pair.seat.epoch_above(pair.heard_epoch.max(self.sequence.epoch()));
         let above = above.max(pair.seat.start(self.config.start));
+        let above = match Fault::PromoteInTheSameEpoch.is_planted() {
+            true => self.sequence,
+            false => above,
+        };
         if pair.has_state {
             self.lineage.begin_epoch(self.sequence, above);
             self.sequence = above;
@@ -259,7 +264,6 @@ impl Broker {
     ) {
         match (verb, request.frames()) {
             (PEER, &[_, properties]) => self.handle_hello(id, properties, out),
-            (PROMOTE | DEMOTE, &[_]) => self.take_order(id, verb),
             (RESUBMIT, _) => self.handle_resubmit(id, request),
             _ => {
                 if let Some(pair) = self.pair.as_deref_mut() {
@@ -296,12 +300,19 @@ impl Broker {
     }
 
     /// An order has no time yet: it is carried out at once, by the timer.
-    fn take_order(&mut self, id: &[u8], verb: &[u8]) {
-        if let Some(pair) = self.pair.as_deref_mut() {
-            if pair.orders.len() == pair.config.held_requests {
-                return pair.refuse(&"too many orders to change the role wait");
+    pub(in super::super) fn take_order(
+        &mut self,
+        id: &[u8],
+        verb: &[u8],
+        out: &mut impl BrokerOutbox,
+    ) {
+        let is_promotion = verb == PROMOTE;
+        match self.pair.as_deref_mut() {
+            None => self.answer_order(id, is_promotion, Err(RoleRefusal::NoPair), out),
+            Some(pair) if pair.orders.len() == pair.config.held_requests => {
+                pair.refuse(&"too many orders to change the role wait");
             }
-            pair.orders.push((id.into(), verb == PROMOTE));
+            Some(pair) => pair.orders.push((id.into(), is_promotion)),
         }
     }
 
@@ -309,19 +320,30 @@ impl Broker {
     pub(super) fn obey(&mut self, now: Time, out: &mut impl BrokerOutbox) {
         let Some(pair) = self.pair.as_deref_mut() else { return };
         for (id, is_promotion) in std::mem::take(&mut pair.orders) {
-            let (key, result) = match is_promotion {
-                true => (PROMOTE, self.promote(now, out)),
-                false => (DEMOTE, self.demote(now, out)),
+            let result = match is_promotion {
+                true => self.promote(now, out),
+                false => self.demote(now, out),
             };
-            let to = self.scratch.clear();
-            match result {
-                Ok(role) => to.push("ok", role),
-                Err(refusal) => to.push("refused", refusal.name()),
-            };
-            let properties = to.as_properties();
-            let sequence = self.sequence;
-            let answer = KvMsg { key, sequence, uuid: None, properties, body: b"" };
-            let _ = answer.with_frames(|frames| out.reply(&id, frames));
+            self.answer_order(&id, is_promotion, result, out);
         }
+    }
+
+    fn answer_order(
+        &mut self,
+        id: &[u8],
+        is_promotion: bool,
+        result: Result<Role, RoleRefusal>,
+        out: &mut impl BrokerOutbox,
+    ) {
+        let to = self.scratch.clear();
+        match result {
+            Ok(role) => to.push("ok", role),
+            Err(refusal) => to.push("refused", refusal.name()),
+        };
+        let key = if is_promotion { PROMOTE } else { DEMOTE };
+        let (properties, sequence) = (to.as_properties(), self.sequence);
+        let answer = KvMsg { key, sequence, uuid: None, properties, body: b"" };
+        // Who asked and has left is not told.
+        let _ = answer.with_frames(|frames| out.reply(id, frames));
     }
 }

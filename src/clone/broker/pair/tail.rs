@@ -10,6 +10,7 @@ use super::super::{Broker, BrokerOutbox};
 use super::follow::Owned;
 use super::peer;
 use crate::clone::SendFailure;
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{KvMsg, RESUBMIT, UUIDS, Uuid, check_key};
 use crate::clone::pair::Role;
 use crate::clone::properties::{Properties, PropertiesBuf};
@@ -290,7 +291,9 @@ impl Broker {
         if change.body.len() > self.config.limits.max_value {
             return Outcome::Refused("value-too-large");
         }
-        if change.uuid.is_some_and(|uuid: Uuid| self.recent.get(&uuid).is_some()) {
+        if change.uuid.is_some_and(|uuid: Uuid| self.recent.get(&uuid).is_some())
+            && !Fault::TakeOverTwice.is_planted()
+        {
             return Outcome::Known;
         }
         let is_newer = match self.store.changed(change.key) {

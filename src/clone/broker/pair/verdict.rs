@@ -148,8 +148,9 @@ impl View<'_> {
         match self.lineage {
             Some(_) if self.has_vote => Verdict::Promote(Why::Vote),
             Some(_) => Verdict::Stay,
+            // It has nothing to offer: an active that only stood still for a moment is
+            // worth waiting for.
             None if self.is_grace_over => Verdict::Promote(Why::Alone),
-            None if self.role == Role::Passive && self.has_vote => Verdict::Promote(Why::Alone),
             None => Verdict::Stay,
         }
     }
