@@ -135,7 +135,11 @@ fn bench_drain(
     });
     if is_wanted {
         counted(reactor, |reactor| {
+<<<<<<< HEAD
             let _ = drain(reactor, pushes, QUEUED);
+=======
+            drain(reactor, pushes, QUEUED);
+>>>>>>> compare
         });
     }
 }

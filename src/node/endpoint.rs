@@ -68,6 +68,9 @@ impl Endpoints {
                 if host.is_empty() {
                     return Err(error("there is no host"));
                 }
+                if host.contains('/') {
+                    return Err(error("the host has a slash"));
+                }
                 if port == 0 || port > u16::MAX - 2 {
                     return Err(error("the port must lie between 1 and 65533"));
                 }
@@ -149,7 +152,7 @@ mod tests {
             ("pollux://a:1,", "no port"),
             ("pollux://", "no port"),
             ("tcp://a:1,b:2", "no transport"),
-            ("pollux://a:1,tcp://b:2", "no number"),
+            ("pollux://a:1,tcp://b:2", "slash"),
         ] {
             let error = Endpoints::of_servers(list).unwrap_err().to_string();
             assert!(error.contains(reason), "{list}: {error}");
