@@ -135,11 +135,7 @@ fn bench_drain(
     });
     if is_wanted {
         counted(reactor, |reactor| {
-<<<<<<< HEAD
-            let _ = drain(reactor, pushes, QUEUED);
-=======
             drain(reactor, pushes, QUEUED);
->>>>>>> compare
         });
     }
 }
