@@ -97,11 +97,17 @@ impl Process {
 
     /// Sends a signal by its name, as `TERM`.
     pub(crate) fn signal(&self, signal: &str) {
+        assert!(self.try_signal(signal), "kill -{signal} {}", self.name);
+    }
+
+    /// False: it has ended.
+    fn try_signal(&self, signal: &str) -> bool {
         let sent = Command::new("sh")
             .args(["-c", &format!("kill -{signal} {}", self.pid)])
+            .stderr(Stdio::null())
             .status()
             .expect("there is a shell");
-        assert!(sent.success(), "kill -{signal} {}", self.name);
+        sent.success()
     }
 
     /// Whether it handles the signal of this number.
@@ -149,7 +155,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.status.is_none() && self.ended.try_recv().is_err() {
-            self.signal("KILL");
+            // It may end by itself at this moment, of an earlier signal.
+            self.try_signal("KILL");
             let _ = self.ended.recv_timeout(DEADLINE);
         }
     }

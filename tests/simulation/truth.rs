@@ -328,14 +328,26 @@ impl Truth {
     }
 
     /// Whether a change, or a later one of its key, is in the history that a host's
-    /// broker goes on with.
+    /// broker goes on with, or its time was over where it was applied.
     pub(crate) fn is_kept_by(&self, host: usize, submission: &Submission, uuid: Uuid) -> bool {
         let key = &submission.key;
-        let applied_at = self.reigns.values().filter_map(|reign| {
+        let versions = self.reigns.values().filter_map(|reign| {
             let sequence = reign.applied(uuid)?;
-            Some(reign.at(key, sequence)?.at)
+            reign.at(key, sequence)
         });
-        let last = self.reign_at(host).and_then(|reign| Some(reign.keys.get(key)?.last()?.at));
+        if versions.clone().any(|version| version.expires.is_some()) {
+            // Of what expires nothing is handed over: it has had its effect. That it does
+            // not do so early, others check.
+            return true;
+        }
+        let applied_at = versions.map(|version| version.at);
+        let last = self.reign_at(host).and_then(|reign| reign.keys.get(key)?.last());
+        if submission.value.is_empty() && last.is_none_or(|last| last.value.is_empty()) {
+            // The key is not there, whoever saw to that. A deletion of nothing is not
+            // handed over.
+            return true;
+        }
+        let last = last.map(|last| last.at);
         self.is_in_history_of(host, uuid)
             || applied_at.min().is_some_and(|at| last.is_some_and(|last| last > at))
     }
