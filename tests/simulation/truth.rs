@@ -335,18 +335,18 @@ impl Truth {
             let sequence = reign.applied(uuid)?;
             reign.at(key, sequence)
         });
-        if versions.clone().any(|version| version.expires.is_some()) {
-            // Of what expires nothing is handed over: it has had its effect. That it does
-            // not do so early, others check.
+        let expires = self.reigns.values().any(|reign| {
+            let from = reign.applied(uuid).unwrap_or(u64::MAX);
+            let mut versions = reign.keys.get(key).into_iter().flatten();
+            versions.any(|version| version.sequence >= from && version.expires.is_some())
+        });
+        if expires {
+            // It, or what replaced it: of what expires nothing is handed over, for it has
+            // had its effect. That it does not do so early, others check.
             return true;
         }
         let applied_at = versions.map(|version| version.at);
         let last = self.reign_at(host).and_then(|reign| reign.keys.get(key)?.last());
-        if submission.value.is_empty() && last.is_none_or(|last| last.value.is_empty()) {
-            // The key is not there, whoever saw to that. A deletion of nothing is not
-            // handed over.
-            return true;
-        }
         let last = last.map(|last| last.at);
         self.is_in_history_of(host, uuid)
             || applied_at.min().is_some_and(|at| last.is_some_and(|last| last > at))

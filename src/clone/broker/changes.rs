@@ -134,7 +134,12 @@ impl Broker {
         }
         if change.body.is_empty() {
             if !self.store.delete(change.key, sequence, change.uuid, properties) {
-                self.store.advance(sequence);
+                match self.pair {
+                    None => self.store.advance(sequence),
+                    // The other of the pair may have the key: if this history is given up
+                    // for its, the deletion must be there to be handed over.
+                    Some(_) => self.store.bury(change.key, sequence, change.uuid, properties),
+                }
             }
         } else {
             let stored = self.store.put(&Change {
