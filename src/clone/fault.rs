@@ -2,7 +2,7 @@
 //! notices them.
 //!
 //! They exist only with the feature `simulation-faults` and debug assertions; in
-//! all other builds [`Fault::is_planted`] is the constant `false`. What is planted
+//! all other builds `Fault::is_planted` is the constant `false`. What is planted
 //! holds for the thread, so that runs side by side do not see one another's.
 
 #[cfg(all(feature = "simulation-faults", debug_assertions))]
