@@ -493,8 +493,16 @@ impl Broker {
                 follow.stage = Stage::Live;
             }
         }
-        while self.sequence < whole && self.drain_backlog(now, 1) {}
-        debug_assert!(self.sequence >= whole, "they were there");
+        let waiting = self.following().map_or(0, |follow| follow.backlog.len());
+        for _ in 0..waiting {
+            if self.sequence >= whole || !self.drain_backlog(now, 1) {
+                break;
+            }
+        }
+        if self.sequence < whole {
+            // There was no room in the store for one of them: no state, and that was logged.
+            return self.fail_sync(now, "what was published meanwhile could not be kept");
+        }
         log::info!("has the state of the active: {} keys at {:?}", self.store.len(), self.sequence);
         self.tend_follow(now, out);
         self.push(now, out);
