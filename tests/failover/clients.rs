@@ -38,6 +38,8 @@ struct Writer {
     client: ClientNode<Writer>,
     prefix: String,
     next: u64,
+    /// Changes allowed beyond the window.
+    spare: usize,
     under_way: HashMap<Uuid, u64>,
     record: Record,
     /// The highest epoch in which something was applied.
@@ -77,7 +79,8 @@ fn write(servers: &str, name: &str, stop: &AtomicBool, epochs: Sender<(u32, Inst
     config.give_up_after = DEADLINE;
     let client = ClientNode::new(&context, servers, ClientOptions::new(config)).expect("a client");
     let (under_way, record) = (HashMap::new(), Record::default());
-    let mut writer = Writer { client, prefix, next: 0, under_way, record, epoch: 0, epochs };
+    let mut writer =
+        Writer { client, prefix, next: 0, spare: 0, under_way, record, epoch: 0, epochs };
     let on_event = |writer: &mut Writer, cx: &mut Context<'_, Writer>, event| {
         writer.hear(event);
         writer.fill(cx);
@@ -105,7 +108,7 @@ fn write(servers: &str, name: &str, stop: &AtomicBool, epochs: Sender<(u32, Inst
 
 impl Writer {
     fn fill(&mut self, registry: &mut pollux::reactor::Registry<Writer>) {
-        while self.next != u64::MAX && self.under_way.len() < WINDOW {
+        while self.next != u64::MAX && self.under_way.len() < WINDOW + self.spare {
             let key = format!("{}{}", self.prefix, self.next);
             let value = self.next.to_string();
             match self.client.set(registry, key.as_bytes(), value.as_bytes(), None) {
@@ -119,6 +122,9 @@ impl Writer {
     fn hear(&mut self, event: Event) {
         let record = &mut self.record;
         match event {
+            // A window full of what is applied and not safe would never show that the
+            // next active applies anything.
+            Event::Turned { .. } => self.spare += 1,
             Event::Applied { uuid, sequence } => {
                 if let Some(&number) = self.under_way.get(&uuid) {
                     record.applied.insert(number, sequence);
