@@ -122,9 +122,6 @@ impl Writer {
     fn hear(&mut self, event: Event) {
         let record = &mut self.record;
         match event {
-            // A window full of what is applied and not safe would never show that the
-            // next active applies anything.
-            Event::Turned { .. } => self.spare += 1,
             Event::Applied { uuid, sequence } => {
                 if let Some(&number) = self.under_way.get(&uuid) {
                     record.applied.insert(number, sequence);
@@ -149,7 +146,12 @@ impl Writer {
                 self.under_way.remove(&uuid);
                 record.given_up += 1;
             }
-            Event::Turned { .. } => record.turned += 1,
+            Event::Turned { .. } => {
+                record.turned += 1;
+                // A window full of what is applied and not safe would never show that
+                // the next active applies anything.
+                self.spare += 1;
+            }
             _ => {}
         }
     }
