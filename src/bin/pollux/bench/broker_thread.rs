@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use pollux::node::{BrokerNode, BrokerOptions};
 use pollux::reactor::{Flow, Reactor, Sender};
 
-use crate::args::BenchArgs;
+use super::args::BenchArgs;
 
 struct App {
     broker: BrokerNode,
