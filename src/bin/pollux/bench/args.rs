@@ -25,7 +25,8 @@ snapshot of everything and with keys that expire. It fails with exit code 4 if
  * there are more descriptors after the last of them has left than before,
  * the memory of this process, which a broker of its own shares, grows by more
    than --max-growth a minute: by regression over the last two thirds of the
-   load, judged if they are two and a half minutes at least.
+   load, judged if they are two and a half minutes at least. (A broker of its
+   own then remembers 5,000 deletions only, so that it has them all by then.)
 
 Examples:
   pollux bench
