@@ -246,7 +246,9 @@ fn a_terminated_context_ends_its_sockets() {
             reactor.turn(&mut seen, DEADLINE).unwrap();
         }
         terminating.join().unwrap();
-        assert_eq!(seen, ended.map(Key::Socket));
+        // libzmq tells each socket by itself, in no order.
+        assert_eq!(seen.len(), ended.len());
+        assert!(ended.iter().all(|key| seen.contains(&Key::Socket(*key))), "{seen:?}");
         assert_eq!(reactor.stats().sockets_terminated, 3);
         to_stays.send("x").unwrap();
         settle(&mut reactor, &mut seen);
