@@ -142,7 +142,7 @@ impl<S> Reactor<S> {
     }
 
     /// Runs until a handler stops the loop ([`Flow::Stop`]), or nothing is left to
-    /// wait for: no socket with an interest, no source, no waker or channel in use, no
+    /// wait for: no socket with an interest, no source, no channel, no waker with a handler, no
     /// armed timer.
     ///
     /// # Errors
