@@ -79,6 +79,9 @@ class Client:
         self.collector = self.context.socket(zmq.PUSH if options.collector == "pull" else zmq.XPUB)
         self.collector.set_hwm(0)
         self.collector.linger = LINGER_MS
+        if options.collector == "sub":
+            # Each server's subscription is told, not only the first.
+            self.collector.setsockopt(zmq.XPUB_VERBOSE, 1)
         self.writable = options.collector == "pull"
         for endpoint in options.connect:
             self.collector.connect(at_offset(endpoint, 2))
