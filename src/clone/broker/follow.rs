@@ -576,6 +576,9 @@ impl Broker {
         let Some(follow) = &mut self.follow else { return };
         let Stage::Syncing(sync) = &mut follow.stage else { return };
         follow.until = now + PATIENCE;
+        if let Some(relay) = &mut self.relay {
+            relay.hear_snapshot(now);
+        }
         let taken = match kvmsg.key {
             KTHXBAI => {
                 sync.end = Some(Owned::new(&kvmsg));

@@ -78,7 +78,8 @@ impl Broker {
         answer: Answer<'_>,
         out: &mut impl BrokerOutbox,
     ) {
-        let Some(uuid) = change.uuid else { return };
+        // Who does not serve sends no heartbeats, not for this either.
+        let Some(uuid) = change.uuid.filter(|_| self.serves()) else { return };
         self.refresh_capabilities();
         let whole = self.whole_tree();
         for (prefix, watch) in self.watched.covering(change.key) {
@@ -118,13 +119,13 @@ impl Broker {
     }
 
     pub(super) fn refresh_capabilities(&mut self) {
+        let serves = self.serves();
         let (config, to) = (&self.config, &mut self.capabilities);
         to.clear();
         to.push("chp", 2);
         to.push("node", format_args!("{:016x}", config.node));
         to.push("epoch", self.sequence.epoch());
         // A broker that looks for its peer serves no more than one that follows it.
-        let serves = matches!(self.role, Role::Active | Role::Relay);
         to.push("role", if serves { self.role } else { Role::Passive });
         to.push("collector", config.collector.name());
         to.push("hb", config.heartbeat.as_millis());

@@ -96,6 +96,11 @@ impl Relay {
         self.has_state = has_state;
     }
 
+    /// A message of a snapshot came: a sign of life, too.
+    pub(super) fn hear_snapshot(&mut self, now: Time) {
+        self.upstream.hear_anything(now);
+    }
+
     /// Its upstream has applied a change.
     pub(super) fn applied(&mut self, uuid: Uuid, sequence: Sequence) {
         self.forwards.apply(uuid, sequence);

@@ -56,6 +56,8 @@ pub(super) struct Upstream {
     leave_at: Time,
     vote_at: Time,
     heard: Time,
+    /// It seems to be silent since then; its messages may wait to be handed in.
+    suspected: Option<Time>,
     interval: Duration,
     node: Option<u64>,
     /// Those behind it, up to the broker with the history.
@@ -83,6 +85,7 @@ impl Upstream {
             leave_at: now,
             vote_at: Time::NEVER,
             heard: now,
+            suspected: None,
             interval: Duration::from_secs(1),
             node: None,
             via: Vec::new(),
@@ -122,8 +125,11 @@ impl Upstream {
         sequence.epoch() == self.told.epoch || self.has_taken_over(sequence)
     }
 
-    /// When it counts as lost.
+    /// When it is to be suspected, or if it is, counts as lost.
     fn lost_at(&self, are_many: bool) -> Time {
+        if let Some(suspected) = self.suspected {
+            return suspected + self.interval / 2;
+        }
         self.heard
             + match are_many {
                 true => self.interval * 2,
@@ -138,8 +144,13 @@ impl Upstream {
         }
     }
 
+    /// A sign of life.
+    pub(super) fn hear_anything(&mut self, now: Time) {
+        (self.heard, self.suspected) = (now, None);
+    }
+
     fn hear(&mut self, now: Time, sequence: Sequence, position: Sequence) {
-        self.heard = now;
+        self.hear_anything(now);
         if sequence >= self.position {
             self.current_at = now;
         }
@@ -224,7 +235,10 @@ impl Broker {
         if now < upstream.deadline(are_many) {
             return;
         }
-        if upstream.is_live {
+        if upstream.is_live && upstream.suspected.is_none() {
+            // This process may have stood still, and not the upstream.
+            upstream.suspected = Some(now);
+        } else if upstream.is_live {
             self.leave_upstream(now, "it is silent", out);
         } else if now >= upstream.leave_at {
             self.turn_upstream(now, out);
@@ -355,8 +369,11 @@ impl Broker {
         if count.is_power_of_two() {
             log::error!("--follow: {why} ({count} so far); it is not followed");
         }
-        // What it is behind is no business of those behind us.
-        (relay.upstream.node, relay.upstream.via) = (None, Vec::new());
+        // So that it notices the circle, too; who is behind it would make the way longer with
+        // each turn.
+        let next = Some(identity.node).filter(|&node| node != own);
+        self.status_asked |= relay.upstream.node != next || !relay.upstream.via.is_empty();
+        (relay.upstream.node, relay.upstream.via) = (next, Vec::new());
         if relay.upstream.is_live {
             self.leave_upstream(now, "it must not be followed", out);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::world::{HEARTBEAT, World};
 use crate::clone::pair::Role;
+use crate::message::Message;
 
 fn filled(keys: u8) -> World {
     let mut world = World::new();
@@ -266,4 +267,38 @@ fn who_asks_before_there_is_a_state_is_answered_when_there_is() {
     world.set(0, 1, "/a", "x");
     world.pass_ms(5000);
     assert_eq!(world.answered(relay, "client", "count").as_deref(), Some("1"));
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_counted() {
+    let mut world = filled(3);
+    let relay = world.relay(&[0]);
+    world.pass_ms(500);
+    let (before, position) = (world.map(relay), world.broker(relay).sequence());
+    let next = position.next().to_wire();
+    let messages: [&[&[u8]]; 5] = [
+        &[b"HUGZ"],
+        &[b"HUGZ", &next, b"", b"", b""],
+        &[b"HUGZ", &next, b"", b"chp=2\nnode=xyz\n", b""],
+        &[b"HUGZ", &next, b"", b"chp=2\nnode=1\nvia=1,xyz\n", b""],
+        &[b"HUGZ", &next, b"", b"chp=2\nnode=1\nsubtree=/b/\n", b""],
+    ];
+    for (number, frames) in messages.iter().enumerate() {
+        world.act(relay, |broker, now, net| {
+            broker.handle_peer_update(now, Message::new(frames), net);
+        });
+        assert_eq!(world.stats(relay).upstream_refused, number as u64 + 1, "{frames:?}");
+    }
+    // Nobody has asked for a snapshot.
+    let entry: [&[u8]; 5] = [b"/x", &next, b"", b"", b"x"];
+    world.act(relay, |broker, now, net| {
+        broker.handle_peer_snapshot(now, Message::new(&entry), net);
+    });
+    // Only a broker of a pair is told of these.
+    world.request(relay, "client", &[b"PEER?", b"pair=1\n"]);
+    world.request(relay, "client", &[b"PROMOTE?"]);
+    world.pass_ms(500);
+    assert_eq!((world.map(relay), world.broker(relay).sequence()), (before, position));
+    assert_eq!(world.broker(relay).stats().requests_malformed, 1);
+    assert_eq!(world.role(relay), Role::Relay);
 }
