@@ -257,6 +257,8 @@ class Client:
             return
         if message.key.startswith(chp.HUGZ):
             self.on_heartbeat(message)
+        elif message.key == chp.STATUS:
+            self.on_status(message)
         else:
             self.on_change(message)
 
@@ -276,6 +278,14 @@ class Client:
             emit("live", sequence=message.sequence)
         if not self.options.quiet:
             emit("hugz", **describe(message))
+
+    def on_status(self, message: chp.Message) -> None:
+        """To old clients the deletion of a key that they do not have, and as a rule one of which they know already."""
+        if message.body:
+            self.violation(f"{message.key!r} with a body of {len(message.body)} bytes, old clients take it for a key")
+        if message.sequence < self.server.highest:
+            self.violation(f"{message.key!r} with sequence {message.sequence} after {self.server.highest}")
+        self.sequence = max(self.sequence, message.sequence)
 
     def on_change(self, message: chp.Message) -> None:
         server = self.server

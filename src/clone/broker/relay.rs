@@ -54,11 +54,14 @@ pub(super) struct Relay {
     stats: RelayStats,
 }
 
+/// A request, with the routing id of its client.
+type Held = (SmallVec<[u8; 16]>, Request);
+
 /// Requests of clients that may have more than we, by what they have, in order of
 /// arrival.
 #[derive(Debug, Default)]
 struct Ahead {
-    requests: BTreeMap<(Sequence, u64), (SmallVec<[u8; 16]>, Request)>,
+    requests: BTreeMap<(Sequence, u64), Held>,
     next: u64,
 }
 

@@ -50,17 +50,14 @@ impl Broker {
             return self.answer(&change, Answer::Refused(reason), out);
         }
         if let Some(uuid) = change.uuid {
-            if relay.forwards.contains(&uuid) {
-                relay.stats.forwards_known += 1;
-                // Whoever has missed the answer is told again; else it is still to come.
-                return match self.recent.get(&uuid) {
-                    Some(sequence) => self.answer(&change, Answer::Applied(sequence), out),
-                    None => {}
-                };
-            }
             if let Some(sequence) = self.recent.get(&uuid) {
                 self.stats.changes_repeated += 1;
                 return self.answer(&change, Answer::Applied(sequence), out);
+            }
+            if relay.forwards.contains(&uuid) {
+                // Its answer is still to come.
+                relay.stats.forwards_known += 1;
+                return;
             }
             if let Some(reason) = self.refused.get(&uuid) {
                 self.stats.changes_repeated += 1;
