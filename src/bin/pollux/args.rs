@@ -11,6 +11,7 @@ use pollux::node::Endpoints;
 use crate::bench::BenchArgs;
 use crate::pair::PairArgs;
 use crate::proxy::ProxyArgs;
+use crate::relay::RelayArgs;
 use crate::units;
 
 /// Where a broker is looked for unless told otherwise.
@@ -139,7 +140,11 @@ A pair, each on a machine of its own, of which one takes over from the other:
   pollux broker --bind tcp://*:5556 --pair primary --peer tcp://b:5556
   pollux broker --bind tcp://*:5556 --pair backup --peer tcp://a:5556
 --on-active and --on-passive run with POLLUX_ROLE and POLLUX_EPOCH in their
-environment; nothing waits for them, and their exit codes are logged.";
+environment; nothing waits for them, and their exit codes are logged.
+
+A relay, which serves a copy of what another broker keeps, and forwards changes to it:
+  pollux broker --bind 'tcp://*:5556' --follow tcp://a:5556
+  pollux broker --bind ipc:///run/state --follow pollux://a:5556,b:5556 --subtree /config/";
 
 /// `pollux broker`.
 #[derive(Debug, Args)]
@@ -169,6 +174,8 @@ pub(crate) struct BrokerArgs {
     pub(crate) stats: Option<Duration>,
     #[command(flatten, next_help_heading = "Pair")]
     pub(crate) pair: PairArgs,
+    #[command(flatten, next_help_heading = "Relay")]
+    pub(crate) relay: RelayArgs,
 }
 
 /// The broker's socket for changes.
@@ -359,7 +366,7 @@ Example:
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
 /// A subtree: nothing, or a beginning of keys that ends in `/`.
-fn subtree_parser() -> impl clap::builder::TypedValueParser<Value = Bytes> {
+pub(crate) fn subtree_parser() -> impl clap::builder::TypedValueParser<Value = Bytes> {
     use clap::builder::{OsStringValueParser, TypedValueParser};
     OsStringValueParser::new().try_map(|text| subtree(text.into_vec()))
 }
@@ -386,7 +393,7 @@ pub(crate) fn endpoint(text: &str) -> Result<String, String> {
 }
 
 /// Endpoints of one server or more, with commas between.
-fn servers(text: &str) -> Result<String, String> {
+pub(crate) fn servers(text: &str) -> Result<String, String> {
     let servers = Endpoints::of_servers(text).map_err(|error| error.to_string())?;
     let each = servers.iter().map(|server| endpoint(&server.snapshots));
     each.collect::<Result<Vec<_>, _>>().map(|each| each.join(","))
