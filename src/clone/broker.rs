@@ -22,6 +22,7 @@ pub use snapshots::SnapshotLimits;
 pub use stats::BrokerStats;
 
 use self::follow::{Follow, FollowStats};
+use self::heartbeats::Rounds;
 use self::pair::Pair;
 pub use self::pair::PairStats;
 use self::recent::Recent;
@@ -151,9 +152,8 @@ pub struct Broker {
     expire_from: Time,
     /// Somebody asked by a subscription what it is.
     status_asked: bool,
-    heartbeat_at: Time,
-    /// Heartbeats asked for by a subscription are due then.
-    answer_at: Time,
+    /// When heartbeats are due.
+    rounds: Rounds,
     /// The properties every heartbeat and `KTHXBAI` carries.
     capabilities: PropertiesBuf,
     scratch: PropertiesBuf,
@@ -190,8 +190,7 @@ impl Broker {
             follow_stats: FollowStats::default(),
             expire_from: Time::ZERO,
             status_asked: false,
-            heartbeat_at: now,
-            answer_at: Time::ZERO,
+            rounds: Rounds::new(now),
             capabilities: PropertiesBuf::new(),
             scratch: PropertiesBuf::new(),
             ttl_scratch: PropertiesBuf::new(),
@@ -230,14 +229,14 @@ impl Broker {
     pub fn next_deadline(&self) -> Option<Time> {
         let mut next = self.next_pair_deadline().min(self.next_relay_deadline());
         if self.status_asked {
-            next = next.min(self.answer_at);
+            next = next.min(self.rounds.answer_at);
         }
         if !self.serves() {
             return Some(next);
         }
-        next = next.min(self.heartbeat_at);
+        next = next.min(self.rounds.due_at(self.config.heartbeat));
         if self.watched.any_asked() {
-            next = next.min(self.answer_at);
+            next = next.min(self.rounds.answer_at);
         }
         let expiry = self.store.next_deadline().filter(|_| self.role == Role::Active);
         let expiry = expiry.map(|expiry| expiry.max(self.expire_from));
@@ -255,19 +254,13 @@ impl Broker {
         if self.relay.is_some() {
             self.tend_relay(now, out);
         }
-        if self.status_asked && now >= self.answer_at {
+        if self.status_asked && now >= self.rounds.answer_at {
             self.publish_status(now, out);
         }
         if !self.serves() {
             return;
         }
-        if now >= self.heartbeat_at {
-            self.heartbeat_at = now + self.config.heartbeat;
-            self.send_heartbeats(now, |_| true, out);
-            self.watched.end_round();
-        } else if self.watched.any_asked() && now >= self.answer_at {
-            self.send_heartbeats(now, |watch| watch.asked, out);
-        }
+        self.tend_heartbeats(now, out);
         if self.role == Role::Active {
             // What a relay has is expired by whose history it is.
             self.expire(now, out);

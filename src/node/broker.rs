@@ -121,6 +121,11 @@ struct Ports {
 /// Changes handled in one turn, before others have theirs.
 const CHANGES_AT_ONCE: usize = 64;
 
+/// Connections that may wait to be accepted, as far as the system lets them
+/// (`net.core.somaxconn`). With libzmq's 100, of thousands of clients that join at once
+/// many would try again only after seconds.
+const BACKLOG: u32 = 4096;
+
 /// Bytes of a frame that a subscriber may send; the longest topic is `HUGZ` and a key.
 const MAX_SUBSCRIPTION: u64 = 128 * 1024;
 
@@ -665,6 +670,7 @@ impl Sockets {
             snapshots: Socket::builder(SocketType::Router)
                 .mandatory(true)
                 .send_hwm(options.snapshot_hwm)
+                .backlog(BACKLOG)
                 .max_message_size(max_frame)
                 .linger(linger)
                 .bind(&endpoints.snapshots)
@@ -672,6 +678,7 @@ impl Sockets {
             updates: Socket::builder(SocketType::XPub)
                 .verbose(true)
                 .send_hwm(options.updates_hwm)
+                .backlog(BACKLOG)
                 // Subscriptions are all that comes in.
                 .max_message_size(MAX_SUBSCRIPTION)
                 .linger(linger)
@@ -679,6 +686,7 @@ impl Sockets {
                 .build(context)?,
             changes: collector
                 .receive_hwm(options.changes_hwm)
+                .backlog(BACKLOG)
                 .max_message_size(max_frame)
                 .linger(linger)
                 .bind(&endpoints.changes)

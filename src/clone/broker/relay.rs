@@ -216,7 +216,7 @@ impl Broker {
         }
         let (lineage, sequence) = (&self.lineage, self.sequence);
         self.snapshots.check_since(|since| lineage.contains(since, sequence));
-        self.heartbeat_at = now + self.config.heartbeat;
+        self.rounds.restart(now + self.config.heartbeat);
         self.send_heartbeats(now, |_| true, out);
         self.status_asked = true;
         self.tend_forwards(now, out);
