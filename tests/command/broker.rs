@@ -161,7 +161,10 @@ fn its_limits_are_kept_and_told() {
     assert_eq!(broker.pollux(["get", "/a"]).success(), at_limit, "it is as it was");
     broker.pollux(["set", "/b", "1"]).success();
     let complaint = broker.pollux(["set", "/c", "1"]).failure(4);
-    assert!(complaint.contains("\"/c\": refused by the broker: store"), "{complaint}");
+    assert!(
+        complaint.contains("\"/c\": refused by the broker: the store is full (--max-keys"),
+        "{complaint}"
+    );
     broker.pollux(["set", "/b", "2"]).success();
     broker.pollux(["del", "/a"]).success();
     broker.pollux(["set", "/c", "1"]).success();

@@ -122,6 +122,9 @@ pub(crate) enum Command {
 }
 
 const BROKER_HELP: &str = "\
+The state is in memory only: when the broker ends, it is gone, unless the other
+one of a pair has it; `pollux dump` saves it.
+
 The broker prints one line when it listens. It binds three ports: the one named
 (requests and snapshots) and the two above it (updates, changes); over ipc the
 same name with -updates and -changes. Ctrl-C or SIGTERM ends it in order with
@@ -135,10 +138,13 @@ Examples:
   pollux broker --collector sub                 for changes from the Guide's PUB clients
 
 A pair, each on a machine of its own, of which one takes over from the other:
-  pollux broker --bind tcp://*:5556 --pair primary --peer tcp://b:5556
-  pollux broker --bind tcp://*:5556 --pair backup --peer tcp://a:5556
+  pollux broker --bind 'tcp://*:5556' --pair primary --peer tcp://b:5556
+  pollux broker --bind 'tcp://*:5556' --pair backup --peer tcp://a:5556
 --on-active and --on-passive run with POLLUX_ROLE and POLLUX_EPOCH in their
-environment; nothing waits for them, and their exit codes are logged.";
+environment, one at a time and in order: while one runs, the newest change of
+role waits, and those before it are left out (a command sees the last one in the
+end, but perhaps not each). The broker waits for none. What they print goes to
+stderr; their exit codes are logged.";
 
 /// `pollux broker`.
 #[derive(Debug, Args)]
@@ -182,6 +188,8 @@ pub(crate) enum CollectorArg {
 const SET_HELP: &str = "\
 Key and value are taken as the bytes given. An empty value is none: use del.
 With --json it prints the sequence under which the change was applied.
+With --wait safe and no standby (a broker alone, or one of a pair with --safe
+proceed) what is applied counts as safe: stderr says so, the exit code is 0.
 
 Examples:
   pollux set /greeting hello
@@ -225,6 +233,7 @@ pub(crate) struct GetArgs {
 const DEL_HELP: &str = "\
 A key that is not there: exit code 1, and nothing is sent.
 With --json it prints the sequence under which the deletion was applied.
+--wait safe without a standby is what `pollux set --help` says.
 
 Example:
   pollux del /greeting";
@@ -297,13 +306,20 @@ const LOAD_HELP: &str = "\
 Reads the lines that dump prints; sequence is ignored. It returns when the
 broker has applied everything. A line that is none ends it with exit code 2 once
 the lines before it are applied; records that the broker does not take are named
-and the others are set: exit code 4.
+and the others are set: exit code 4. If a broker that is not of a pair is
+restarted meanwhile, it ends with exit code 3: what was set before is gone; the
+same load once more is harmless. At the end it tells how many were set (with
+--json \"applied\"), skipped (files of --dir that can be no key or value),
+refused (by a limit of the broker) and not readable (\"unreadable\").
 
 With --dir each file below DIR is a key: the prefix and its path, with its
 content as the value. Files that are empty, too large for the broker, or whose
 path makes no key (too long, control characters) are named on stderr, skipped
 and counted; so is what is no file. A link to a file is read; a link to a
-directory is skipped, so there are no loops.
+directory is skipped, so there are no loops. Files that cannot be read are named
+and counted, the others set: exit code 4.
+
+--wait safe without a standby is what `pollux set --help` says.
 
 Examples:
   pollux load state.jsonl
@@ -417,29 +433,52 @@ fn subtree(bytes: Vec<u8>) -> Result<Bytes, String> {
     }
 }
 
+/// The endpoint of a broker to connect to.
 pub(crate) fn endpoint(text: &str) -> Result<String, String> {
-    if text.starts_with("inproc:") {
-        return Err("inproc reaches only the same process; use tcp:// or ipc://".to_owned());
+    const EXPECTED: &str = "tcp://HOST:PORT or ipc://PATH";
+    if text.starts_with("tcp://*:") {
+        return Err(format!("\"*\" is no host to connect to; expected {EXPECTED}"));
     }
-    if text == "ipc://*" {
-        return Err("ipc needs a path that others can name, as in ipc:///tmp/state".to_owned());
-    }
-    Endpoints::from_first(text).map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
+    checked(text, EXPECTED)
 }
 
 /// Endpoints of one server or more, with commas between.
 fn servers(text: &str) -> Result<String, String> {
-    let servers = Endpoints::of_servers(text).map_err(|error| error.to_string())?;
+    if !text.contains(',') && !text.starts_with("pollux://") {
+        return endpoint(text);
+    }
+    let servers = Endpoints::of_servers(text).map_err(|error| {
+        format!(
+            "{}; expected pollux://HOST:PORT,HOST:PORT or endpoints with commas between",
+            error.reason()
+        )
+    })?;
     let each = servers.iter().map(|server| endpoint(&server.snapshots));
     each.collect::<Result<Vec<_>, _>>().map(|each| each.join(","))
 }
 
+/// An endpoint to bind.
 fn bindable(text: &str) -> Result<String, String> {
     match text.strip_prefix("tcp://").and_then(|address| address.strip_suffix(":*")) {
-        Some("") => Err("there is no host; expected tcp://HOST:PORT".to_owned()),
+        Some("") => Err(format!("there is no host; expected {BINDABLE}")),
         Some(_) => Ok(text.to_owned()),
-        None => endpoint(text),
+        None if text.contains(',') => Err(format!("a broker binds one; expected {BINDABLE}")),
+        None => checked(text, BINDABLE),
+    }
+}
+
+const BINDABLE: &str = "tcp://HOST:PORT (* for any host or port) or ipc://PATH";
+
+fn checked(text: &str, expected: &str) -> Result<String, String> {
+    if text.starts_with("inproc:") {
+        return Err(format!("inproc reaches only the same process; expected {expected}"));
+    }
+    if text == "ipc://*" {
+        return Err("ipc needs a path that others can name, as in ipc:///tmp/state".to_owned());
+    }
+    match Endpoints::from_first(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{}; expected {expected}", error.reason())),
     }
 }
 
@@ -506,6 +545,18 @@ mod tests {
         assert!(bindable("inproc://x").unwrap_err().contains("same process"));
         assert!(bindable("5556").is_err());
         assert!(heartbeat("100us").is_err());
+        assert!(endpoint("tcp://*:5556").unwrap_err().contains("no host to connect to"));
+        for wrong in ["udp://a:1", "tcp://a", "tcp://a:99999", "tcp://a:x", "ipc://", "a"] {
+            let [connect, bind] =
+                [servers(wrong), bindable(wrong)].map(|result| result.unwrap_err());
+            for error in [&connect, &bind] {
+                assert!(error.contains("; expected tcp://HOST:PORT"), "{wrong}: {error}");
+                assert!(!error.contains("inproc"), "{wrong}: {error}");
+                assert!(!error.contains("comma"), "{wrong}: {error}");
+            }
+        }
+        assert!(servers("tcp://a:1,b").unwrap_err().contains("with commas between"));
+        assert!(bindable("ipc://a,ipc://b").unwrap_err().contains("binds one"));
     }
 
     #[test]

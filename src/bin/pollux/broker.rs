@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::args::{BrokerArgs, CollectorArg};
 use crate::exit::Failure;
 use crate::interrupt::on_interrupt;
-use crate::pair::{HookEnd, run_hook};
+use crate::pair::{HookEnd, Hooks};
 use crate::printer::{Gone, Printer};
 use crate::text::{counted, thousands};
 
@@ -24,6 +24,7 @@ struct App {
     broker: BrokerNode,
     /// Changes applied when figures were last printed.
     applied: u64,
+    hooks: Hooks,
 }
 
 /// `pollux broker`.
@@ -40,11 +41,11 @@ fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
     let context = zmq::Context::new();
     let mut reactor = Reactor::new()?;
     let broker = BrokerNode::bind(&context, &args.bind, options(args))?;
-    let hooks = reactor.channel(HOOKS, |_: &mut App, _, ended: HookEnd| {
-        ended.log();
+    let ended = reactor.channel(HOOKS, |app: &mut App, _, ended: HookEnd| {
+        app.hooks.ended(&ended);
         Ok(Flow::Continue)
     })?;
-    let mut app = App { broker, applied: 0 };
+    let mut app = App { broker, applied: 0, hooks: Hooks::start(&args.pair, ended)? };
     // Before anybody can know that we are here, and send a signal.
     on_interrupt(&mut reactor, |_: &mut App| {})?;
     let printer = Printer::start(io::stdout())?;
@@ -55,10 +56,8 @@ fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
         &mut reactor,
         &mut app,
         |app| &mut app.broker,
-        move |_, _, (role, epoch)| {
-            if let Some(command) = commands.hook(role) {
-                run_hook(command, role, epoch, &hooks);
-            }
+        move |app, _, (role, epoch)| {
+            app.hooks.role_changed(&commands, role, epoch);
             // That nobody reads it is no reason to end.
             roles.print(role_line(role, epoch, json));
             Ok(Flow::Continue)

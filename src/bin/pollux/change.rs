@@ -41,6 +41,9 @@ fn make(common: &Common, mut config: ClientConfig, change: Change) -> Result<(),
     config.until_safe = change.wait == WaitArg::Safe;
     let mut session = Session::open(common, config, change)?;
     session.run()?;
+    if session.app.task.wait == WaitArg::Safe {
+        session.warn_if_alone();
+    }
     if common.json
         && let Stage::Done(sequence) = session.app.task.stage
     {
@@ -163,6 +166,19 @@ pub(crate) fn refused(client: &Client, key: &[u8], value_size: usize, reason: &s
         Some(max) if value_size > max => {
             session::refused(key, &SetError::ValueSize { got: value_size, max })
         }
-        _ => session::refused(key, &format_args!("refused by the broker: {reason}")),
+        _ => session::refused(key, &format_args!("refused by the broker: {}", in_words(reason))),
+    }
+}
+
+/// What is said on the wire in one word.
+fn in_words(reason: &str) -> &str {
+    match reason {
+        "store-full-keys" => "the store is full (--max-keys of the broker)",
+        "store-full-bytes" => "the store is full (it holds as many bytes as it may)",
+        "entry-too-large" => "key, value or properties are larger than the store takes",
+        "properties-too-large" => "its properties have no room for the time to live",
+        "malformed" => "key, value or properties break a limit of the broker",
+        "no-sequence-left" => "no sequence is left; restart it with a right clock",
+        other => other,
     }
 }

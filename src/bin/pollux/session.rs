@@ -12,6 +12,7 @@ use pollux::time::Time;
 
 use crate::args::{Common, DEFAULT_ENDPOINT, MAX_VALUE};
 use crate::exit::Failure;
+use crate::status;
 use crate::text::Shown;
 use crate::units::show_duration;
 
@@ -121,6 +122,18 @@ impl<'a, T: Task> Session<'a, T> {
         }
     }
 
+    /// What was waited for with `--wait safe` is no safer than applied, if the broker is
+    /// alone and calls that safe: then the user must know.
+    pub(crate) fn warn_if_alone(&self) {
+        if self.app.client.machine().broker().is_some_and(|broker| !broker.has_standby) {
+            eprintln!(
+                "pollux: applied, but there is no standby: what was set is lost with the broker \
+                 at {} (of a pair, --safe wait waits for one)",
+                self.common.endpoint()
+            );
+        }
+    }
+
     fn progress(&self) -> Option<u64> {
         self.app.task.progress(self.app.client.machine())
     }
@@ -139,8 +152,16 @@ impl<'a, T: Task> Session<'a, T> {
     }
 }
 
-/// Nobody is there: what to do about it.
+/// How long to ask whether a broker that does not serve is there all the same.
+const PROBE: Duration = Duration::from_millis(300);
+
+/// Nobody serves: whether somebody is there, and what to do about it.
 pub(crate) fn no_broker(endpoint: &str, timeout: Duration) -> Failure {
+    if !endpoint.contains(',') && status::is_passive(endpoint, PROBE.min(timeout)) {
+        return Failure::NoAnswer(format!(
+            "the broker at {endpoint} is the standby of a pair; name both with --connect"
+        ));
+    }
     if endpoint.contains(',') {
         return Failure::NoAnswer(format!(
             "none of the brokers at {endpoint} serves within {}; `pollux status` with the same \

@@ -69,6 +69,16 @@ fn show(endpoint: &str, common: &Common, is_one_of_many: bool) -> Result<(), Fai
     }
 }
 
+/// Whether there is a broker that is a standby and serves nobody.
+pub(crate) fn is_passive(endpoint: &str, timeout: Duration) -> bool {
+    match ask(endpoint, timeout) {
+        Ok(Stage::Answered(figures)) => {
+            figures.iter().any(|(name, value)| name == "role" && value == "passive")
+        }
+        _ => false,
+    }
+}
+
 fn ask(endpoint: &str, timeout: Duration) -> io::Result<Stage> {
     let endpoints = Endpoints::from_first(endpoint)?;
     let context = zmq::Context::new();
@@ -122,7 +132,7 @@ impl App {
 
 /// Whether the sender of a heartbeat, or of what a passive broker says instead,
 /// knows the extensions; `None`: it is neither.
-fn is_extended(heartbeat: Message<'_>) -> Option<bool> {
+pub(crate) fn is_extended(heartbeat: Message<'_>) -> Option<bool> {
     let is_one = |kvmsg: &KvMsg<'_>| kvmsg.key.starts_with(HUGZ) || kvmsg.key == STATUS;
     let kvmsg = decode(heartbeat).filter(is_one)?;
     Some(kvmsg.properties.parse::<u32>("chp").is_some_and(|version| version >= 2))
