@@ -19,6 +19,7 @@ pub use config::BrokerConfig;
 pub use snapshots::SnapshotLimits;
 pub use stats::BrokerStats;
 
+use self::heartbeats::Rounds;
 use self::pair::Pair;
 pub use self::pair::PairStats;
 use self::recent::Recent;
@@ -118,9 +119,8 @@ pub struct Broker {
     expire_from: Time,
     /// Somebody asked by a subscription what it is.
     status_asked: bool,
-    heartbeat_at: Time,
-    /// Heartbeats asked for by a subscription are due then.
-    answer_at: Time,
+    /// When heartbeats are due.
+    rounds: Rounds,
     /// The properties every heartbeat and `KTHXBAI` carries.
     capabilities: PropertiesBuf,
     scratch: PropertiesBuf,
@@ -154,8 +154,7 @@ impl Broker {
             pair: config.pair.map(|pair| Box::new(Pair::new(pair, now))),
             expire_from: Time::ZERO,
             status_asked: false,
-            heartbeat_at: now,
-            answer_at: Time::ZERO,
+            rounds: Rounds::new(now),
             capabilities: PropertiesBuf::new(),
             scratch: PropertiesBuf::new(),
             ttl_scratch: PropertiesBuf::new(),
@@ -194,14 +193,14 @@ impl Broker {
     pub fn next_deadline(&self) -> Option<Time> {
         let mut next = self.next_pair_deadline();
         if self.status_asked {
-            next = next.min(self.answer_at);
+            next = next.min(self.rounds.answer_at);
         }
         if self.role != Role::Active {
             return Some(next);
         }
-        next = next.min(self.heartbeat_at);
+        next = next.min(self.rounds.due_at(self.config.heartbeat));
         if self.watched.any_asked() {
-            next = next.min(self.answer_at);
+            next = next.min(self.rounds.answer_at);
         }
         let expiry = self.store.next_deadline().map(|expiry| expiry.max(self.expire_from));
         for other in [expiry, self.snapshots.next_deadline()] {
@@ -215,19 +214,13 @@ impl Broker {
         if self.pair.is_some() {
             self.tend_pair(now, out);
         }
-        if self.status_asked && now >= self.answer_at {
+        if self.status_asked && now >= self.rounds.answer_at {
             self.publish_status(now, out);
         }
         if self.role != Role::Active {
             return;
         }
-        if now >= self.heartbeat_at {
-            self.heartbeat_at = now + self.config.heartbeat;
-            self.send_heartbeats(now, |_| true, out);
-            self.watched.end_round();
-        } else if self.watched.any_asked() && now >= self.answer_at {
-            self.send_heartbeats(now, |watch| watch.asked, out);
-        }
+        self.tend_heartbeats(now, out);
         self.expire(now, out);
         self.serve_snapshots(now, out);
     }

@@ -15,7 +15,7 @@ use crate::clone::kvmsg::FRAMES;
 use crate::clone::pair::{Role, RoleRefusal};
 use crate::clone::{Collector, Sequence};
 use crate::message::Message;
-use crate::reactor::{Context, Flow, Registry, SocketKey, TimerKey};
+use crate::reactor::{Context, Flow, Key, Registry, SocketKey, TimerKey};
 use crate::socket::{AnyContext, Errno, Interest, Slices, Socket, SocketType};
 use crate::time::Time;
 
@@ -102,6 +102,8 @@ struct Ports {
     updates: SocketKey,
     changes: SocketKey,
     timer: TimerKey,
+    /// Calls the application's handler for changes of the role.
+    roles: TimerKey,
     /// The line to the peer.
     line: Option<SocketKey>,
     /// What the timer is set to.
@@ -110,6 +112,11 @@ struct Ports {
 
 /// Changes handled in one turn, before others have theirs.
 const CHANGES_AT_ONCE: usize = 64;
+
+/// Connections that may wait to be accepted, as far as the system lets them
+/// (`net.core.somaxconn`). With libzmq's 100, of thousands of clients that join at once
+/// many would try again only after seconds.
+const BACKLOG: u32 = 4096;
 
 /// Bytes of a frame that a subscriber may send; the longest topic is `HUGZ` and a key.
 const MAX_SUBSCRIPTION: u64 = 128 * 1024;
@@ -157,7 +164,8 @@ impl BrokerNode {
     /// others and the timer go within a heartbeat, as by [`detach`](BrokerNode::detach).
     ///
     /// # Errors
-    /// If the node is or was attached to a loop, or the loop cannot take a socket.
+    /// If the node is or was attached to a loop, or the loop cannot take a socket: then all
+    /// of them are closed, and it is over with this node.
     pub fn attach<S: 'static, F>(
         registry: &mut Registry<S>,
         state: &mut S,
@@ -170,7 +178,8 @@ impl BrokerNode {
     }
 
     /// The same, with a handler for each change of its [role](Broker::role) as one
-    /// of a pair: the role and the epoch.
+    /// of a pair: the role and the epoch. A handler that fails, or says
+    /// [`Flow::Remove`], is not called any more; the broker goes on.
     ///
     /// # Errors
     /// As [`attach`](BrokerNode::attach).
@@ -184,6 +193,37 @@ impl BrokerNode {
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
         H: FnMut(&mut S, &mut Context<'_, S>, (Role, u32)) -> io::Result<Flow> + 'static,
     {
+        let roles = registry.add_standing_timer(move |state: &mut S, cx| {
+            match project(state).machine.poll_role() {
+                Some(change) => on_role(state, cx, change),
+                None => Ok(Flow::Continue),
+            }
+        });
+        let mut added: Vec<Key> = vec![roles.into()];
+        let result = BrokerNode::attach_ports(registry, state, project, roles, &mut added);
+        if result.is_err() {
+            added.extend(
+                project(state).peer.iter_mut().flat_map(PeerPorts::take_all).map(Key::from),
+            );
+            for key in added {
+                // A socket that the loop has removed meanwhile is closed already.
+                let _ = registry.discard(key);
+            }
+        }
+        result
+    }
+
+    /// What it hands to the loop it adds to `added`.
+    fn attach_ports<S: 'static, F>(
+        registry: &mut Registry<S>,
+        state: &mut S,
+        project: F,
+        roles: TimerKey,
+        added: &mut Vec<Key>,
+    ) -> io::Result<()>
+    where
+        F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
+    {
         let now = registry.now();
         let sockets = project(state).sockets.take().ok_or_else(|| {
             io::Error::other("broker: it was attached to a loop before; make a new one")
@@ -192,27 +232,28 @@ impl BrokerNode {
             .on_message(sockets.snapshots, move |state: &mut S, cx, message| {
                 project(state).on_request(cx, message)
             })?;
+        added.push(snapshots.into());
         let updates = registry.on_message(sockets.updates, move |state: &mut S, cx, message| {
             project(state).on_subscription(cx, message)
         })?;
+        added.push(updates.into());
         let changes = registry.on_ready(
             sockets.changes,
             Interest::READABLE,
             move |state: &mut S, cx, _| project(state).on_changes(cx),
         )?;
+        added.push(changes.into());
         let timer = registry.add_standing_timer(move |state: &mut S, cx| {
             project(state).on_timer(cx)?;
             project(state).after_peer(cx, project)?;
-            match project(state).machine.poll_role() {
-                Some(change) => on_role(state, cx, change),
-                None => Ok(Flow::Continue),
-            }
+            Ok(Flow::Continue)
         });
+        added.push(timer.into());
         registry.rearm(timer, now)?;
         BrokerNode::attach_peer(registry, state, project)?;
         let node = project(state);
         let line = node.peer.as_ref().and_then(PeerPorts::line);
-        node.ports = Some(Ports { snapshots, updates, changes, timer, line, armed: now });
+        node.ports = Some(Ports { snapshots, updates, changes, timer, roles, line, armed: now });
         Ok(())
     }
 
@@ -226,6 +267,7 @@ impl BrokerNode {
             drop(registry.remove(key));
         }
         let _ = registry.cancel(ports.timer);
+        let _ = registry.cancel(ports.roles);
     }
 
     /// Whether it is on a loop: before [`attach`](BrokerNode::attach) and after
@@ -417,15 +459,26 @@ impl BrokerNode {
     /// Sets the timer to the machine's next deadline.
     fn set_timer<S>(&mut self, registry: &mut Registry<S>) {
         let Some(ports) = &mut self.ports else { return };
+        if self.machine.has_role_change() && registry.rearm(ports.roles, Time::ZERO).is_err() {
+            // Its handler has failed; nobody else wants to know.
+            let _ = self.machine.poll_role();
+        }
         let mut next = self.machine.next_deadline().unwrap_or(Time::NEVER);
-        if self.machine.has_role_change() || self.peer.as_ref().is_some_and(PeerPorts::is_waiting) {
-            // The timer's handler looks after both.
+        if self.peer.as_ref().is_some_and(PeerPorts::is_waiting) {
+            // The timer's handler looks after it.
             next = Time::ZERO;
         }
-        if next != ports.armed {
+        let is_there = if next == ports.armed {
+            registry.contains(ports.timer)
+        } else {
             ports.armed = next;
-            // Stale only if the application cancelled it behind our back.
-            let _ = registry.rearm(ports.timer, next);
+            registry.rearm(ports.timer, next).is_ok()
+        };
+        if !is_there {
+            // Its handler has failed, or the application has cancelled it. A broker that
+            // looks alive and is not would be worse than none.
+            log::error!("broker at {}: off the loop, its timer is gone", self.endpoints.snapshots);
+            self.detach(registry);
         }
     }
 }
@@ -567,6 +620,7 @@ impl Sockets {
             snapshots: Socket::builder(SocketType::Router)
                 .mandatory(true)
                 .send_hwm(options.snapshot_hwm)
+                .backlog(BACKLOG)
                 .max_message_size(max_frame)
                 .linger(linger)
                 .bind(&endpoints.snapshots)
@@ -574,6 +628,7 @@ impl Sockets {
             updates: Socket::builder(SocketType::XPub)
                 .verbose(true)
                 .send_hwm(options.updates_hwm)
+                .backlog(BACKLOG)
                 // Subscriptions are all that comes in.
                 .max_message_size(MAX_SUBSCRIPTION)
                 .linger(linger)
@@ -581,6 +636,7 @@ impl Sockets {
                 .build(context)?,
             changes: collector
                 .receive_hwm(options.changes_hwm)
+                .backlog(BACKLOG)
                 .max_message_size(max_frame)
                 .linger(linger)
                 .bind(&endpoints.changes)

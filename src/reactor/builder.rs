@@ -118,7 +118,7 @@ impl<S> Builder<S> {
     /// Makes the reactor.
     ///
     /// # Errors
-    /// If the process has no file descriptors left: it needs two.
+    /// If the process has no file descriptors left: it needs two, on Linux three.
     pub fn build(self) -> io::Result<Reactor<S>> {
         Reactor::with(self.settings)
     }

@@ -303,6 +303,10 @@ impl<S> Registry<S> {
             .map(|(key, _)| SocketKey(key))
             .collect();
         for key in terminated {
+            // The hook may have removed others, too.
+            if !self.contains(key) {
+                continue;
+            }
             self.stats.sockets_terminated += 1;
             if self.failed(state, key.into(), errno.into()) == Flow::Stop {
                 self.stopping = true;
@@ -332,7 +336,9 @@ impl<S> Registry<S> {
             slot.stats.spurious_wakes += spurious;
             self.stats.spurious_wakes += spurious;
         }
-        let result = served.result.and_then(|flow| self.apply_interest(id).map(|()| flow));
+        // A change that the handler made holds, whatever it returns.
+        let applied = self.apply_interest(id);
+        let result = served.result.and_then(|flow| applied.map(|()| flow));
         self.obey(state, id.into(), result);
         if served.more {
             self.queue_source(id, ready);

@@ -46,10 +46,17 @@ pub(super) struct SocketSlot<S> {
     sent: Sent,
     /// Whether the poller knows it.
     watched: bool,
-    /// The socket's own timeout (`ZMQ_RCVTIMEO`) as the loop last set it.
-    pub(super) receive_timeout_ms: Option<i32>,
+    /// The socket's own timeout (`ZMQ_RCVTIMEO`), if the loop has set it.
+    receive_timeout: Option<ReceiveTimeout>,
     pub(super) budget: u32,
     pub(super) stats: SourceStats,
+}
+
+/// In milliseconds, -1 for none.
+#[derive(Clone, Copy, Debug)]
+struct ReceiveTimeout {
+    now_ms: i32,
+    before_ms: i32,
 }
 
 /// What handlers a socket has, whether or not they run just now.
@@ -60,6 +67,21 @@ pub(super) struct Role {
 }
 
 impl<S> SocketSlot<S> {
+    /// Sets the socket's receive timeout, until the socket is given back.
+    pub(super) fn set_receive_timeout(&mut self, timeout_ms: i32) -> zmq::Result<()> {
+        if self.receive_timeout.is_some_and(|timeout| timeout.now_ms == timeout_ms) {
+            return Ok(());
+        }
+        let socket = self.socket.as_zmq();
+        let before_ms = match self.receive_timeout {
+            Some(timeout) => timeout.before_ms,
+            None => socket.get_rcvtimeo()?,
+        };
+        socket.set_rcvtimeo(timeout_ms)?;
+        self.receive_timeout = Some(ReceiveTimeout { now_ms: timeout_ms, before_ms });
+        Ok(())
+    }
+
     /// What zmq_poll(3) is to wait for.
     pub(super) fn polled_interest(&self) -> Option<Interest> {
         if self.queued { None } else { self.interest }
@@ -187,7 +209,7 @@ impl<S> Registry<S> {
             touched: Cell::new(false),
             handed_out: Cell::new(false),
             watched,
-            receive_timeout_ms: None,
+            receive_timeout: None,
             budget: self.settings.budget.get(),
             stats: SourceStats::default(),
         };
@@ -337,6 +359,10 @@ impl<S> Registry<S> {
             && let Err(error) = self.poller.remove_socket(&slot.socket)
         {
             log::warn!("the descriptor of {key:?} was not registered any more: {error}");
+        }
+        if let Some(timeout) = slot.receive_timeout {
+            // It fails if the context has ended, and is of no use then.
+            let _ = slot.socket.as_zmq().set_rcvtimeo(timeout.before_ms);
         }
         Ok(slot.socket)
     }

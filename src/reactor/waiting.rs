@@ -152,10 +152,10 @@ impl<S> Registry<S> {
     /// and then receiving take.
     fn block_in_receive(&mut self, key: SlotKey, timeout: Option<Duration>) -> io::Result<()> {
         let Some(slot) = self.sockets.get_mut(key) else { return Ok(()) };
-        let timeout_ms = timeout.map_or(-1, round_up_to_ms);
-        if slot.receive_timeout_ms != Some(timeout_ms) {
-            slot.socket.as_zmq().set_rcvtimeo(timeout_ms)?;
-            slot.receive_timeout_ms = Some(timeout_ms);
+        if slot.set_receive_timeout(timeout.map_or(-1, round_up_to_ms)).is_err() {
+            // That it cannot receive any more shows when it is served.
+            self.queue_socket(key);
+            return Ok(());
         }
         match self.frames.receive_ahead(&slot.socket) {
             Err(Errno::EAGAIN) => return Ok(()),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pollux::node::Endpoints;
 
+use crate::bench::BenchArgs;
 use crate::pair::PairArgs;
 use crate::proxy::ProxyArgs;
 use crate::units;
@@ -369,50 +370,6 @@ Without a live standby it refuses: exit code 4.
 Example:
   pollux demote --connect tcp://active:5556";
 
-const BENCH_HELP: &str = "\
-Producers set keys of a subtree of their own, watchers follow it. First one
-change is under way at a time (the bare round trip, from set to the producer's
-own echo), then --window of them for each producer. Without --connect it starts
-a broker of its own on loopback. At the end all states are compared (exit code 4
-if they differ) and the keys, below /bench/, deleted. Losses are updates that a watcher was too
-slow to see; it then caught up by a snapshot.
-
-Examples:
-  pollux bench
-  pollux bench --producers 4 --watchers 4 --value-size 800 --seconds 10
-  pollux bench --connect tcp://server:5556 --json";
-
-/// `pollux bench`.
-#[derive(Debug, Args)]
-#[command(after_help = BENCH_HELP)]
-pub(crate) struct BenchArgs {
-    /// Clients that set keys, each on a thread of its own
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) producers: u16,
-    /// Clients that follow all keys, each on a thread of its own
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(0..=256))]
-    pub(crate) watchers: u16,
-    /// Bytes in a value
-    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = value_size)]
-    pub(crate) value_size: usize,
-    /// Keys of each producer, set in turn
-    #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) keys: u32,
-    /// Changes under way for each producer, and at most 16M of values
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) window: u32,
-    /// How long to measure, a quarter of it the bare round trip
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=3600))]
-    pub(crate) seconds: u32,
-}
-
-impl BenchArgs {
-    /// The window that the size of the values leaves.
-    pub(crate) fn window(&self) -> usize {
-        (self.window as usize).min(((16 << 20) / self.value_size).max(1))
-    }
-}
-
 /// Bytes of an argument, as the system gave them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
@@ -482,7 +439,7 @@ fn checked(text: &str, expected: &str) -> Result<String, String> {
     }
 }
 
-fn value_size(text: &str) -> Result<usize, String> {
+pub(crate) fn value_size(text: &str) -> Result<usize, String> {
     match units::bytes(text)? {
         size if size > MAX_VALUE => Err("expected at most 256M".to_owned()),
         size => Ok(size),

@@ -220,7 +220,8 @@ impl BrokerNode {
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
     {
         match &mut self.peer {
-            Some(peer) if !peer.wanted.is_nothing() => {
+            // It may have gone off the loop just now, with its peer's sockets.
+            Some(peer) if self.ports.is_some() && !peer.wanted.is_nothing() => {
                 // Without descriptors there is no standby for the moment, but still
                 // a broker: the machine asks again.
                 if let Err(error) = peer.settle(cx, project) {

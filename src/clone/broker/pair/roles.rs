@@ -160,7 +160,7 @@ impl Broker {
         let (lineage, sequence) = (&self.lineage, self.sequence);
         self.snapshots.check_since(|since| lineage.contains(since, sequence));
         self.watched.restart(self.sequence, self.published);
-        self.heartbeat_at = now + self.config.heartbeat;
+        self.rounds.restart(now + self.config.heartbeat);
         self.send_heartbeats(now, |_| true, out);
         self.publish_status(now, out);
         self.apply_ring(now, out);
