@@ -13,7 +13,9 @@ fn lines(dump: &str) -> Vec<Value> {
         .map(|line| {
             let mut line: Value = serde_json::from_str(line).expect("each line is an object");
             assert!(line["sequence"].is_u64(), "{line}");
-            line.as_object_mut().expect("an object").remove("sequence");
+            for name in ["sequence", "epoch", "counter"] {
+                line.as_object_mut().expect("an object").remove(name);
+            }
             line
         })
         .collect()

@@ -15,6 +15,7 @@ use crate::exit::Failure;
 use crate::interrupt::on_interrupt;
 use crate::pair::{HookEnd, Hooks};
 use crate::printer::{Gone, Printer};
+use crate::socket_files::SocketFiles;
 use crate::text::{counted, thousands};
 
 /// Ends of commands that may wait to be logged.
@@ -41,6 +42,8 @@ fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
     let context = zmq::Context::new();
     let mut reactor = Reactor::new()?;
     let broker = BrokerNode::bind(&context, &args.bind, options(args))?;
+    let at = broker.endpoints();
+    let _files = SocketFiles::of([&*at.snapshots, &*at.updates, &*at.changes]);
     let ended = reactor.channel(HOOKS, |app: &mut App, _, ended: HookEnd| {
         app.hooks.ended(&ended);
         Ok(Flow::Continue)
@@ -79,6 +82,8 @@ fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
 
 fn options(args: &BrokerArgs) -> BrokerOptions {
     let mut options = BrokerOptions::default();
+    options.snapshot_hwm = args.snapshot_hwm.unwrap_or(options.snapshot_hwm);
+    options.updates_hwm = args.updates_hwm.unwrap_or(options.updates_hwm);
     let config = &mut options.config;
     config.heartbeat = args.heartbeat;
     config.collector = match args.collector {
@@ -165,6 +170,8 @@ impl App {
 fn json_figures(broker: &Broker, per_second: f64) -> String {
     let mut figures = json!({
         "sequence": broker.sequence().get(),
+        "epoch": broker.sequence().epoch(),
+        "counter": broker.sequence().counter(),
         "keys": broker.store().len(),
         "bytes": broker.store().bytes(),
         "changes_per_second": per_second,

@@ -13,7 +13,7 @@ use pollux::time::Time;
 use crate::args::{Common, DEFAULT_ENDPOINT, MAX_VALUE};
 use crate::exit::Failure;
 use crate::status;
-use crate::text::Shown;
+use crate::text::{Shown, counted};
 use crate::units::show_duration;
 
 /// What a command does with a client.
@@ -53,8 +53,8 @@ pub(crate) struct Session<'a, T> {
     common: &'a Common,
     pub(crate) reactor: Reactor<App<T>>,
     pub(crate) app: App<T>,
-    /// Whether the broker was ever heard.
-    is_found: bool,
+    /// The run and the epoch of the broker that was last heard, if ever one was.
+    found: Option<(Option<u64>, u32)>,
 }
 
 /// A change is never given up before the command's own patience ends.
@@ -83,15 +83,18 @@ impl<'a, T: Task> Session<'a, T> {
             &mut reactor,
             &mut app,
             |app| &mut app.client,
-            |app, cx, event| match app.task.hear(app.client.machine(), cx.now(), event) {
-                Ok(()) => Ok(Flow::Continue),
-                Err(failure) => {
-                    app.failure = Some(failure);
-                    Ok(Flow::Stop)
+            |app, cx, event| {
+                log_event(&event);
+                match app.task.hear(app.client.machine(), cx.now(), event) {
+                    Ok(()) => Ok(Flow::Continue),
+                    Err(failure) => {
+                        app.failure = Some(failure);
+                        Ok(Flow::Stop)
+                    }
                 }
             },
         )?;
-        Ok(Session { common, reactor, app, is_found: false })
+        Ok(Session { common, reactor, app, found: None })
     }
 
     /// Runs the loop until the task is done, or has failed, or the broker has
@@ -103,7 +106,7 @@ impl<'a, T: Task> Session<'a, T> {
             if T::step(&mut self.app, &mut self.reactor)? == Step::Done {
                 return Ok(());
             }
-            self.is_found |= self.app.client.machine().broker().is_some();
+            self.note_broker();
             let now = self.progress();
             if now != progress {
                 (progress, waiting_since) = (now, Instant::now());
@@ -134,13 +137,36 @@ impl<'a, T: Task> Session<'a, T> {
         }
     }
 
+    /// Logs each broker, and each epoch of it, that is found.
+    fn note_broker(&mut self) {
+        let client = self.app.client.machine();
+        let Some(broker) = client.broker() else { return };
+        let identity = (broker.node, broker.epoch);
+        if self.found.replace(identity) == Some(identity) {
+            return;
+        }
+        let endpoint = self.common.endpoint().split(',').nth(client.server()).unwrap_or_default();
+        match broker.node {
+            Some(node) => log::info!(
+                "found the broker at {endpoint}: chp=2, node {node:016x}, epoch {}, {}",
+                broker.epoch,
+                match (broker.paired, broker.has_standby) {
+                    (false, _) => "alone",
+                    (true, false) => "active without a standby",
+                    (true, true) => "active with a standby",
+                }
+            ),
+            None => log::info!("found a server of RFC 12 at {endpoint}"),
+        }
+    }
+
     fn progress(&self) -> Option<u64> {
         self.app.task.progress(self.app.client.machine())
     }
 
     fn no_answer(&self) -> Failure {
         let (endpoint, timeout) = (self.common.endpoint(), self.common.timeout);
-        match self.is_found {
+        match self.found.is_some() {
             false => no_broker(endpoint, timeout),
             true => Failure::NoAnswer(format!(
                 "the broker at {endpoint} {} within {}; look at it with `pollux status`, or try a \
@@ -149,6 +175,23 @@ impl<'a, T: Task> Session<'a, T> {
                 show_duration(timeout)
             )),
         }
+    }
+}
+
+/// What happens to the connection with `-v`, each event with `-vv`.
+fn log_event(event: &Event) {
+    match event {
+        Event::Synced { keys, sequence, .. } => {
+            let keys = counted(*keys as u64, "key");
+            log::info!("the state is there: {keys}, up to sequence {sequence}");
+        }
+        Event::Turned { .. } => log::info!("the next broker is asked"),
+        Event::Gap { .. }
+        | Event::Resync { .. }
+        | Event::LimitReached { .. }
+        | Event::Lost
+        | Event::Overrun { .. } => log::info!("{event:?}"),
+        _ => log::debug!("{event:?}"),
     }
 }
 
@@ -185,7 +228,7 @@ pub(crate) fn check(key: &[u8]) -> Result<(), Failure> {
     let mut limits = Limits::default();
     // How long a key may be is the broker's to say.
     limits.max_key = limits.max_key.max(key.len());
-    check_key(key, &limits).map_err(|error| refused(key, &error))
+    check_key(key, &limits).map_err(|error| Failure::Usage(format!("\"{}\": {error}", Shown(key))))
 }
 
 /// What to follow for the sake of one key: brokers know beginnings of keys only.
