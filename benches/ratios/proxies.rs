@@ -293,7 +293,10 @@ impl Drop for Stage {
         self.peers = None;
         // Ends the proxy of libzmq, which knows no other way without a control socket,
         // and ours.
-        self.context.destroy().expect("destroyed");
+        let mut context = std::mem::replace(&mut self.context, zmq::Context::new());
+        context.destroy().expect("destroyed");
+        // It has freed what dropping it would use once more (zmq 0.10).
+        std::mem::forget(context);
         if let Some(thread) = self.thread.take() {
             thread.join().expect("it ended in order");
         }
