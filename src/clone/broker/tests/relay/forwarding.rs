@@ -142,6 +142,22 @@ fn a_restarted_upstream_gets_what_was_not_safe_but_of_each_key_the_newest_alone(
     assert_eq!(world.map(relay), world.map(0));
 }
 
+#[test]
+fn what_was_long_not_safe_is_sent_again_all_the_same() {
+    let mut world = World::new();
+    let relay = world.relay_with(&[0], |relay| relay.forward_age = Duration::from_millis(10));
+    world.pass_ms(500);
+    world.set(relay, 1, "/a", "x");
+    // Applied, and for longer than a change without an answer is kept.
+    world.pass_ms(30);
+    world.kill(0);
+    world.pass_ms(2000);
+    world.start(0);
+    world.pass_ms(5000);
+    assert_eq!(world.map(0)["/a"].1, "x");
+    assert_eq!(world.map(relay), world.map(0));
+}
+
 /// What happens to a broker, two relays, and one behind them.
 #[derive(Debug, Clone)]
 enum Step {
