@@ -153,12 +153,8 @@ impl Broker {
         self.forget_old_forwards(now, out);
         let known = self.sequence;
         let Some(relay) = self.relay.as_deref_mut() else { return };
-        if relay
-            .forwards
-            .first()
-            .and_then(|(_, sent)| sent)
-            .is_some_and(|at| now >= at + RESEND_AFTER)
-        {
+        let first_sent = relay.forwards.first().and_then(|(_, sent)| sent);
+        if relay.can_send(now) && first_sent.is_some_and(|at| now >= at + RESEND_AFTER) {
             let store = &self.store;
             relay.send_again(now, known, |key| store.changed(key), out);
         }
@@ -199,7 +195,7 @@ impl Broker {
             return next;
         }
         if let Some(sent) = sent {
-            next = next.min(sent + RESEND_AFTER);
+            next = next.min((sent + RESEND_AFTER).max(relay.blocked_until));
         }
         if relay.forwards.are_waiting() && relay.forward.is_some() {
             next = next.min(relay.blocked_until);

@@ -170,13 +170,17 @@ impl Forwards {
 
     /// The upstream is another, or has begun another epoch, and may lack what was not
     /// safe: all of it is to be sent again, in its old order, but for what `is_kept` says
-    /// is in its history, which stays as it is. Of each key the newest goes alone: an older one, unknown there,
-    /// would be applied behind it.
-    pub(super) fn begin_anew(&mut self, is_kept: impl Fn(Sequence) -> bool) {
-        for (sequence, (number, forward)) in std::mem::take(&mut self.applied) {
+    /// is in its history, which stays as it is. Of each key the newest goes alone: an
+    /// older one, unknown there, would be applied behind it.
+    pub(super) fn begin_anew(&mut self, now: Time, is_kept: impl Fn(Sequence) -> bool) {
+        for (sequence, (number, mut forward)) in std::mem::take(&mut self.applied) {
             match is_kept(sequence) {
                 true => _ = self.applied.insert(sequence, (number, forward)),
-                false => _ = self.unanswered.insert(number, forward),
+                false => {
+                    // It was answered; the new answer has its time.
+                    forward.since = now;
+                    self.unanswered.insert(number, forward);
+                }
             }
         }
         self.drop_replaced(|forward| forward.sent.is_some());

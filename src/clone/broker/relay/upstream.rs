@@ -470,7 +470,7 @@ impl Broker {
         }
         let upstream = &relay.upstream;
         if is_another {
-            relay.forwards.begin_anew(|sequence| upstream.has_taken_over(sequence));
+            relay.forwards.begin_anew(now, |sequence| upstream.has_taken_over(sequence));
         }
         relay.forwards.settle(|sequence| upstream.is_safe(sequence));
     }

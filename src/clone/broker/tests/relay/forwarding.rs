@@ -142,6 +142,35 @@ fn a_restarted_upstream_gets_what_was_not_safe_but_of_each_key_the_newest_alone(
     assert_eq!(world.map(relay), world.map(0));
 }
 
+#[test]
+fn a_change_that_is_due_again_while_the_socket_is_full_costs_no_busy_loop() {
+    let (mut world, relay) = relayed();
+    world.lose_changes = 1;
+    world.set(relay, 1, "/a", "x");
+    world.net(relay).is_full = true;
+    world.pass_ms(5000);
+    assert!(world.map(0).is_empty());
+    world.net(relay).is_full = false;
+    world.pass_ms(200);
+    assert_eq!(world.map(0)["/a"].1, "x");
+}
+
+#[test]
+fn what_was_long_not_safe_is_sent_again_all_the_same() {
+    let mut world = World::new();
+    let relay = world.relay_with(&[0], |relay| relay.forward_age = Duration::from_millis(10));
+    world.pass_ms(500);
+    world.set(relay, 1, "/a", "x");
+    // Applied, and for longer than a change without an answer is kept.
+    world.pass_ms(30);
+    world.kill(0);
+    world.pass_ms(2000);
+    world.start(0);
+    world.pass_ms(5000);
+    assert_eq!(world.map(0)["/a"].1, "x");
+    assert_eq!(world.map(relay), world.map(0));
+}
+
 /// What happens to a broker, two relays, and one behind them.
 #[derive(Debug, Clone)]
 enum Step {
