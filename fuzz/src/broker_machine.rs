@@ -248,7 +248,7 @@ impl Run {
                 let hello = format!("pair={PAIR:016x}\nnode={PAIR:016x}\nseat=backup\nhb=500\n");
                 let mut frames = vec![b"PEER?".to_vec(), hello.into_bytes()];
                 if input.below(2) == 1 {
-                    let base_line = format!("base={}\n", input.near(base));
+                    let base_line = format!("base={}\nbegan=0\n", input.near(base));
                     frames = vec![b"RESUBMIT".to_vec(), base_line.into_bytes()];
                     frames.extend(input.kvmsg(base));
                 }
@@ -343,7 +343,7 @@ impl Run {
             self.synced(&entry);
         }
         if kind & 2 != 0 {
-            let body = (0..3).flat_map(|_| input.bytes(28).to_vec()).collect();
+            let body = (0..3).flat_map(|_| input.bytes(32).to_vec()).collect();
             let sequence = last.to_be_bytes().to_vec();
             self.synced(&[b"UUIDS".to_vec(), sequence, vec![], vec![], body]);
         }

@@ -26,13 +26,13 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use self::follow::{Follow, Owned};
+use self::follow::Follow;
 use self::listeners::Listeners;
 use self::peer::PeerStatus;
 use self::ring::Ring;
 use self::safe::Safe;
 pub use self::stats::PairStats;
-use self::tail::Tail;
+use self::tail::{Base, HandedOver, Tail};
 use super::snapshots::Request;
 use super::{Broker, BrokerOutbox, warn_rarely};
 use crate::clone::kvmsg::{KvMsg, PEER};
@@ -87,7 +87,7 @@ pub(super) struct Pair {
     yielded: Option<(Sequence, Time)>,
     tail: Option<Tail>,
     /// What the loser has handed over: who sent it, what it is based on.
-    resubmits: VecDeque<(SmallVec<[u8; 16]>, Sequence, Owned)>,
+    resubmits: VecDeque<(SmallVec<[u8; 16]>, Base, HandedOver)>,
     role_change: Option<(Role, u32)>,
     stats: PairStats,
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::super::changes::HOP_BY_HOP;
-use super::super::recent::Recent;
+use super::super::recent::{RECORD, Recent, key_hash};
 use super::super::{Broker, BrokerOutbox, warn_rarely};
 use super::tail::Tail;
 use super::{SILENT_INTERVALS, peer};
@@ -409,7 +409,7 @@ impl Broker {
             return false;
         }
         if let Some(uuid) = kvmsg.uuid.filter(|_| !Fault::ForgetWhatWasFollowed.is_planted()) {
-            self.recent.insert(uuid, kvmsg.sequence, now);
+            self.recent.insert(uuid, kvmsg.sequence, key_hash(kvmsg.key), now);
         }
         self.sequence = kvmsg.sequence;
         self.published += 1;
@@ -438,7 +438,7 @@ impl Broker {
                 sync.end = Some(Owned::new(&kvmsg));
                 return self.finish_sync(now, out);
             }
-            UUIDS if sync.uuids.len() < self.config.recent_count.saturating_mul(2 * 28) => {
+            UUIDS if sync.uuids.len() < self.config.recent_count.saturating_mul(2 * RECORD) => {
                 sync.uuids.extend_from_slice(kvmsg.body);
                 Ok(())
             }
@@ -510,8 +510,13 @@ impl Broker {
 
     fn install_sync(&mut self, now: Time, sync: Sync, end: &KvMsg<'_>) -> Result<(), &'static str> {
         let Some(follow) = self.following() else { return Err("nobody is followed") };
-        let needed_whole = std::mem::take(&mut follow.needs_whole);
         let text = |name| end.properties.get(name).and_then(|value| str::from_utf8(value).ok());
+        let node = text("node").and_then(|node| u64::from_str_radix(node, 16).ok());
+        if node != Some(follow.node) {
+            // Whether to follow that one is for its PEER? to tell: ours may be the better state.
+            return Err("it is of another run of the peer");
+        }
+        let needed_whole = std::mem::take(&mut follow.needs_whole);
         let lineage =
             text("root").zip(text("lineage")).and_then(|(root, all)| Lineage::parse(root, all));
         let lineage = lineage
@@ -563,7 +568,8 @@ impl Broker {
         let Some(pair) = self.pair.as_deref_mut() else { return Ok(()) };
         pair.stats.syncs += 1;
         if pair.has_state && was_ours > fork && pair.tail.is_none() {
-            pair.tail = Some(Tail::new(old_store, &old_recent, fork));
+            let began = self.lineage.root().start;
+            pair.tail = Some(Tail::new(old_store, &old_recent, fork, began));
         }
         Ok(())
     }
