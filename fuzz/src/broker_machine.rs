@@ -248,7 +248,7 @@ impl Run {
                 let hello = format!("pair={PAIR:016x}\nnode={PAIR:016x}\nseat=backup\nhb=500\n");
                 let mut frames = vec![b"PEER?".to_vec(), hello.into_bytes()];
                 if input.below(2) == 1 {
-                    let base_line = format!("base={}\nbegan=0\n", input.near(base));
+                    let base_line = format!("base={}\n", input.near(base));
                     frames = vec![b"RESUBMIT".to_vec(), base_line.into_bytes()];
                     frames.extend(input.kvmsg(base));
                 }

@@ -30,11 +30,6 @@ impl Coverage {
         EXPECTED.iter().copied().filter(is_missing).collect()
     }
 
-    /// All counts whose names begin so, together.
-    pub(crate) fn with_prefix(&self, prefix: &str) -> u64 {
-        self.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count).sum()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(name, count)| (name.as_str(), *count))
     }

@@ -90,7 +90,7 @@ pub(crate) fn claim(kind: u64, broker: &Broker, last: Option<&Frames>) -> Option
         13 => ("another greeting", Frames::new(&[b"PEER?", b"pair=01\nnode=02\n"])),
         _ => {
             let change: [&[u8]; 7] =
-                [b"RESUBMIT", b"base=0\nbegan=0\n", b"/a/evil", &[0; 8], &[9; 16], b"", b"evil"];
+                [b"RESUBMIT", b"base=0\n", b"/a/evil", &[0; 8], &[9; 16], b"", b"evil"];
             ("handed over by a client", Frames::new(&change))
         }
     };

@@ -568,8 +568,7 @@ impl Broker {
         let Some(pair) = self.pair.as_deref_mut() else { return Ok(()) };
         pair.stats.syncs += 1;
         if pair.has_state && was_ours > fork && pair.tail.is_none() {
-            let began = self.lineage.root().start;
-            pair.tail = Some(Tail::new(old_store, &old_recent, fork, began));
+            pair.tail = Some(Tail::new(old_store, &old_recent, fork));
         }
         Ok(())
     }

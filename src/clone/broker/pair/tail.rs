@@ -38,9 +38,6 @@ pub(super) struct Tail {
     cursor: Option<Cursor>,
     /// What both histories have up to here; the rest is the tail.
     fork: Sequence,
-    /// Where the history that was given up began: what was deleted elsewhere before that is
-    /// older than all of the tail.
-    began: Sequence,
     /// Sent, in this order, and not answered.
     sent: VecDeque<HandedOver>,
     /// The uuids of the tail that are still to be told of, by their keys, oldest first.
@@ -49,9 +46,6 @@ pub(super) struct Tail {
     /// The line takes no more at the moment.
     is_blocked: bool,
 }
-
-/// The fork that a tail begins at, and where the whole of its history began.
-pub(super) type Base = (Sequence, Sequence);
 
 /// A change of the tail, and the uuids of those that it replaced in it. These have had
 /// their effect if it has: they go with it, and count for nothing if it is not taken.
@@ -63,7 +57,7 @@ pub(super) struct HandedOver {
 }
 
 impl Tail {
-    pub(super) fn new(mut store: Store, recent: &Recent, fork: Sequence, began: Sequence) -> Tail {
+    pub(super) fn new(mut store: Store, recent: &Recent, fork: Sequence) -> Tail {
         let since = Some(fork).filter(|&fork| fork > Sequence::ZERO);
         let reaches_back = since.is_some_and(|since| since >= store.history_floor());
         if !reaches_back && store.history_floor() > Sequence::ZERO {
@@ -81,7 +75,6 @@ impl Tail {
             store,
             cursor,
             fork,
-            began,
             sent: VecDeque::new(),
             uuids,
             resend_at: Time::ZERO,
@@ -142,11 +135,9 @@ fn replaced(uuids: &mut HashMap<KeyHash, Vec<(Sequence, Uuid)>>, entry: &Entry<'
     last.iter().flat_map(|(_, uuid)| *uuid.as_bytes()).collect()
 }
 
-/// A change of the tail as a message, with what remains of its time to live. What has
-/// expired is deleted by it: the winner may have what that had replaced.
+/// A change of the tail as a message, with what remains of its time to live.
 fn message<'a>(entry: &Entry<'a>, now: Time, scratch: &'a mut PropertiesBuf) -> KvMsg<'a> {
     let properties = match entry.deadline {
-        None if entry.properties.get("why") == Some(b"expired") => Properties::EMPTY,
         None => entry.properties,
         Some(deadline) => with_ttl(entry.properties, deadline.since(now), scratch),
     };
@@ -181,8 +172,7 @@ impl Broker {
             return;
         }
         let mut failed = false;
-        let send =
-            |change: &HandedOver, out: &mut _| send_change(change, (tail.fork, tail.began), out);
+        let send = |change: &HandedOver, out: &mut _| send_change(change, tail.fork, out);
         if now >= tail.resend_at {
             tail.is_blocked = false;
             tail.resend_at = now + RESEND_AFTER;
@@ -192,7 +182,7 @@ impl Broker {
         if !failed && room > 0 {
             let (recent, scratch) = (&self.recent, &mut self.scratch);
             for change in tail.take(room, now, |uuid| recent.get(&uuid).is_some(), scratch) {
-                failed |= send_change(&change, (tail.fork, tail.began), out).is_err();
+                failed |= send_change(&change, tail.fork, out).is_err();
                 pair.stats.resubmitted += 1;
                 tail.sent.push_back(change);
             }
@@ -252,7 +242,7 @@ impl Broker {
         }
         let base = request.get(1).and_then(|properties| {
             let properties = Properties::check(properties, &self.config.limits).ok()?;
-            Some((properties.parse("base")?, properties.parse("began")?))
+            properties.parse::<Sequence>("base")
         });
         let (frames, replaced) = match request.frames() {
             [_, _, change @ .., replaced] if change.len() == FRAMES => (change, *replaced),
@@ -311,7 +301,7 @@ impl Broker {
         &mut self,
         now: Time,
         handed: &HandedOver,
-        base: Base,
+        base: Sequence,
         out: &mut impl BrokerOutbox,
     ) -> Outcome {
         let change = handed.change.kvmsg();
@@ -326,7 +316,7 @@ impl Broker {
         &mut self,
         now: Time,
         handed: &HandedOver,
-        (base, began): Base,
+        base: Sequence,
         out: &mut impl BrokerOutbox,
     ) -> Outcome {
         let change = &handed.change.kvmsg();
@@ -341,11 +331,11 @@ impl Broker {
         let is_newer = match self.store.changed(change.key) {
             Some(changed) => changed > base,
             // It may have been deleted since, and that forgotten.
-            None => self.store.history_floor() > base.max(began),
+            None => self.store.history_floor() > base.max(self.apart_since()),
         };
-        let is_over = is_newer && change.uuid.is_none() && handed.replaced.is_empty();
-        if is_over && change.body.is_empty() && self.get(change.key).is_none() {
-            // It has expired here, too.
+        let is_expiry = change.uuid.is_none() && change.properties.get("why") == Some(b"expired");
+        if is_newer && is_expiry && handed.replaced.is_empty() {
+            // Of what both had: it has expired here, too, or was set anew.
             return Outcome::Known;
         }
         if is_newer && !Fault::TakeOverTwice.is_planted() {
@@ -354,7 +344,9 @@ impl Broker {
             return Outcome::Conflict;
         }
         let ttl = self.read_ttl(change.properties);
-        match self.apply(now, change, ttl, out) {
+        // What expires here is told so; what did elsewhere has replaced something and is gone.
+        let properties = if is_expiry { Properties::EMPTY } else { change.properties };
+        match self.apply(now, &KvMsg { properties, ..*change }, ttl, out) {
             Ok(()) => {
                 self.count(|stats| stats.taken_over += 1);
                 Outcome::Applied
@@ -373,9 +365,7 @@ impl Broker {
         let mut scratch = PropertiesBuf::new();
         rest.extend(tail.take(usize::MAX, now, |_| false, &mut scratch));
         for handed in rest {
-            if let Outcome::Refused(reason) =
-                self.take_from_loser(now, &handed, (tail.fork, tail.began), out)
-            {
+            if let Outcome::Refused(reason) = self.take_from_loser(now, &handed, tail.fork, out) {
                 self.count(|stats| stats.resubmit_refused += 1);
                 report(&format!("could not be kept ({reason})"), &handed.change.kvmsg());
             }
@@ -385,10 +375,10 @@ impl Broker {
 
 fn send_change(
     handed: &HandedOver,
-    (fork, began): Base,
+    fork: Sequence,
     out: &mut impl BrokerOutbox,
 ) -> Result<(), SendFailure> {
-    let base = format!("base={fork}\nbegan={began}\n");
+    let base = format!("base={fork}\n");
     handed.change.kvmsg().with_frames(|&[key, sequence, uuid, properties, body]| {
         let frames =
             [RESUBMIT, base.as_bytes(), key, sequence, uuid, properties, body, &handed.replaced];

@@ -162,8 +162,7 @@ fn a_greeting_of_another_pair_is_told_so_and_hears_nothing() {
 #[test]
 fn a_resubmission_from_who_is_not_the_passive_peer_is_refused() {
     let mut world = ready();
-    let change: [&[u8]; 7] =
-        [b"RESUBMIT", b"base=0\nbegan=0\n", b"/evil", &[0; 8], &[9; 16], b"", b"x"];
+    let change: [&[u8]; 7] = [b"RESUBMIT", b"base=0\n", b"/evil", &[0; 8], &[9; 16], b"", b"x"];
     let refused = world.stats(A).peer_refused;
     world.request(A, "mallory", &change);
     world.request(B, "mallory", &change);
