@@ -1,5 +1,5 @@
-//! The protocol and the state machines by themselves: no sockets, no loop
-//! (criterion).
+//! The protocol and the state machines by themselves, without sockets and loop, and the
+//! broker's path through libzmq (criterion). What each does is counted beside.
 //!
 //! ```text
 //! cargo bench --bench clone
@@ -13,16 +13,23 @@ use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use pollux::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
 use pollux::clone::client::{Client, ClientConfig, ClientOutbox};
 use pollux::clone::kvmsg::{KvMsg, Uuid};
 use pollux::clone::properties::Properties;
 use pollux::clone::store::{Change, Store, StoreLimits, Walk};
 use pollux::clone::{Collector, SendFailure, Sequence};
-use pollux::{Message, Time};
+use pollux::node::{BrokerNode, BrokerOptions};
+use pollux::{Message, Reactor, Time};
 
+use common::alloc::{self, Counting};
+use common::bare::{Bare, Part};
 use common::measure::Random;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 const SIZES: [u64; 3] = [1_000, 100_000, 1_000_000];
 
@@ -37,8 +44,36 @@ fn main() {
     }
     store_expiry(&mut criterion);
     broker(&mut criterion);
+    broker_through_libzmq(&mut criterion);
     client(&mut criterion);
     criterion.final_summary();
+}
+
+/// Times `once`, which does `each` of what is measured, and says what a thousand times
+/// more allocate for one.
+fn bench(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    id: BenchmarkId,
+    each: u64,
+    mut once: impl FnMut(),
+) {
+    let mut is_wanted = false;
+    group.bench_function(id, |bencher| {
+        is_wanted = true;
+        bencher.iter(&mut once);
+    });
+    if is_wanted {
+        let runs = (100_000 / each).clamp(1, 1000);
+        let (calls, bytes) = (alloc::calls(), alloc::bytes());
+        (0..runs).for_each(|_| once());
+        let count = (runs * each) as f64;
+        println!(
+            "{:24}each: {:.3} allocations, {:+.1} bytes kept",
+            "",
+            (alloc::calls() - calls) as f64 / count,
+            (alloc::bytes() - bytes) as f64 / count
+        );
+    }
 }
 
 fn key(number: u64) -> Vec<u8> {
@@ -95,29 +130,35 @@ fn store_changes(criterion: &mut Criterion, keys: u64) {
     let mut random = Random(1);
     let mut any = || &names[random.below(keys) as usize];
     let mut group = criterion.benchmark_group("store");
-    group.bench_function(BenchmarkId::new("get", keys), |bencher| {
-        bencher.iter(|| black_box(filled.store.get(any())).is_some());
+    bench(&mut group, BenchmarkId::new("get", keys), 1, || {
+        black_box(filled.store.get(any()));
     });
-    group.bench_function(BenchmarkId::new("update", keys), |bencher| {
-        bencher.iter(|| filled.put(any(), &[0x33; 100], None));
+    bench(&mut group, BenchmarkId::new("update", keys), 1, || {
+        filled.put(any(), &[0x33; 100], None);
     });
-    group.bench_function(BenchmarkId::new("update, with a deadline", keys), |bencher| {
-        let mut at = Time::ZERO + Duration::from_secs(60);
-        bencher.iter(|| {
-            at += Duration::from_micros(1);
-            filled.put(any(), &[0x33; 100], Some(at));
-        });
+    let mut at = Time::ZERO + Duration::from_secs(60);
+    bench(&mut group, BenchmarkId::new("update, with a deadline", keys), 1, || {
+        at += Duration::from_micros(1);
+        filled.put(any(), &[0x33; 100], Some(at));
     });
-    group.bench_function(BenchmarkId::new("insert and delete", keys), |bencher| {
-        let mut random = Random(2);
-        bencher.iter(|| {
-            let number = random.below(keys);
-            let name = format!("/tree/{:03}/{number:08}/new", number % 1000);
-            filled.put(name.as_bytes(), &[0x33; 100], None);
-            filled.delete(name.as_bytes());
-        });
+    let new = |number: u64| format!("/tree/{:03}/{number:08}/new", number % 1000).into_bytes();
+    let (mut random, mut name) = (Random(2), new(0));
+    bench(&mut group, BenchmarkId::new("insert and delete", keys), 1, || {
+        write_number(&mut name, random.below(keys));
+        filled.put(&name, &[0x33; 100], None);
+        filled.delete(&name);
     });
     group.finish();
+}
+
+/// Another number in a name of the same length, without an allocation.
+fn write_number(name: &mut [u8], number: u64) {
+    let tail = name.len() - "/00000000/new".len() + 1;
+    let mut left = number;
+    for digit in name[tail..tail + 8].iter_mut().rev() {
+        *digit = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
 }
 
 /// One subtree, whole snapshots, and one slice of them.
@@ -125,19 +166,18 @@ fn store_walks(criterion: &mut Criterion, keys: u64) {
     let mut filled = Filled::of(keys);
     let mut group = criterion.benchmark_group("store");
     group.throughput(Throughput::Elements(keys / 1000));
-    group.bench_function(BenchmarkId::new("subtree", keys), |bencher| {
-        bencher.iter(|| {
-            filled.store.iter(b"/tree/500/").map(|entry| entry.value.len()).sum::<usize>()
-        });
+    bench(&mut group, BenchmarkId::new("subtree", keys), keys / 1000, || {
+        let entries = filled.store.iter(b"/tree/500/");
+        black_box(entries.map(|entry| entry.value.len()).sum::<usize>());
     });
     group.throughput(Throughput::Elements(keys));
-    group.bench_function(BenchmarkId::new("snapshot", keys), |bencher| {
-        bencher.iter(|| walk(&mut filled.store, 256, usize::MAX));
+    bench(&mut group, BenchmarkId::new("snapshot", keys), keys, || {
+        black_box(walk(&mut filled.store, 256, usize::MAX));
     });
     // What the loop is held up by between two other events.
     group.throughput(Throughput::Elements(256));
-    group.bench_function(BenchmarkId::new("first slice of 256", keys), |bencher| {
-        bencher.iter(|| walk(&mut filled.store, 256, 1));
+    bench(&mut group, BenchmarkId::new("first slice of 256", keys), 256, || {
+        black_box(walk(&mut filled.store, 256, 1));
     });
     group.finish();
 }
@@ -172,15 +212,13 @@ fn store_expiry(criterion: &mut Criterion) {
         }
         let mut number = keys;
         let mut expired = Vec::new();
-        group.bench_function(BenchmarkId::new("expire and insert", keys), |bencher| {
-            bencher.iter(|| {
-                now += tick;
-                number += 1;
-                while filled.store.pop_expired(now, &mut expired) {
-                    filled.delete(&expired);
-                }
-                filled.put(&key(number), &[0x5a; 100], Some(now + life));
-            });
+        bench(&mut group, BenchmarkId::new("expire and insert", keys), 1, || {
+            now += tick;
+            number += 1;
+            while filled.store.pop_expired(now, &mut expired) {
+                filled.delete(&expired);
+            }
+            filled.put(&key(number), &[0x5a; 100], Some(now + life));
         });
     }
     group.finish();
@@ -238,9 +276,67 @@ fn broker(criterion: &mut Criterion) {
             };
             names.iter().for_each(|name| update(name));
             let id = BenchmarkId::new(format!("{size} bytes"), format!("{keys} keys"));
-            group.bench_function(id, |bencher| {
-                bencher.iter(|| update(&names[random.below(keys) as usize]));
-            });
+            bench(&mut group, id, 1, || update(&names[random.below(keys) as usize]));
+        }
+    }
+    group.finish();
+}
+
+/// Changes sent before the loop has its turn; what is measured is the path of one.
+const BURST: u64 = 64;
+
+/// The same from a PUSH by libzmq through the loop to a SUB, all in this thread over
+/// inproc: what two bare peers do is in it, the switching between threads is not.
+fn broker_through_libzmq(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("broker update through libzmq");
+    group.throughput(Throughput::Elements(BURST));
+    for size in [64, 800] {
+        let context = zmq::Context::new();
+        let name = format!("inproc://bench-{size}");
+        let mut node = BrokerNode::bind(&context, &name, BrokerOptions::default()).expect("bound");
+        let (push, sub) = (Bare::new(&context, zmq::PUSH), Bare::new(&context, zmq::SUB));
+        push.connect(&node.endpoints().changes);
+        sub.zmq().set_subscribe(b"/tree/").expect("SUBSCRIBE");
+        sub.connect(&node.endpoints().updates);
+        let mut reactor = Reactor::new().expect("a reactor");
+        BrokerNode::attach(&mut reactor, &mut node, |node| node).expect("attached");
+        // The subscription is taken.
+        while reactor.turn(&mut node, Duration::ZERO).expect("a turn") > 0 {}
+        let names: Vec<Vec<u8>> = (0..10_000).map(key).collect();
+        let (mut random, mut number, mut part) = (Random(1), 0_u64, Part::new());
+        let mut once = |reactor: &mut Reactor<BrokerNode>| {
+            for _ in 0..BURST {
+                number += 1;
+                let (uuid, key) = (uuid(number), &names[random.below(10_000) as usize]);
+                push.send_all(&[key, &[0; 8], uuid.as_bytes(), b"", &[0x5a; 800][..size]]);
+            }
+            let mut missing = BURST;
+            while missing > 0 {
+                reactor.turn(&mut node, Duration::ZERO).expect("a turn");
+                while sub.try_receive(&mut part) {
+                    missing -= u64::from(!part.more());
+                }
+            }
+        };
+        let id = BenchmarkId::new(format!("{size} bytes"), "10000 keys");
+        let mut is_wanted = false;
+        group.bench_function(id, |bencher| {
+            is_wanted = true;
+            bencher.iter(|| once(&mut reactor));
+        });
+        if is_wanted {
+            const RUNS: u64 = 1000;
+            let (before, calls) = (reactor.stats(), alloc::calls());
+            (0..RUNS).for_each(|_| once(&mut reactor));
+            let (after, updates) = (reactor.stats(), (RUNS * BURST) as f64);
+            println!(
+                "{:24}each: {:.3} allocations, {:.3} polls, {:.3} empty receives; {:.1} a turn",
+                "",
+                (alloc::calls() - calls) as f64 / updates,
+                (after.polls - before.polls) as f64 / updates,
+                (after.receives_empty - before.receives_empty) as f64 / updates,
+                updates / (after.turns - before.turns) as f64
+            );
         }
     }
     group.finish();
@@ -303,9 +399,7 @@ fn client(criterion: &mut Criterion) {
             };
             names.iter().for_each(|name| update(name));
             let id = BenchmarkId::new(format!("{size} bytes"), format!("{keys} keys"));
-            group.bench_function(id, |bencher| {
-                bencher.iter(|| update(&names[random.below(keys) as usize]));
-            });
+            bench(&mut group, id, 1, || update(&names[random.below(keys) as usize]));
         }
     }
     group.finish();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pollux::reactor::{
     Backend, Context, Flow, Interest, Key, Reactor, Registry, SocketKey, TimerKey,
 };
-use pollux::socket::{Socket, pair};
+use pollux::socket::{Socket, ZmqContext, pair};
 use pollux::{Message, Time};
 
 const PIPES: usize = 4;
@@ -18,11 +18,8 @@ const MAX_TIMERS: usize = 16;
 const MAX_TURNS: usize = 10_000;
 /// Beyond the end of every run.
 const FAR: Duration = Duration::from_secs(1 << 20);
-
-thread_local! {
-    /// A context has threads: making one a run would be most of the work.
-    static CONTEXT: zmq::Context = zmq::Context::new();
-}
+/// For libzmq to close what was let go of, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One end with the loop, the other here.
 struct Pipe {
@@ -51,6 +48,8 @@ struct Timer {
 }
 
 struct World {
+    /// Each run has its own, which ends only if no socket is left, wherever it was.
+    context: ZmqContext,
     script: Vec<u8>,
     at: usize,
     pipes: Vec<Option<Pipe>>,
@@ -73,7 +72,10 @@ pub fn run(input: &[u8]) {
 fn play(backend: Backend, budget: u32, script: &[u8]) {
     let builder = Reactor::builder().backend(backend).budget(budget);
     let mut reactor: Reactor<World> = builder.build().expect("a loop");
+    // inproc needs no I/O thread.
+    let context = ZmqContext::builder().io_threads(0).build().expect("a context");
     let mut world = World {
+        context,
         script: script.to_vec(),
         at: 0,
         pipes: (0..PIPES).map(|_| None).collect(),
@@ -99,6 +101,10 @@ fn play(backend: Backend, budget: u32, script: &[u8]) {
     }
     world.at = world.script.len();
     finish(&mut reactor, &mut world);
+    drop(reactor);
+    let World { context, pipes, .. } = world;
+    drop(pipes);
+    context.terminate(PATIENCE).expect("no socket is left");
 }
 
 fn turn(reactor: &mut Reactor<World>, world: &mut World) -> usize {
@@ -153,7 +159,7 @@ impl World {
     }
 
     fn open(&mut self, registry: &mut Registry<World>, index: usize) {
-        let (ours, theirs) = CONTEXT.with(pair).expect("a pipe");
+        let (ours, theirs) = pair(&self.context).expect("a pipe");
         let key = register(registry, index, ours);
         let (fed, handled, sent) = (Vec::new(), Vec::new(), Vec::new());
         self.pipes[index] = Some(Pipe { key, theirs, fed, handled, sent });

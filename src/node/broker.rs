@@ -5,7 +5,7 @@ mod peer;
 use std::io;
 use std::time::Duration;
 
-use self::peer::{PeerPorts, Wanted};
+use self::peer::{FollowWanted, PeerPorts, Wanted};
 use super::Endpoints;
 use super::burst::{Burst, Waiting};
 use super::port::Port;
@@ -13,9 +13,10 @@ use crate::clone::SendFailure;
 use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
 use crate::clone::kvmsg::FRAMES;
 use crate::clone::pair::{Role, RoleRefusal};
+use crate::clone::relay::RelayConfig;
 use crate::clone::{Collector, Sequence};
 use crate::message::Message;
-use crate::reactor::{Context, Flow, Registry, SocketKey, TimerKey};
+use crate::reactor::{Context, Flow, Key, Registry, SocketKey, TimerKey};
 use crate::socket::{AnyContext, Errno, Interest, Slices, Socket, SocketType};
 use crate::time::Time;
 
@@ -42,6 +43,10 @@ pub struct BrokerOptions {
     /// Where the peer is, the first of its ports; needed if the configuration
     /// has a [`pair`](BrokerConfig::pair). Default `None`.
     pub peer: Option<String>,
+    /// Makes it a relay, which follows one of these [servers](RelayConfig::servers), each
+    /// named by the first of its ports, in place of a broker with a history of its own.
+    /// Default `None`.
+    pub follow: Option<RelayConfig>,
 }
 
 impl Default for BrokerOptions {
@@ -54,6 +59,7 @@ impl Default for BrokerOptions {
             snapshot_hwm: 4096,
             changes_hwm: 10_000,
             peer: None,
+            follow: None,
         }
     }
 }
@@ -102,8 +108,12 @@ struct Ports {
     updates: SocketKey,
     changes: SocketKey,
     timer: TimerKey,
+    /// Calls the application's handler for changes of the role.
+    roles: TimerKey,
     /// The line to the peer.
     line: Option<SocketKey>,
+    /// The socket for changes at a relay's upstream.
+    forward: Option<SocketKey>,
     /// What the timer is set to.
     armed: Time,
 }
@@ -111,8 +121,17 @@ struct Ports {
 /// Changes handled in one turn, before others have theirs.
 const CHANGES_AT_ONCE: usize = 64;
 
+/// Connections that may wait to be accepted, as far as the system lets them
+/// (`net.core.somaxconn`). With libzmq's 100, of thousands of clients that join at once
+/// many would try again only after seconds.
+const BACKLOG: u32 = 4096;
+
 /// Bytes of a frame that a subscriber may send; the longest topic is `HUGZ` and a key.
 const MAX_SUBSCRIPTION: u64 = 128 * 1024;
+
+/// The longest subtree that can be followed: subscriptions longer than 245 bytes do not
+/// reach libzmq's other end, and that to its heartbeat has four more.
+const MAX_RELAYED: usize = 240;
 
 /// How often neighbouring ports are tried for a wildcard.
 const WILDCARD_TRIES: usize = 64;
@@ -124,16 +143,28 @@ impl BrokerNode {
     ///
     /// # Errors
     /// An endpoint that cannot be used or is taken; the text names it and the
-    /// remedy. Only one of `peer` and `config.pair`. A `start` above which there is no sequence left.
+    /// remedy. Only one of `peer` and `config.pair`, or both and `follow`. A relay that
+    /// follows itself, nobody, or a subtree longer than 240 bytes. A `start` above which there
+    /// is no sequence left.
     pub fn bind(
         context: &impl AnyContext,
         endpoint: &str,
         options: BrokerOptions,
     ) -> io::Result<BrokerNode> {
         check_start(options.config.start)?;
-        let peer = match (&options.peer, options.config.pair) {
-            (Some(peer), Some(_)) => Some(PeerPorts::new(context, peer, &options)?),
-            (None, None) => None,
+        let peer = match (&options.peer, options.config.pair, &options.follow) {
+            (Some(peer), Some(_), None) => {
+                let peer = vec![Endpoints::from_first(peer)?];
+                Some(PeerPorts::new(context, peer, &options))
+            }
+            (None, None, Some(relay)) => {
+                Some(PeerPorts::new(context, upstreams(endpoint, relay)?, &options))
+            }
+            (None, None, None) => None,
+            (_, _, Some(_)) => {
+                let problem = "a relay cannot be one of a pair: expected `follow` or `peer`";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+            }
             _ => {
                 let problem =
                     "a pair: expected both `peer`, the other's endpoint, and `config.pair`";
@@ -147,7 +178,10 @@ impl BrokerNode {
                 (Sockets::bind(context, &endpoints, &options)?, endpoints)
             }
         };
-        let machine = Broker::new(options.config, Time::ZERO);
+        let machine = match options.follow {
+            None => Broker::new(options.config, Time::ZERO),
+            Some(relay) => Broker::relay(options.config, relay, Time::ZERO),
+        };
         let burst = Burst::new(&endpoints.changes);
         Ok(BrokerNode { machine, endpoints, sockets: Some(sockets), ports: None, peer, burst })
     }
@@ -157,7 +191,8 @@ impl BrokerNode {
     /// others and the timer go within a heartbeat, as by [`detach`](BrokerNode::detach).
     ///
     /// # Errors
-    /// If the node is or was attached to a loop, or the loop cannot take a socket.
+    /// If the node is or was attached to a loop, or the loop cannot take a socket: then all
+    /// of them are closed, and it is over with this node.
     pub fn attach<S: 'static, F>(
         registry: &mut Registry<S>,
         state: &mut S,
@@ -170,7 +205,8 @@ impl BrokerNode {
     }
 
     /// The same, with a handler for each change of its [role](Broker::role) as one
-    /// of a pair: the role and the epoch.
+    /// of a pair: the role and the epoch. A handler that fails, or says
+    /// [`Flow::Remove`], is not called any more; the broker goes on.
     ///
     /// # Errors
     /// As [`attach`](BrokerNode::attach).
@@ -184,6 +220,37 @@ impl BrokerNode {
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
         H: FnMut(&mut S, &mut Context<'_, S>, (Role, u32)) -> io::Result<Flow> + 'static,
     {
+        let roles = registry.add_standing_timer(move |state: &mut S, cx| {
+            match project(state).machine.poll_role() {
+                Some(change) => on_role(state, cx, change),
+                None => Ok(Flow::Continue),
+            }
+        });
+        let mut added: Vec<Key> = vec![roles.into()];
+        let result = BrokerNode::attach_ports(registry, state, project, roles, &mut added);
+        if result.is_err() {
+            added.extend(
+                project(state).peer.iter_mut().flat_map(PeerPorts::take_all).map(Key::from),
+            );
+            for key in added {
+                // A socket that the loop has removed meanwhile is closed already.
+                let _ = registry.discard(key);
+            }
+        }
+        result
+    }
+
+    /// What it hands to the loop it adds to `added`.
+    fn attach_ports<S: 'static, F>(
+        registry: &mut Registry<S>,
+        state: &mut S,
+        project: F,
+        roles: TimerKey,
+        added: &mut Vec<Key>,
+    ) -> io::Result<()>
+    where
+        F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
+    {
         let now = registry.now();
         let sockets = project(state).sockets.take().ok_or_else(|| {
             io::Error::other("broker: it was attached to a loop before; make a new one")
@@ -192,27 +259,30 @@ impl BrokerNode {
             .on_message(sockets.snapshots, move |state: &mut S, cx, message| {
                 project(state).on_request(cx, message)
             })?;
+        added.push(snapshots.into());
         let updates = registry.on_message(sockets.updates, move |state: &mut S, cx, message| {
             project(state).on_subscription(cx, message)
         })?;
+        added.push(updates.into());
         let changes = registry.on_ready(
             sockets.changes,
             Interest::READABLE,
             move |state: &mut S, cx, _| project(state).on_changes(cx),
         )?;
+        added.push(changes.into());
         let timer = registry.add_standing_timer(move |state: &mut S, cx| {
             project(state).on_timer(cx)?;
             project(state).after_peer(cx, project)?;
-            match project(state).machine.poll_role() {
-                Some(change) => on_role(state, cx, change),
-                None => Ok(Flow::Continue),
-            }
+            Ok(Flow::Continue)
         });
+        added.push(timer.into());
         registry.rearm(timer, now)?;
         BrokerNode::attach_peer(registry, state, project)?;
         let node = project(state);
         let line = node.peer.as_ref().and_then(PeerPorts::line);
-        node.ports = Some(Ports { snapshots, updates, changes, timer, line, armed: now });
+        let (forward, armed) = (None, now);
+        let ports = Ports { snapshots, updates, changes, timer, roles, line, forward, armed };
+        node.ports = Some(ports);
         Ok(())
     }
 
@@ -226,6 +296,7 @@ impl BrokerNode {
             drop(registry.remove(key));
         }
         let _ = registry.cancel(ports.timer);
+        let _ = registry.cancel(ports.roles);
     }
 
     /// Whether it is on a loop: before [`attach`](BrokerNode::attach) and after
@@ -417,15 +488,26 @@ impl BrokerNode {
     /// Sets the timer to the machine's next deadline.
     fn set_timer<S>(&mut self, registry: &mut Registry<S>) {
         let Some(ports) = &mut self.ports else { return };
+        if self.machine.has_role_change() && registry.rearm(ports.roles, Time::ZERO).is_err() {
+            // Its handler has failed; nobody else wants to know.
+            let _ = self.machine.poll_role();
+        }
         let mut next = self.machine.next_deadline().unwrap_or(Time::NEVER);
-        if self.machine.has_role_change() || self.peer.as_ref().is_some_and(PeerPorts::is_waiting) {
-            // The timer's handler looks after both.
+        if self.peer.as_ref().is_some_and(PeerPorts::is_waiting) {
+            // The timer's handler looks after it.
             next = Time::ZERO;
         }
-        if next != ports.armed {
+        let is_there = if next == ports.armed {
+            registry.contains(ports.timer)
+        } else {
             ports.armed = next;
-            // Stale only if the application cancelled it behind our back.
-            let _ = registry.rearm(ports.timer, next);
+            registry.rearm(ports.timer, next).is_ok()
+        };
+        if !is_there {
+            // Its handler has failed, or the application has cancelled it. A broker that
+            // looks alive and is not would be worse than none.
+            log::error!("broker at {}: off the loop, its timer is gone", self.endpoints.snapshots);
+            self.detach(registry);
         }
     }
 }
@@ -525,11 +607,32 @@ impl<S> BrokerOutbox for Outbox<'_, S> {
     }
 
     fn open_follow(&mut self) {
-        self.want(|wanted| wanted.follow = Some(true));
+        self.want(|wanted| wanted.follow = Some(FollowWanted::Peer));
+    }
+
+    fn open_upstream(&mut self, server: usize, subtree: &[u8]) {
+        let subtree = subtree.into();
+        self.want(|wanted| {
+            // A request that was to go to another server is none for this one.
+            (wanted.sync, wanted.request, wanted.heartbeat) = (false, None, false);
+            wanted.follow = Some(FollowWanted::Upstream { server, subtree });
+        });
+    }
+
+    fn ask_heartbeat(&mut self) {
+        self.want(|wanted| wanted.heartbeat = true);
     }
 
     fn close_follow(&mut self) {
-        self.want(|wanted| wanted.follow = Some(false));
+        self.want(|wanted| wanted.follow = Some(FollowWanted::Closed));
+    }
+
+    fn open_forward(&mut self, collector: Collector) {
+        self.want(|wanted| wanted.forward = Some(collector));
+    }
+
+    fn forward(&mut self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
+        peer::forward(self.registry, self.ports.forward, frames)
     }
 
     fn open_sync(&mut self) {
@@ -567,6 +670,7 @@ impl Sockets {
             snapshots: Socket::builder(SocketType::Router)
                 .mandatory(true)
                 .send_hwm(options.snapshot_hwm)
+                .backlog(BACKLOG)
                 .max_message_size(max_frame)
                 .linger(linger)
                 .bind(&endpoints.snapshots)
@@ -574,6 +678,7 @@ impl Sockets {
             updates: Socket::builder(SocketType::XPub)
                 .verbose(true)
                 .send_hwm(options.updates_hwm)
+                .backlog(BACKLOG)
                 // Subscriptions are all that comes in.
                 .max_message_size(MAX_SUBSCRIPTION)
                 .linger(linger)
@@ -581,6 +686,7 @@ impl Sockets {
                 .build(context)?,
             changes: collector
                 .receive_hwm(options.changes_hwm)
+                .backlog(BACKLOG)
                 .max_message_size(max_frame)
                 .linger(linger)
                 .bind(&endpoints.changes)
@@ -606,6 +712,23 @@ impl Sockets {
         }
         Err(last)
     }
+}
+
+/// Where a relay looks for its upstream.
+fn upstreams(own: &str, relay: &RelayConfig) -> io::Result<Vec<Endpoints>> {
+    let invalid = |problem: String| Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    if relay.servers.is_empty() {
+        return invalid("follow: expected an endpoint at least, got none".to_owned());
+    }
+    if relay.subtree.len() > MAX_RELAYED {
+        let length = relay.subtree.len();
+        return invalid(format!("subtree: expected at most {MAX_RELAYED} bytes, got {length}"));
+    }
+    if relay.servers.iter().any(|server| server == own) {
+        return invalid(format!("follow: {own} is this relay itself; name the broker to follow"));
+    }
+    let servers = relay.servers.iter().map(|server| Endpoints::from_first(server));
+    Ok(servers.collect::<Result<_, _>>()?)
 }
 
 /// Sequences have to rise from one run to the next, by the clock unless the

@@ -1,5 +1,6 @@
 //! What the nodes do at the edges of the loop: parts that are removed, taken paths.
 
+mod attaching;
 mod pace;
 
 use std::io;

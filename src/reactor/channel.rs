@@ -107,10 +107,7 @@ where
             };
             cx.registry.stats.values_received += 1;
             let result = (self.handler)(state, cx, value);
-            let go_on = matches!(result, Ok(Flow::Continue))
-                && !cx.registry.stopping
-                && cx.registry.contains(cx.key);
-            if !go_on {
+            if !matches!(result, Ok(Flow::Continue)) || !cx.registry.may_have_another(cx.key) {
                 return Served { events: events + 1, more: true, result };
             }
         }

@@ -119,6 +119,10 @@ pub struct Reactor<S> {
     registry: Registry<S>,
 }
 
+/// How often one turn looks for work before it ends without any: more than it can take
+/// until what looked like work has turned out to be some or none.
+const LOOKS_PER_TURN: u32 = 8;
+
 impl<S> Reactor<S> {
     /// A reactor with the default settings: see [`builder`](Reactor::builder).
     ///
@@ -138,7 +142,7 @@ impl<S> Reactor<S> {
     }
 
     /// Runs until a handler stops the loop ([`Flow::Stop`]), or nothing is left to
-    /// wait for: no socket with an interest, no source, no waker or channel in use, no
+    /// wait for: no socket with an interest, no source, no channel, no waker with a handler, no
     /// armed timer.
     ///
     /// # Errors
@@ -175,7 +179,7 @@ impl<S> Reactor<S> {
         &mut self,
         state: &mut S,
         mut max_wait: Duration,
-        start: Option<Time>,
+        mut start: Option<Time>,
     ) -> io::Result<(u64, Option<Time>)> {
         let registry = &mut self.registry;
         registry.stopping = false;
@@ -183,10 +187,10 @@ impl<S> Reactor<S> {
         if registry.nested.get() {
             registry.wakes.leave_sleep();
         }
-        let mut handled;
-        loop {
+        let mut handled = 0;
+        for _ in 0..LOOKS_PER_TURN {
             registry.probe_touched();
-            let looked = match registry.wait(max_wait, start) {
+            let looked = match registry.wait(max_wait, start.take()) {
                 Ok(looked) => looked,
                 Err(error) => {
                     registry.end_turn(0);
@@ -198,8 +202,12 @@ impl<S> Reactor<S> {
             if !registry.stopping {
                 handled += registry.fire_timers(state);
             }
-            // What was taken for work was none: look after all, so that 0 means idle.
-            if handled > 0 || looked || registry.stopping {
+            // What was taken for work was none, or has led to some: look once more, so that
+            // 0 means idle.
+            if handled > 0 || registry.stopping {
+                break;
+            }
+            if looked && registry.queue.is_empty() && registry.touched.get_mut().is_empty() {
                 break;
             }
             max_wait = Duration::ZERO;

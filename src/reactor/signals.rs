@@ -36,10 +36,7 @@ where
             events += 1;
             cx.registry.stats.signals += 1;
             let result = (self.handler)(state, cx, signal);
-            let go_on = matches!(result, Ok(Flow::Continue))
-                && !cx.registry.stopping
-                && cx.registry.contains(cx.key);
-            if !go_on {
+            if !matches!(result, Ok(Flow::Continue)) || !cx.registry.may_have_another(cx.key) {
                 return Served { events, more: true, result };
             }
         }

@@ -37,6 +37,8 @@ pub(super) struct SocketSlot<S> {
     pub(super) role: Role,
     /// It is in the queue of what to serve.
     pub(super) queued: bool,
+    /// Its `on_ready` handler has seen it empty and done nothing with it since.
+    pub(super) drained: bool,
     /// A handler has had its hands on it since it was last seen empty, so that the
     /// edge of `ZMQ_FD` may be lost.
     pub(super) touched: Cell<bool>,
@@ -46,10 +48,17 @@ pub(super) struct SocketSlot<S> {
     sent: Sent,
     /// Whether the poller knows it.
     watched: bool,
-    /// The socket's own timeout (`ZMQ_RCVTIMEO`) as the loop last set it.
-    pub(super) receive_timeout_ms: Option<i32>,
+    /// The socket's own timeout (`ZMQ_RCVTIMEO`), if the loop has set it.
+    receive_timeout: Option<ReceiveTimeout>,
     pub(super) budget: u32,
     pub(super) stats: SourceStats,
+}
+
+/// In milliseconds, -1 for none.
+#[derive(Clone, Copy, Debug)]
+struct ReceiveTimeout {
+    now_ms: i32,
+    before_ms: i32,
 }
 
 /// What handlers a socket has, whether or not they run just now.
@@ -60,6 +69,21 @@ pub(super) struct Role {
 }
 
 impl<S> SocketSlot<S> {
+    /// Sets the socket's receive timeout, until the socket is given back.
+    pub(super) fn set_receive_timeout(&mut self, timeout_ms: i32) -> zmq::Result<()> {
+        if self.receive_timeout.is_some_and(|timeout| timeout.now_ms == timeout_ms) {
+            return Ok(());
+        }
+        let socket = self.socket.as_zmq();
+        let before_ms = match self.receive_timeout {
+            Some(timeout) => timeout.before_ms,
+            None => socket.get_rcvtimeo()?,
+        };
+        socket.set_rcvtimeo(timeout_ms)?;
+        self.receive_timeout = Some(ReceiveTimeout { now_ms: timeout_ms, before_ms });
+        Ok(())
+    }
+
     /// What zmq_poll(3) is to wait for.
     pub(super) fn polled_interest(&self) -> Option<Interest> {
         if self.queued { None } else { self.interest }
@@ -184,10 +208,11 @@ impl<S> Registry<S> {
             on_ready,
             role,
             queued: false,
+            drained: false,
             touched: Cell::new(false),
             handed_out: Cell::new(false),
             watched,
-            receive_timeout_ms: None,
+            receive_timeout: None,
             budget: self.settings.budget.get(),
             stats: SourceStats::default(),
         };
@@ -325,6 +350,15 @@ impl<S> Registry<S> {
         self.handed_out.set(handed_out);
     }
 
+    /// For a handler of `on_ready` that has received until there was nothing more, as the
+    /// last thing it has done with the socket: it need not be asked once more whether it
+    /// is still readable.
+    pub(crate) fn seen_empty(&mut self, key: SocketKey) {
+        if let Some(slot) = self.sockets.get_mut(key.0) {
+            slot.drained = true;
+        }
+    }
+
     /// Removes a socket and gives it back, with whatever it has not delivered yet.
     ///
     /// # Errors
@@ -337,6 +371,10 @@ impl<S> Registry<S> {
             && let Err(error) = self.poller.remove_socket(&slot.socket)
         {
             log::warn!("the descriptor of {key:?} was not registered any more: {error}");
+        }
+        if let Some(timeout) = slot.receive_timeout {
+            // It fails if the context has ended, and is of no use then.
+            let _ = slot.socket.as_zmq().set_rcvtimeo(timeout.before_ms);
         }
         Ok(slot.socket)
     }

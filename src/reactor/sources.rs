@@ -11,7 +11,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
 use super::context::{Context, Flow, Ready};
-use super::key::{Rejected, SourceId, SourceKey, StaleKey};
+use super::key::{Key, Rejected, SourceId, SourceKey, StaleKey};
 use super::poller;
 use super::registry::Registry;
 use super::stats::SourceStats;
@@ -109,6 +109,15 @@ where
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         Box::new(self.source)
+    }
+}
+
+impl<S> Registry<S> {
+    /// Whether a source that has handed over one thing may hand over another in the same
+    /// turn: its handler may have removed or paused it, or stopped the loop.
+    pub(super) fn may_have_another(&self, key: Key) -> bool {
+        let Key::Source(id) = key else { return false };
+        !self.stopping && self.sources.get(id.0).is_some_and(|slot| !slot.paused)
     }
 }
 

@@ -234,7 +234,9 @@ impl<S> Registry<S> {
         let period = period.max(Duration::from_nanos(1));
         let next = self.now() + period;
         let key = self.timers.insert(Kind::Periodic { period, missed, next }, Box::new(handler));
-        self.timers.arm(key, next);
+        if next < Time::NEVER {
+            self.timers.arm(key, next);
+        }
         key
     }
 

@@ -12,11 +12,15 @@ use super::{Errno, Socket, SocketError, SocketType};
 /// and may be one or two behind.
 const MARGIN: Duration = Duration::from_millis(10);
 
+/// A linger time is an `int` of milliseconds: 24 days.
+const LONGEST: Duration = Duration::from_millis(i32::MAX as u64).saturating_sub(MARGIN);
+
 /// Names tried for the monitor of a socket.
 const NAME_TRIES: u32 = 1000;
 
 impl Socket {
-    /// Closes the socket and waits, up to `patience`, until all messages that it had accepted
+    /// Closes the socket and waits, up to `patience` (at most
+    /// 24 days), until all messages that it had accepted
     /// were handed over: to the operating system (tcp, ipc), to the peer, which has read them and
     /// asked for more (inproc). `patience` takes the place of the linger time; and as this blocks,
     /// its place is after the loop.
@@ -36,6 +40,7 @@ impl Socket {
             let error = SocketError::new(Operation::Close, socket_type, errno);
             if endpoint.is_empty() { error } else { error.about(&endpoint) }
         };
+        let patience = patience.min(LONGEST);
         self.set_linger(patience.saturating_add(MARGIN)).map_err(|error| failed(error.errno()))?;
         let end = self.watch_end()?.map_err(failed)?;
         let started = Instant::now();

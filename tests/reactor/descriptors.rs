@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::thread;
 
 use mio::net::{TcpListener, TcpStream};
-use pollux::reactor::{Flow, Interest, SourceKey, StaleKey};
+use pollux::reactor::{Flow, Interest, Key, SourceKey, StaleKey};
 
 use crate::{DEADLINE, each, pipe, reactor, settle, until};
 
@@ -321,6 +321,31 @@ fn a_writable_descriptor_is_told() {
         reactor.run(&mut state).unwrap();
         assert!(reader.join().unwrap() == text);
         assert!(state.calls > 1);
+    });
+}
+
+#[test]
+fn an_interest_changed_by_a_handler_that_fails_holds() {
+    each(|backend| {
+        let mut reactor = reactor(backend);
+        let (ours, mut theirs) = stream_pair();
+        reactor.on_error(|_, _, _| Flow::Continue);
+        reactor
+            .add_fd(ours, Interest::READABLE, |seen: &mut Vec<&str>, cx, _, ready| {
+                if ready.writable {
+                    seen.push("writable");
+                    return Ok(Flow::Remove);
+                }
+                seen.push("readable");
+                let Key::Source(own) = cx.key() else { panic!("{:?}", cx.key()) };
+                cx.set_source_interest(own, Interest::WRITABLE)?;
+                Err(std::io::Error::other("deliberate"))
+            })
+            .unwrap();
+        theirs.write_all(b"x").unwrap();
+        let mut seen = Vec::new();
+        reactor.run(&mut seen).unwrap();
+        assert_eq!(seen, ["readable", "writable"]);
     });
 }
 

@@ -246,11 +246,98 @@ fn a_terminated_context_ends_its_sockets() {
             reactor.turn(&mut seen, DEADLINE).unwrap();
         }
         terminating.join().unwrap();
-        assert_eq!(seen, ended.map(Key::Socket));
+        // libzmq tells each socket by itself, in no order.
+        assert_eq!(seen.len(), ended.len());
+        assert!(ended.iter().all(|key| seen.contains(&Key::Socket(*key))), "{seen:?}");
         assert_eq!(reactor.stats().sockets_terminated, 3);
         to_stays.send("x").unwrap();
         settle(&mut reactor, &mut seen);
         assert_eq!(seen.last(), Some(&Key::Socket(stays)));
+    });
+}
+
+/// The loop blocks in receiving from its only socket, and it is a handler that takes the
+/// news that the context has ended.
+#[test]
+fn a_context_that_ends_behind_a_receive_is_an_error_of_the_socket() {
+    each(|backend| {
+        let context = ZmqContext::new().unwrap();
+        let (ours, theirs) = pair(&context).unwrap();
+        let mut reactor = reactor(backend);
+        let key = reactor.on_message(ours, |_: &mut u32, _, _| Ok(Flow::Continue)).unwrap();
+        theirs.send("x").unwrap();
+        settle(&mut reactor, &mut 0);
+        let ending = context.clone();
+        reactor.add_timer(Duration::from_millis(20), move |_, cx| {
+            ending.shutdown();
+            assert!(cx.socket(key)?.send("y").is_err());
+            Ok(Flow::Continue)
+        });
+        // The next time to wait is another one, and so is the socket's receive timeout.
+        reactor.add_timer(Duration::from_millis(50), |_, _| Ok(Flow::Continue));
+        reactor.on_error(|errors, _, error| {
+            let errno = error.get_ref().and_then(|inner| inner.downcast_ref::<Errno>());
+            assert_eq!(errno, Some(&Errno::ETERM));
+            *errors += 1;
+            Flow::Continue
+        });
+        let mut errors = 0;
+        reactor.run(&mut errors).unwrap();
+        assert_eq!(errors, 1);
+        assert!(!reactor.contains(key));
+        drop((reactor, theirs));
+        context.terminate(DEADLINE).unwrap();
+    });
+}
+
+/// An event that is none leads to work: a turn that says 0 must have done it.
+#[test]
+fn idle_is_not_said_while_the_error_hook_has_made_work() {
+    each(|backend| {
+        let ending = ZmqContext::new().unwrap();
+        let (ours, _kept) = pair(&ending).unwrap();
+        let (late, to_late) = pipe();
+        to_late.send("it is there already").unwrap();
+        struct State {
+            late: Option<Socket>,
+            seen: bool,
+        }
+        let mut reactor = reactor(backend);
+        let key = reactor.on_message(ours, |_: &mut State, _, _| Ok(Flow::Continue)).unwrap();
+        reactor.on_error(|state, cx, _| {
+            if let Some(late) = state.late.take() {
+                cx.on_message(late, |state: &mut State, _, _| {
+                    state.seen = true;
+                    Ok(Flow::Continue)
+                })
+                .unwrap();
+            }
+            Flow::Continue
+        });
+        let mut state = State { late: Some(late), seen: false };
+        settle(&mut reactor, &mut state);
+        ending.shutdown();
+        while reactor.contains(key) {
+            let handled = reactor.turn(&mut state, DEADLINE).unwrap();
+            assert!(handled > 0 || state.late.is_some(), "it was not idle");
+        }
+        assert!(state.seen);
+    });
+}
+
+#[test]
+fn a_socket_that_is_given_back_has_its_receive_timeout() {
+    each(|backend| {
+        let (ours, theirs) = pipe();
+        ours.as_zmq().set_rcvtimeo(77).unwrap();
+        let mut reactor = reactor(backend);
+        let key = reactor.on_message(ours, |_: &mut (), _, _| Ok(Flow::Continue)).unwrap();
+        theirs.send("x").unwrap();
+        settle(&mut reactor, &mut ());
+        reactor.add_timer(Duration::from_millis(20), |_, _| Ok(Flow::Stop));
+        reactor.run(&mut ()).unwrap();
+        let ours = reactor.remove(key).unwrap();
+        assert_eq!(ours.as_zmq().get_rcvtimeo(), Ok(77));
     });
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pollux::reactor::{Flow, Reactor, TrySendError, Wait};
+use pollux::reactor::{Flow, Interest, Key, Reactor, TrySendError, Wait};
 
 use crate::{DEADLINE, each, reactor, settle, until};
 
@@ -220,9 +220,35 @@ fn a_paused_channel_holds_its_values() {
         let mut seen = 0;
         settle(&mut reactor, &mut seen);
         assert_eq!(seen, 0);
-        reactor.set_source_interest(source, pollux::reactor::Interest::READABLE).unwrap();
+        reactor.set_source_interest(source, Interest::READABLE).unwrap();
         settle(&mut reactor, &mut seen);
         assert_eq!(seen, 1);
+    });
+}
+
+#[test]
+fn a_channel_that_pauses_itself_has_nothing_more() {
+    each(|backend| {
+        let mut reactor = reactor(backend);
+        let sender = reactor
+            .channel(10, |seen: &mut Vec<u32>, cx, value: u32| {
+                seen.push(value);
+                let Key::Source(own) = cx.key() else { panic!("{:?}", cx.key()) };
+                cx.set_source_interest(own, None)?;
+                Ok(Flow::Continue)
+            })
+            .unwrap();
+        for value in 0..3 {
+            sender.try_send(value).unwrap();
+        }
+        let mut seen = Vec::new();
+        for expected in 1..=3 {
+            settle(&mut reactor, &mut seen);
+            assert_eq!(seen.len(), expected);
+            reactor.set_source_interest(sender.source(), Interest::READABLE).unwrap();
+        }
+        settle(&mut reactor, &mut seen);
+        assert_eq!(seen, [0, 1, 2]);
     });
 }
 

@@ -30,6 +30,20 @@ fn log(
 }
 
 #[test]
+fn a_period_beyond_all_time_is_never_over() {
+    each(|backend| {
+        let mut reactor = reactor(backend);
+        let key = reactor.add_periodic(Duration::MAX, Missed::Skip, log("never"));
+        let mut seen = Vec::new();
+        reactor.run(&mut seen).unwrap(); // There is nothing to wait for.
+        let now = reactor.now();
+        reactor.rearm(key, now).unwrap();
+        settle(&mut reactor, &mut seen);
+        assert_eq!(seen, ["never"]);
+    });
+}
+
+#[test]
 fn they_fire_in_order_of_deadline_then_of_arming() {
     each(|backend| {
         let mut reactor = reactor(backend);

@@ -8,8 +8,10 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pollux::node::Endpoints;
 
+use crate::bench::BenchArgs;
 use crate::pair::PairArgs;
 use crate::proxy::ProxyArgs;
+use crate::relay::RelayArgs;
 use crate::units;
 
 /// Where a broker is looked for unless told otherwise.
@@ -138,7 +140,11 @@ A pair, each on a machine of its own, of which one takes over from the other:
   pollux broker --bind tcp://*:5556 --pair primary --peer tcp://b:5556
   pollux broker --bind tcp://*:5556 --pair backup --peer tcp://a:5556
 --on-active and --on-passive run with POLLUX_ROLE and POLLUX_EPOCH in their
-environment; nothing waits for them, and their exit codes are logged.";
+environment; nothing waits for them, and their exit codes are logged.
+
+A relay, which serves a copy of what another broker keeps, and forwards changes to it:
+  pollux broker --bind 'tcp://*:5556' --follow tcp://a:5556
+  pollux broker --bind ipc:///run/state --follow pollux://a:5556,b:5556 --subtree /config/";
 
 /// `pollux broker`.
 #[derive(Debug, Args)]
@@ -168,6 +174,8 @@ pub(crate) struct BrokerArgs {
     pub(crate) stats: Option<Duration>,
     #[command(flatten, next_help_heading = "Pair")]
     pub(crate) pair: PairArgs,
+    #[command(flatten, next_help_heading = "Relay")]
+    pub(crate) relay: RelayArgs,
 }
 
 /// The broker's socket for changes.
@@ -353,56 +361,12 @@ Without a live standby it refuses: exit code 4.
 Example:
   pollux demote --connect tcp://active:5556";
 
-const BENCH_HELP: &str = "\
-Producers set keys of a subtree of their own, watchers follow it. First one
-change is under way at a time (the bare round trip, from set to the producer's
-own echo), then --window of them for each producer. Without --connect it starts
-a broker of its own on loopback. At the end all states are compared (exit code 4
-if they differ) and the keys, below /bench/, deleted. Losses are updates that a watcher was too
-slow to see; it then caught up by a snapshot.
-
-Examples:
-  pollux bench
-  pollux bench --producers 4 --watchers 4 --value-size 800 --seconds 10
-  pollux bench --connect tcp://server:5556 --json";
-
-/// `pollux bench`.
-#[derive(Debug, Args)]
-#[command(after_help = BENCH_HELP)]
-pub(crate) struct BenchArgs {
-    /// Clients that set keys, each on a thread of its own
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) producers: u16,
-    /// Clients that follow all keys, each on a thread of its own
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(0..=256))]
-    pub(crate) watchers: u16,
-    /// Bytes in a value
-    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = value_size)]
-    pub(crate) value_size: usize,
-    /// Keys of each producer, set in turn
-    #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) keys: u32,
-    /// Changes under way for each producer, and at most 16M of values
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) window: u32,
-    /// How long to measure, a quarter of it the bare round trip
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=3600))]
-    pub(crate) seconds: u32,
-}
-
-impl BenchArgs {
-    /// The window that the size of the values leaves.
-    pub(crate) fn window(&self) -> usize {
-        (self.window as usize).min(((16 << 20) / self.value_size).max(1))
-    }
-}
-
 /// Bytes of an argument, as the system gave them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
 /// A subtree: nothing, or a beginning of keys that ends in `/`.
-fn subtree_parser() -> impl clap::builder::TypedValueParser<Value = Bytes> {
+pub(crate) fn subtree_parser() -> impl clap::builder::TypedValueParser<Value = Bytes> {
     use clap::builder::{OsStringValueParser, TypedValueParser};
     OsStringValueParser::new().try_map(|text| subtree(text.into_vec()))
 }
@@ -429,7 +393,7 @@ pub(crate) fn endpoint(text: &str) -> Result<String, String> {
 }
 
 /// Endpoints of one server or more, with commas between.
-fn servers(text: &str) -> Result<String, String> {
+pub(crate) fn servers(text: &str) -> Result<String, String> {
     let servers = Endpoints::of_servers(text).map_err(|error| error.to_string())?;
     let each = servers.iter().map(|server| endpoint(&server.snapshots));
     each.collect::<Result<Vec<_>, _>>().map(|each| each.join(","))
@@ -443,7 +407,7 @@ fn bindable(text: &str) -> Result<String, String> {
     }
 }
 
-fn value_size(text: &str) -> Result<usize, String> {
+pub(crate) fn value_size(text: &str) -> Result<usize, String> {
     match units::bytes(text)? {
         size if size > MAX_VALUE => Err("expected at most 256M".to_owned()),
         size => Ok(size),

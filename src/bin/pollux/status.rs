@@ -48,8 +48,8 @@ pub(crate) fn run(common: &Common) -> Result<(), Failure> {
 
 /// Prints the figures of one broker, with its name if there are several.
 fn show(endpoint: &str, common: &Common, is_one_of_many: bool) -> Result<(), Failure> {
-    match ask(endpoint, common.timeout).map_err(|error| Failure::system(&error))? {
-        Stage::Answered(mut figures) => {
+    match figures_of(endpoint, common.timeout)? {
+        Some(mut figures) => {
             if is_one_of_many {
                 figures.insert(0, ("endpoint".to_owned(), endpoint.to_owned()));
             }
@@ -58,13 +58,24 @@ fn show(endpoint: &str, common: &Common, is_one_of_many: bool) -> Result<(), Fai
                 false => output::line(&table(&figures)),
             }
         }
-        Stage::Silent => Err(no_broker(endpoint, common.timeout)),
-        Stage::Asked => Err(Failure::NoAnswer(format!(
-            "the broker at {endpoint} is there, but did not answer; try a longer --timeout"
-        ))),
-        Stage::Rfc12 => Err(Failure::Refused(format!(
+        None => Err(Failure::Refused(format!(
             "the server at {endpoint} speaks plain RFC 12, which has no status; \
              `pollux dump --connect {endpoint}` shows its state"
+        ))),
+    }
+}
+
+/// The figures of one broker; `None`: it speaks plain RFC 12, which has none.
+pub(crate) fn figures_of(
+    endpoint: &str,
+    timeout: Duration,
+) -> Result<Option<Vec<(String, String)>>, Failure> {
+    match ask(endpoint, timeout).map_err(|error| Failure::system(&error))? {
+        Stage::Answered(figures) => Ok(Some(figures)),
+        Stage::Rfc12 => Ok(None),
+        Stage::Silent => Err(no_broker(endpoint, timeout)),
+        Stage::Asked => Err(Failure::NoAnswer(format!(
+            "the broker at {endpoint} is there, but did not answer; try a longer --timeout"
         ))),
     }
 }

@@ -4,7 +4,6 @@ use super::snapshots::{Request, Slice};
 use super::{Broker, BrokerOutbox, warn_rarely};
 use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{DEMOTE, ICANHAZ, KvMsg, PEER, PROMOTE, RESUBMIT, STATUS, UUIDS};
-use crate::clone::pair::Role;
 use crate::clone::properties::Properties;
 use crate::clone::sequence::Sequence;
 use crate::message::Message;
@@ -27,14 +26,17 @@ impl Broker {
                 let mut request = Request::new(delimited, subtree);
                 if let Ok(properties) = Properties::check(properties, &self.config.limits) {
                     let since = properties.parse::<u64>("since").map(Sequence::from_u64);
+                    request.replica = properties.get("order") == Some(b"changes");
+                    if since.is_some_and(|since| self.holds(since)) {
+                        request.since = since;
+                        return self.hold_request(peer, request);
+                    }
                     // Unless it was given in this history, it means nothing here.
                     request.since = since.filter(|&since| {
-                        self.role != Role::Active
+                        !self.serves()
                             || self.lineage.contains(since, self.sequence)
                             || Fault::TrustAnotherRun.is_planted()
                     });
-                    request.replica =
-                        subtree.is_empty() && properties.get("order") == Some(b"changes");
                 }
                 self.take_request(peer, request);
             }
@@ -60,9 +62,12 @@ impl Broker {
         }
     }
 
-    fn take_request(&mut self, peer: &[u8], request: Request) {
-        if self.role != Role::Active {
-            self.vote(&request);
+    pub(super) fn take_request(&mut self, peer: &[u8], request: Request) {
+        if !self.serves() {
+            match self.relay {
+                None => self.vote(&request),
+                Some(_) => self.hold_without_state(),
+            }
         }
         let outcome = if request.subtree.len() > self.config.limits.max_key {
             Err("the subtree is longer than any key")
@@ -112,7 +117,10 @@ impl Broker {
             to.push(name, count);
         }
         if let Some(pair) = &self.pair {
-            pair.figures(self.sequence, to);
+            pair.figures(self.sequence, self.follow_stats, &self.recent, to);
+        }
+        if let Some(relay) = &self.relay {
+            relay.figures(self.sequence, self.follow_stats, to);
         }
         let status = KvMsg {
             key: STATUS,

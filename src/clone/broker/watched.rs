@@ -14,6 +14,8 @@ pub(super) struct Watch {
     pub(super) published: u64,
     /// Somebody subscribed since the last heartbeat and waits for one.
     pub(super) asked: bool,
+    /// Its place in the interval, below [`SLOTS`], if heartbeats are spread over that.
+    pub(super) slot: u8,
     /// The last subscriber has left. It goes on counting for a while: who comes
     /// at the same moment may have had a heartbeat already, to which the next
     /// must fit.
@@ -24,8 +26,21 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(sequence: Sequence, published: u64) -> Watch {
-        Watch { sequence, published, asked: false, is_left: false, was_left: false }
+        Watch { sequence, published, asked: false, slot: 0, is_left: false, was_left: false }
     }
+}
+
+/// Places in an interval over which heartbeats are spread.
+pub(super) const SLOTS: u8 = 128;
+
+/// The slot of a subtree, the same in every run. That of the whole tree is the first.
+fn slot(prefix: &[u8]) -> u8 {
+    // FNV-1a.
+    let hash = prefix.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    // The high bits, which all bytes have a part in.
+    if prefix.is_empty() { 0 } else { (hash >> 57) as u8 % SLOTS }
 }
 
 /// Watched subtrees by prefix.
@@ -41,13 +56,22 @@ pub(super) struct Watched {
     limit: usize,
     /// Watches with `asked` set.
     asked: usize,
+    /// Subscriptions since the last heartbeats to those who asked.
+    subscriptions: usize,
     /// Watches with `is_left` set.
     left: usize,
 }
 
 impl Watched {
     pub(super) fn new(limit: usize) -> Watched {
-        Watched { by_prefix: HashMap::new(), lengths: Vec::new(), limit, asked: 0, left: 0 }
+        Watched {
+            by_prefix: HashMap::new(),
+            lengths: Vec::new(),
+            limit,
+            asked: 0,
+            subscriptions: 0,
+            left: 0,
+        }
     }
 
     /// How many somebody is subscribed to.
@@ -70,8 +94,9 @@ impl Watched {
             if self.is_full() && !prefix.is_empty() {
                 return false;
             }
-            self.insert(prefix, Watch::new(sequence, published));
+            self.insert(prefix, Watch { slot: slot(prefix), ..Watch::new(sequence, published) });
         }
+        self.subscriptions += 1;
         if let Some(watch) = self.by_prefix.get_mut(prefix) {
             self.asked += usize::from(!watch.asked);
             self.left -= usize::from(watch.is_left);
@@ -173,12 +198,18 @@ impl Watched {
         self.asked > 0
     }
 
-    /// All heartbeats went out: nobody waits any more.
-    pub(super) fn clear_asked(&mut self) {
-        if self.asked > 0 {
-            self.by_prefix.values_mut().for_each(|watch| watch.asked = false);
-            self.asked = 0;
+    /// How many subscriptions the heartbeats are for that go out now.
+    pub(super) fn take_subscriptions(&mut self) -> usize {
+        std::mem::take(&mut self.subscriptions)
+    }
+
+    /// Heartbeats of all that are `due` went out: nobody waits for them any more.
+    pub(super) fn clear_asked(&mut self, due: impl Fn(&Watch) -> bool) {
+        if self.asked == 0 {
+            return;
         }
+        let watched = self.by_prefix.values_mut().filter(|watch| watch.asked && due(watch));
+        self.asked -= watched.map(|watch| watch.asked = false).count();
     }
 }
 
@@ -219,7 +250,7 @@ mod tests {
         assert!(!watched.any_asked());
         assert!(watched.subscribe(b"/b/", sequence(0), 7));
         assert!(watched.any_asked());
-        watched.clear_asked();
+        watched.clear_asked(|_| true);
         assert!(!watched.any_asked());
         assert_eq!(watched.len(), 1);
         assert_eq!(watched.lengths, vec![(3, 1)]);

@@ -33,6 +33,8 @@ pub struct BrokerInfo {
     /// What it took over from the epochs before its own: of these, sequences up to here
     /// belong to its history.
     pub fork: Sequence,
+    /// Whether it has only a part of the tree: a relay of a subtree.
+    pub partial: bool,
 }
 
 impl BrokerInfo {
@@ -59,6 +61,7 @@ impl BrokerInfo {
                 stable: Sequence::ZERO,
                 paired: false,
                 fork: Sequence::ZERO,
+                partial: false,
             });
         }
         let heartbeat_ms = properties.parse::<u64>("hb").unwrap_or(1000);
@@ -78,6 +81,7 @@ impl BrokerInfo {
             stable: properties.parse("stable").unwrap_or_default(),
             paired: properties.get("standby").is_some(),
             fork: properties.parse("fork").unwrap_or_default(),
+            partial: properties.get("subtree").is_some(),
         })
     }
 

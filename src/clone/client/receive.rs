@@ -120,6 +120,7 @@ impl Client {
             self.stats.strays += 1;
             return;
         };
+        let has_all = self.broker.is_none_or(|broker| !broker.partial);
         let is_extended = self.is_extended();
         let subtree = &mut self.subtrees[index];
         // Who follows everything sees every sequence.
@@ -135,7 +136,7 @@ impl Client {
             }
             last => last,
         };
-        let missed = match last.filter(|_| subtree.is_whole()) {
+        let missed = match last.filter(|_| subtree.is_whole() && has_all) {
             Some(last) => (sequence.get() - 1).saturating_sub(last.get()),
             None => 0,
         };

@@ -114,11 +114,12 @@ fn states() -> Vec<Scene> {
         title,
         unit,
         more_is_better: scene != "trip",
-        contenders: ["pollux", "relay", "redis", "nats"]
+        contenders: ["pollux", "by_hand", "relay", "redis", "nats"]
             .into_iter()
-            .filter(|server| scene != "join" || *server != "relay")
+            .filter(|server| *server != if scene == "join" { "relay" } else { "by_hand" })
             .map(|server| Contender {
                 name: match server {
+                    "by_hand" => "pollux, joiner by hand",
                     "relay" => "bare relay",
                     "redis" => "Redis",
                     "nats" => "NATS KV",

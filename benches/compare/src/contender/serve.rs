@@ -12,7 +12,7 @@ use crate::job::say_endpoint;
 /// Runs until it is killed.
 pub(crate) fn serve(kind: &str) -> Result<(), Box<dyn Error>> {
     match kind {
-        "pollux" => broker(),
+        "pollux" | "by_hand" => broker(),
         "relay" => relay(),
         _ => Err(format!("no server is called {kind}").into()),
     }

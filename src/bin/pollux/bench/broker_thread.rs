@@ -7,7 +7,14 @@ use std::thread::{self, JoinHandle};
 use pollux::node::{BrokerNode, BrokerOptions};
 use pollux::reactor::{Flow, Reactor, Sender};
 
-use crate::args::BenchArgs;
+use super::args::BenchArgs;
+
+/// Deletions that a broker remembers in a soak. Keys that expire would fill the default
+/// of 100,000 for many minutes, which looks like a leak and is none.
+const SOAK_HISTORY: usize = 5_000;
+
+/// And uuids: those of the default window of a million get their memory one by one.
+const SOAK_UUIDS: usize = 1 << 16;
 
 struct App {
     broker: BrokerNode,
@@ -28,6 +35,10 @@ impl BrokerThread {
         let mut options = BrokerOptions::default();
         let limits = &mut options.config.limits;
         limits.max_value = limits.max_value.max(args.value_size);
+        if args.churn > 0 {
+            options.config.store.history = SOAK_HISTORY;
+            options.config.recent_count = SOAK_UUIDS;
+        }
         let (ready, started) = sync_channel(1);
         let thread = thread::Builder::new()
             .name("broker".to_owned())

@@ -2,23 +2,36 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use pollux::clone::Uuid;
 use pollux::clone::client::{Client, ClientConfig, Event};
-use pollux::reactor::Registry;
+use pollux::reactor::{Flow, Registry, TimerKey};
 use pollux::time::Time;
 
+use super::args::BenchArgs;
+use super::counts::ClientCounts;
 use super::figures::{digest, histogram};
 use super::stage::{News, Reporter, Stage};
-use crate::args::{BenchArgs, Common};
+use crate::args::Common;
 use crate::exit::Failure;
 use crate::session::{App, Session, Step, Task};
 use crate::text::counted;
 
 /// Changes that may be applied, but not yet safe, if the broker is one of a pair.
 const KEPT: usize = 100_000;
+
+/// While the window is full, an answer wakes the loop, and this if there is none.
+const NO_ROOM_WAIT: Duration = Duration::from_millis(10);
+
+/// So many changes in a time.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    interval: Duration,
+    /// When the next change is due; none was yet.
+    next: Option<Instant>,
+}
 
 /// What a producer has measured.
 #[derive(Debug)]
@@ -31,6 +44,7 @@ pub(super) struct Produced {
     pub(super) applied: u64,
     /// Of its part of the state before it was deleted.
     pub(super) digest: u64,
+    pub(super) counts: ClientCounts,
 }
 
 #[derive(Debug)]
@@ -46,6 +60,9 @@ pub(super) struct Producer {
     made: u64,
     /// Keys deleted at the end.
     deleted: u64,
+    pace: Option<Pace>,
+    /// Wakes the loop when the next change is due.
+    timer: Option<TimerKey>,
     under_way: HashMap<Uuid, (Instant, Stage)>,
     reporter: Reporter,
     produced: Produced,
@@ -67,6 +84,8 @@ impl Producer {
             key: Vec::new(),
             made: 0,
             deleted: 0,
+            pace: args.interval().map(|interval| Pace { interval, next: None }),
+            timer: None,
             under_way: HashMap::new(),
             reporter,
             produced: Produced {
@@ -74,6 +93,7 @@ impl Producer {
                 load: histogram(),
                 applied: 0,
                 digest: 0,
+                counts: ClientCounts::default(),
             },
         }
     }
@@ -85,8 +105,12 @@ impl Producer {
         config.max_pending = self.window + KEPT;
         let outcome = Session::open(common, config, self).and_then(|mut session| {
             reporter.tell(News::Waker(session.reactor.waker()));
+            session.app.task.timer = session.app.task.pace.map(|_| {
+                session.reactor.add_standing_timer(|_: &mut App<Producer>, _| Ok(Flow::Continue))
+            });
             session.run()?;
-            Ok(session.app.task.produced)
+            let counts = ClientCounts::of(&session);
+            Ok(Produced { counts, ..session.app.task.produced })
         });
         outcome.map_err(|failure| reporter.tell(News::Failed(failure))).ok()
     }
@@ -106,6 +130,32 @@ impl Producer {
         self.value[..length].copy_from_slice(&digits.as_bytes()[digits.len() - length..]);
     }
 
+    /// Makes the changes that are due, if there is room for them, and has the loop wake
+    /// for the next.
+    fn produce_at_rate(
+        app: &mut App<Producer>,
+        registry: &mut Registry<App<Producer>>,
+        pace: Pace,
+    ) -> Result<(), Failure> {
+        let mut next = pace.next.unwrap_or_else(Instant::now);
+        while next <= Instant::now() && app.task.under_way.len() < app.task.window {
+            if !Producer::set_next(app, registry, Stage::Load, next)? {
+                break;
+            }
+            next += pace.interval;
+        }
+        app.task.pace = Some(Pace { next: Some(next), ..pace });
+        if let Some(timer) = app.task.timer {
+            // If there was no room, an answer wakes it.
+            let wait = next.saturating_duration_since(Instant::now());
+            let wait = if wait.is_zero() { NO_ROOM_WAIT } else { wait };
+            registry
+                .rearm_after(timer, wait)
+                .unwrap_or_else(|_| unreachable!("a standing timer, which nobody cancels"));
+        }
+        Ok(())
+    }
+
     /// Keeps `window` changes under way.
     fn produce(
         app: &mut App<Producer>,
@@ -113,20 +163,32 @@ impl Producer {
         stage: Stage,
         window: usize,
     ) -> Result<(), Failure> {
-        let App { client, task, .. } = app;
-        while task.under_way.len() < window {
-            task.stamp();
-            task.key(task.made % task.keys);
-            let made = client.set(registry, &task.key, &task.value, None);
-            if made.is_err() && client.machine().kept() > 0 {
-                // Of a pair: until some are safe.
-                return Ok(());
+        while app.task.under_way.len() < window {
+            if !Producer::set_next(app, registry, stage, Instant::now())? {
+                break;
             }
-            let uuid = made.map_err(|error| Failure::Refused(error.to_string()))?;
-            task.made += 1;
-            task.under_way.insert(uuid, (Instant::now(), stage));
         }
         Ok(())
+    }
+
+    /// Sets the next key. False: of a pair, not before some changes are safe.
+    fn set_next(
+        app: &mut App<Producer>,
+        registry: &mut Registry<App<Producer>>,
+        stage: Stage,
+        since: Instant,
+    ) -> Result<bool, Failure> {
+        let App { client, task, .. } = app;
+        task.stamp();
+        task.key(task.made % task.keys);
+        let made = client.set(registry, &task.key, &task.value, None);
+        if made.is_err() && client.machine().kept() > 0 {
+            return Ok(false);
+        }
+        let uuid = made.map_err(|error| Failure::Refused(error.to_string()))?;
+        task.made += 1;
+        task.under_way.insert(uuid, (since, stage));
+        Ok(true)
     }
 
     /// Deletes what was set; true when done.
@@ -189,7 +251,10 @@ impl Task for Producer {
                 app.task.reporter.reached(stage);
             }
             Stage::OneByOne if app.task.is_first => Producer::produce(app, registry, stage, 1)?,
-            Stage::Load => Producer::produce(app, registry, stage, window)?,
+            Stage::Load => match app.task.pace {
+                Some(pace) => Producer::produce_at_rate(app, registry, pace)?,
+                None => Producer::produce(app, registry, stage, window)?,
+            },
             Stage::Drain if app.task.under_way.is_empty() => app.task.reporter.reached(stage),
             Stage::Check if app.client.machine().is_current() => {
                 app.task.produced.digest = digest(app.client.machine(), &app.task.subtree);

@@ -4,6 +4,7 @@ use pollux::clone::client::{Client, ClientConfig, Event};
 use pollux::reactor::Registry;
 use pollux::time::Time;
 
+use super::counts::ClientCounts;
 use super::figures::digest;
 use super::stage::{News, Reporter, Stage};
 use crate::args::Common;
@@ -19,6 +20,7 @@ pub(super) struct Watched {
     pub(super) gaps: u64,
     /// Of the state when all was there.
     pub(super) digest: u64,
+    pub(super) counts: ClientCounts,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,8 @@ impl Watcher {
         let outcome = Session::open(common, config, self).and_then(|mut session| {
             reporter.tell(News::Waker(session.reactor.waker()));
             session.run()?;
-            Ok(session.app.task.watched)
+            let counts = ClientCounts::of(&session);
+            Ok(Watched { counts, ..session.app.task.watched })
         });
         outcome.map_err(|failure| reporter.tell(News::Failed(failure))).ok()
     }

@@ -108,10 +108,109 @@ fn simultaneous_subscriptions_share_an_answer() {
     bench.settle();
     assert!((2..=6).contains(&bench.beats("").len()), "{}", bench.beats("").len());
     assert!((2..=6).contains(&bench.beats("/a/").len()), "{}", bench.beats("/a/").len());
-    // Each got its answer within a millisecond: none is left behind.
+    // Each got its answer soon: none is left behind.
+    bench.pass_ms(64);
     bench.forget();
-    bench.pass_ms(900);
+    bench.pass_ms(800);
     assert!(bench.net.published.is_empty());
+}
+
+#[test]
+fn answers_become_rarer_while_many_come_and_prompt_again_afterwards() {
+    let mut bench = Bench::new();
+    bench.settle();
+    bench.pass_ms(10);
+    bench.forget();
+    // Thousands join, twenty in each millisecond.
+    for _ in 0..500 {
+        for n in 0..20 {
+            bench.subscribe(&format!("HUGZ/{n}/"));
+        }
+        bench.pass_ms(1);
+    }
+    bench.settle();
+    // Each is an interval of 64 ms after the other at last, of 1, 2, 4, ... at first.
+    assert!((8..=20).contains(&bench.beats("/7/").len()), "{}", bench.beats("/7/").len());
+    bench.pass(Duration::from_secs(2));
+    bench.forget();
+    for _ in 0..7 {
+        bench.subscribe("HUGZ/7/");
+        bench.pass_ms(64);
+    }
+    bench.forget();
+    bench.subscribe("HUGZ/7/");
+    bench.pass_ms(1);
+    bench.settle();
+    assert_eq!(bench.beats("/7/").len(), 1, "one alone has its answer at once");
+}
+
+/// Heartbeats of each subtree with the times at which they came, while time passes.
+fn beats_over(bench: &mut Bench, time: Duration) -> (BTreeMap<Vec<u8>, Vec<Time>>, usize) {
+    let (mut times, mut most) = (BTreeMap::<_, Vec<_>>::new(), 0);
+    let end = bench.now + time;
+    while bench.deadline() <= end {
+        bench.now = bench.now.max(bench.deadline());
+        bench.forget();
+        bench.broker.handle_timeout(bench.now, &mut bench.net);
+        most = most.max(bench.net.published.len());
+        for wire in &bench.net.published {
+            times.entry(wire.key.clone()).or_default().push(bench.now);
+        }
+    }
+    bench.now = end;
+    (times, most)
+}
+
+#[test]
+fn heartbeats_of_many_subtrees_are_spread_over_the_interval() {
+    let mut bench = Bench::new();
+    bench.settle();
+    bench.pass_ms(100);
+    for n in 0..1000 {
+        bench.subscribe(&format!("HUGZ/tree/{n:05}/"));
+    }
+    // The first rounds, in which they find their places.
+    let second = Duration::from_secs(1);
+    let (early, _) = beats_over(&mut bench, second * 3);
+    let (late, most) = beats_over(&mut bench, second * 10);
+    assert_eq!(late.len(), 1001);
+    assert!(most < 40, "{most} in one call");
+    for (key, times) in &late {
+        assert!((9..=11).contains(&times.len()), "{}: {times:?}", key.escape_ascii());
+        let all = [&early[key][..], times].concat();
+        let longest = all.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap();
+        assert!(longest <= second, "{}: {longest:?}", key.escape_ascii());
+        let regular = times.windows(2).all(|pair| pair[1].since(pair[0]) == second);
+        assert!(regular, "{}: {times:?}", key.escape_ascii());
+    }
+    // With fewer all come together again, and none too late.
+    for n in 20..1000 {
+        bench.unsubscribe(&format!("HUGZ/tree/{n:05}/"));
+    }
+    let (few, most) = beats_over(&mut bench, second * 4);
+    assert!(most <= 21, "{most} in one call");
+    for n in 0..20 {
+        let key = format!("HUGZ/tree/{n:05}/").into_bytes();
+        let all = [&late[&key][..], &few[&key]].concat();
+        assert!(all.windows(2).all(|pair| pair[1].since(pair[0]) <= second), "{all:?}");
+    }
+}
+
+#[test]
+fn a_late_loop_makes_up_for_the_heartbeats_that_it_missed() {
+    let mut bench = Bench::new();
+    for n in 0..300 {
+        bench.subscribe(&format!("HUGZ/{n}/"));
+    }
+    bench.pass(Duration::from_secs(3));
+    bench.forget();
+    // The rest of this round, and the beginning of the next: each once.
+    bench.pass_ms(400);
+    bench.now += Duration::from_millis(700);
+    bench.settle();
+    for n in 0..300 {
+        assert!(!bench.beats(&format!("/{n}/")).is_empty(), "{n}");
+    }
 }
 
 #[test]

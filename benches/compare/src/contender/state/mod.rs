@@ -55,7 +55,7 @@ pub(crate) fn run(
     address: &[&str],
 ) -> Outcome<()> {
     let sides = match (kind, address) {
-        ("pollux" | "relay", [changes, updates, ..]) => zmq_frames::connect(changes, updates),
+        ("pollux" | "by_hand" | "relay", [changes, updates, ..]) => zmq_frames::connect(changes, updates),
         ("redis", [address]) => redis::connect(address),
         ("nats", [address]) => nats::connect(address),
         _ => Err("a server and where it is".into()),
@@ -68,6 +68,7 @@ pub(crate) fn run(
             let began = Instant::now();
             let keys = match (kind, address) {
                 ("pollux", [_, _, snapshots]) => zmq_frames::join(snapshots)?,
+                ("by_hand", [_, _, snapshots]) => zmq_frames::join_by_hand(snapshots)?.len(),
                 ("redis", [address]) => redis::join(address)?.len(),
                 ("nats", [address]) => nats::join(address, count as usize)?.len(),
                 _ => return Err("nobody can join that".into()),

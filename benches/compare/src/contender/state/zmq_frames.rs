@@ -1,11 +1,11 @@
 //! Pollux' broker and the relay by hand: five frames by bare libzmq calls; a late
-//! joiner is a [`ClientNode`].
+//! joiner is a [`ClientNode`], or a DEALER by hand that puts what comes into a map.
 
 use pollux::clone::client::{ClientConfig, Event};
 use pollux::node::{ClientNode, ClientOptions};
 use pollux::reactor::{Flow, Reactor};
 
-use super::{Changes, Outcome, Sides, Updates, number};
+use super::{Changes, Map, Outcome, Sides, Updates, number};
 use crate::bare::{Bare, Part};
 
 pub(super) fn connect(changes: &str, updates: &str) -> Outcome<Sides> {
@@ -112,4 +112,25 @@ pub(super) fn join(snapshots: &str) -> Outcome<usize> {
     )?;
     reactor.run(&mut joiner)?;
     Ok(joiner.client.machine().len())
+}
+
+/// The same state by hand: nothing is checked, nothing else is followed.
+pub(super) fn join_by_hand(snapshots: &str) -> Outcome<Map> {
+    let context = zmq::Context::new();
+    let dealer = Bare::new(&context, zmq::DEALER);
+    dealer.connect(snapshots);
+    dealer.send_all(&[b"ICANHAZ?", b"/state/"]);
+    let mut map = Map::new();
+    let mut parts: [Part; 5] = std::array::from_fn(|_| Part::new());
+    loop {
+        for part in &mut parts {
+            if !dealer.receive(part) {
+                return Err("the broker has gone".into());
+            }
+        }
+        if parts[0].bytes() == b"KTHXBAI" {
+            return Ok(map);
+        }
+        map.insert(parts[0].bytes().to_vec(), parts[4].bytes().to_vec());
+    }
 }
