@@ -294,9 +294,9 @@ impl fmt::Display for KeyError {
             KeyError::Byte { byte, position } => {
                 write!(f, "key: control byte 0x{byte:02x} at position {position}")
             }
-            KeyError::Reserved => {
-                f.write_str("key: reserved for the protocol (KTHXBAI, ICANHAZ?, STATUS?, HUGZ...)")
-            }
+            KeyError::Reserved => f.write_str(
+                "key: reserved for the protocol (KTHXBAI, ICANHAZ?, STATUS?, UUIDS, HUGZ...)",
+            ),
         }
     }
 }

@@ -33,6 +33,13 @@ impl fmt::Display for EndpointError {
 
 impl std::error::Error for EndpointError {}
 
+impl EndpointError {
+    /// What is wrong with it, without what was expected: for who takes fewer kinds.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
 impl From<EndpointError> for std::io::Error {
     fn from(error: EndpointError) -> std::io::Error {
         std::io::Error::new(std::io::ErrorKind::InvalidInput, error)
@@ -64,7 +71,11 @@ impl Endpoints {
             "tcp" => {
                 let (host, port) =
                     address.rsplit_once(':').ok_or_else(|| error("there is no port"))?;
-                let port: u16 = port.parse().map_err(|_| error("the port is no number"))?;
+                let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+                if !is_number {
+                    return Err(error("the port is no number"));
+                }
+                let port: u16 = port.parse().unwrap_or(0);
                 if host.is_empty() {
                     return Err(error("there is no host"));
                 }
@@ -137,6 +148,9 @@ mod tests {
             ("tcp://:5556", "no host"),
             ("tcp://a:65534", "between"),
             ("tcp://a:0", "between"),
+            ("tcp://a:99999", "between"),
+            ("tcp://a:+1", "no number"),
+            ("tcp://a:", "no number"),
             ("udp://a:1", "not supported"),
             ("ipc://", "no name"),
         ] {

@@ -41,6 +41,27 @@ fn ctrl_c_and_sigterm_end_it_in_order() {
 }
 
 #[test]
+fn an_orderly_end_leaves_no_socket_files() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let files = || std::fs::read_dir(directory.path()).expect("it is there").count();
+    let endpoint = format!("ipc://{}/state", directory.path().display());
+    let broker = Broker::start_at(&endpoint, &[]);
+    broker.pollux(["set", "/a", "1"]).success();
+    assert_eq!(files(), 3);
+    broker.process.signal("TERM");
+    broker.process.finish().success();
+    assert_eq!(files(), 0);
+    // After a kill they are left, and the next one takes their place.
+    Broker::start_at(&endpoint, &[]).process.signal("KILL");
+    let broker = Broker::start_at(&endpoint, &["--snapshot-hwm", "10", "--updates-hwm", "10"]);
+    broker.pollux(["set", "/a", "1"]).success();
+    assert_eq!(broker.pollux(["get", "/a"]).success(), "1");
+    broker.process.signal("INT");
+    broker.process.finish().success();
+    assert_eq!(files(), 0);
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     // The kernel may give the two to two threads at the same moment; then both are the
     // first. That is rare, so that it does not happen ten times in a row.
@@ -161,7 +182,10 @@ fn its_limits_are_kept_and_told() {
     assert_eq!(broker.pollux(["get", "/a"]).success(), at_limit, "it is as it was");
     broker.pollux(["set", "/b", "1"]).success();
     let complaint = broker.pollux(["set", "/c", "1"]).failure(4);
-    assert!(complaint.contains("\"/c\": refused by the broker: store"), "{complaint}");
+    assert!(
+        complaint.contains("\"/c\": refused by the broker: the store is full (--max-keys"),
+        "{complaint}"
+    );
     broker.pollux(["set", "/b", "2"]).success();
     broker.pollux(["del", "/a"]).success();
     broker.pollux(["set", "/c", "1"]).success();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::common::Broker;
+use crate::common::{Broker, DEADLINE};
 
 /// The lines of a dump without what differs from broker to broker.
 fn lines(dump: &str) -> Vec<Value> {
@@ -13,7 +13,9 @@ fn lines(dump: &str) -> Vec<Value> {
         .map(|line| {
             let mut line: Value = serde_json::from_str(line).expect("each line is an object");
             assert!(line["sequence"].is_u64(), "{line}");
-            line.as_object_mut().expect("an object").remove("sequence");
+            for name in ["sequence", "epoch", "counter"] {
+                line.as_object_mut().expect("an object").remove(name);
+            }
             line
         })
         .collect()
@@ -143,10 +145,58 @@ fn records_that_are_refused_are_named_and_the_others_set() {
         "line 4: \"/c\": value: an empty one means deletion",
         "line 5: \"/d\\n\": key: control byte 0x0a",
         "2 keys set, 4 refused",
+        "4 could not be set, see above; the other 2 are set",
     ] {
         assert!(complaint.contains(reason), "{reason:?} is missing in\n{complaint}");
     }
     assert_eq!(broker.pollux(["dump"]).success().lines().count(), 2);
+}
+
+#[test]
+fn where_nothing_can_be_set_no_others_are() {
+    let broker = Broker::start(&["--max-value", "10"]);
+    let input = b"{\"key\":\"/b\",\"value\":\"12345678901\"}\n";
+    let complaint = broker.pipe(["load"], input).failure(4);
+    assert!(complaint.contains("0 keys set, 1 refused"), "{complaint}");
+    assert!(complaint.contains("1 could not be set, see above; nothing is set"), "{complaint}");
+}
+
+#[test]
+fn a_broker_that_was_restarted_meanwhile_has_not_what_was_loaded() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let endpoint = format!("ipc://{}", directory.path().join("state").display());
+    let broker = Broker::start_at(&endpoint, &["--heartbeat", "50ms"]);
+    let mut load = broker.client(["load"]);
+    load.write(b"{\"key\":\"/a\",\"value\":\"1\"}\n");
+    let deadline = Instant::now() + DEADLINE;
+    while broker.pollux(["get", "/a"]).code() != Some(0) {
+        assert!(Instant::now() < deadline, "it is not applied");
+    }
+    broker.process.signal("KILL");
+    drop(broker);
+    let broker = Broker::start_at(&endpoint, &["--heartbeat", "50ms"]);
+    load.write(b"{\"key\":\"/b\",\"value\":\"1\"}\n");
+    let complaint = load.finish().failure(3);
+    assert!(complaint.contains("was restarted meanwhile"), "{complaint}");
+    broker.pollux(["get", "/a"]).failure(1);
+    // The same once more is what it says to do.
+    let both = b"{\"key\":\"/a\",\"value\":\"1\"}\n{\"key\":\"/b\",\"value\":\"1\"}\n";
+    broker.pipe(["load"], both).success();
+    assert_eq!(broker.pollux(["dump"]).success().lines().count(), 2);
+}
+
+#[test]
+fn a_very_long_life_stays_one() {
+    let (first, second) = (Broker::start(&[]), Broker::start(&[]));
+    let input = b"{\"key\":\"/a\",\"value\":\"1\",\"ttl\":1000000001}\n";
+    first.pipe(["load"], input).success();
+    let dump = first.pollux(["dump"]).success();
+    second.pipe(["load"], dump.as_bytes()).success();
+    for broker in [&first, &second] {
+        let left = lines(&broker.pollux(["dump"]).success())[0]["ttl"].as_f64();
+        let left = left.expect("it expires");
+        assert!((999_999_000.0..=1_000_000_001.0).contains(&left), "{left}");
+    }
 }
 
 #[test]

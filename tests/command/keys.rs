@@ -76,6 +76,11 @@ fn json_tells_the_sequence_and_the_whole_record() {
     assert_eq!(got["key"], "/a");
     assert_eq!(got["value"], "x");
     assert_eq!(got["sequence"], set["sequence"]);
+    let part = |name| set[name].as_u64().expect("a number");
+    assert_eq!(part("sequence"), part("epoch") << 40 | part("counter"));
+    // Which is why there are the other two.
+    assert!(part("sequence") > 1 << 53);
+    assert!(part("epoch").max(part("counter")) < 1 << 53);
     assert_eq!(got.get("ttl"), None, "it does not expire");
     let deleted = json(broker.pollux(["del", "/a", "--json"]).success());
     assert_eq!(deleted["sequence"].as_u64(), set["sequence"].as_u64().map(|sequence| sequence + 1));
@@ -95,6 +100,70 @@ fn a_key_with_a_time_to_live_goes_by_itself() {
         .expect("one object");
     let left = got["ttl"].as_f64().expect("it expires");
     assert!((3_000.0..=3_600.0).contains(&left), "{left}");
+}
+
+#[test]
+fn a_value_may_be_a_negative_number_or_come_from_a_file() {
+    let broker = Broker::start(&[]);
+    broker.pollux(["set", "/n", "-5"]).success();
+    assert_eq!(broker.pollux(["get", "/n"]).success(), "-5");
+    broker.pollux(["set", "/n", "-1.5", "--ttl", "1h"]).success();
+    assert_eq!(broker.pollux(["get", "/n"]).success(), "-1.5");
+    broker.pollux(["set", "/n", "--", "--x"]).success();
+    assert_eq!(broker.pollux(["get", "/n"]).success(), "--x");
+    // Misspelt options are no values.
+    broker.pollux(["set", "/n", "--tll", "1h"]).failure(2);
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("value");
+    // Larger than an argument can be, and with an end that a shell would cut off.
+    let large = [b"x".repeat(200_000), b"\n\n".to_vec()].concat();
+    std::fs::write(&path, &large).expect("it is ours");
+    let path = path.to_str().expect("text");
+    broker.pollux(["set", "/f", "--file", path]).success();
+    assert_eq!(broker.pollux(["get", "/f"]).stdout, large);
+    broker.pipe(["set", "/s", "--file", "-"], b"from \0 stdin\n").success();
+    assert_eq!(broker.pollux(["get", "/s"]).stdout, b"from \0 stdin\n");
+    assert_eq!(broker.pollux(["get", "/s", "--raw"]).stdout, b"from \0 stdin\n");
+    let complaint = broker.pollux(["set", "/f", "--file", "/does/not/exist"]).failure(2);
+    assert!(complaint.contains("/does/not/exist: No such file"), "{complaint}");
+    broker.pollux(["set", "/f", "x", "--file", path]).failure(2);
+    assert!(broker.pipe(["set", "/f", "--file", "-"], b"").failure(2).contains("pollux del"));
+}
+
+#[test]
+fn a_subtree_is_deleted_and_nothing_beside_it() {
+    let broker = Broker::start(&[]);
+    let mut input = String::new();
+    for n in 0..25_000 {
+        input.push_str(&format!("{{\"key\":\"/a/{n}\",\"value\":\"x\"}}\n"));
+    }
+    input.push_str("{\"key\":\"/ab\",\"value\":\"x\"}\n{\"key\":\"/a\",\"value\":\"x\"}\n");
+    broker.pipe(["load"], input.as_bytes()).success();
+    let deleted = broker.pollux(["del", "--subtree", "/a/", "--json"]).success();
+    let deleted: Value = serde_json::from_str(&deleted).expect("an object");
+    assert_eq!(deleted["deleted"], 25_000);
+    assert_eq!(broker.pollux(["dump"]).success().lines().count(), 2);
+    let none = broker.pollux(["del", "--subtree", "/a/"]).failure(1);
+    assert!(none.contains("no key under \"/a/\""), "{none}");
+    let one = broker.pollux(["del", "--subtree", "/", "--wait", "safe"]);
+    one.success();
+    assert!(one.stderr().contains("2 keys deleted"), "{}", one.stderr());
+    // An empty variable is no order to delete everything.
+    for wrong in [&["--subtree", ""][..], &["--subtree", "/a"], &["/a", "--subtree", "/a/"], &[]] {
+        broker.pollux([&["del"], wrong].concat()).failure(2);
+    }
+}
+
+#[test]
+fn what_happens_is_said_when_asked_for() {
+    let broker = Broker::start(&[]);
+    let told = broker.pollux(["set", "/a", "x", "-v"]);
+    told.success();
+    for what in ["found the broker at tcp://", "chp=2", "alone", "goes to the broker", "applied"] {
+        assert!(told.stderr().contains(what), "{what:?} is missing in {}", told.stderr());
+    }
+    assert!(broker.pollux(["get", "/a", "-v"]).stderr().contains("the state is there: 1 key"));
 }
 
 #[test]

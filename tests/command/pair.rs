@@ -31,9 +31,16 @@ impl Pair {
             connect: format!("{a},{b}"),
             _directory: directory,
         };
-        // Which is so only with a live standby.
-        pair.pollux(&["set", "/first", "1", "--wait", "safe"]).success();
-        pair
+        // Until there is one, it says that there is none.
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let set = pair.pollux(&["set", "/first", "1", "--wait", "safe"]);
+            set.success();
+            if set.stderr().is_empty() {
+                return pair;
+            }
+            assert!(Instant::now() < deadline, "{}", set.stderr());
+        }
     }
 
     fn pollux(&self, args: &[&str]) -> Finished {
@@ -84,6 +91,17 @@ fn each_server_of_a_list_shows_its_status() {
 }
 
 #[test]
+fn a_standby_alone_is_called_one() {
+    let pair = Pair::start();
+    for args in [&["get", "/first"][..], &["set", "/a", "1"], &["dump"]] {
+        let finished =
+            pollux([args, &["--connect", &pair.backup.endpoint, "--timeout", "1s"]].concat());
+        let complaint = finished.failure(3);
+        assert!(complaint.contains("is the standby of a pair; name both"), "{complaint}");
+    }
+}
+
+#[test]
 fn lines_are_loaded_until_they_are_safe() {
     let pair = Pair::start();
     let lines: String =
@@ -107,8 +125,59 @@ fn lines_are_loaded_until_they_are_safe() {
 #[test]
 fn without_a_pair_what_is_applied_is_soon_safe() {
     let broker = Broker::start(&["--heartbeat", "50ms"]);
-    broker.pollux(["set", "/a", "1", "--wait", "safe"]).success();
+    let set = broker.pollux(["set", "/a", "1", "--wait", "safe"]);
+    set.success();
+    // But no safer than that, which must not be kept quiet.
+    assert!(set.stderr().contains("applied, but there is no standby"), "{}", set.stderr());
     assert_eq!(broker.pollux(["get", "/a"]).success(), "1");
+    let load = broker.pipe(["load", "--wait", "safe"], b"{\"key\":\"/b\",\"value\":\"1\"}\n");
+    load.success();
+    assert!(load.stderr().contains("there is no standby"), "{}", load.stderr());
+    let set = broker.pollux(["set", "/a", "2"]);
+    assert_eq!((set.success(), set.stderr()), (String::new(), String::new()));
+}
+
+/// Appends a line to `log` for each step; the first one waits for `gate` in between.
+#[test]
+fn commands_of_changes_of_role_run_in_order_one_at_a_time() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (a, b) = (format!("ipc://{}", path("a")), format!("ipc://{}", path("b")));
+    let (gate, log) = (path("gate"), path("log"));
+    let made = std::process::Command::new("mkfifo").arg(&gate).status().expect("mkfifo");
+    assert!(made.success());
+    let on_active = format!("echo noise; echo start >> {log}; read x < {gate}; echo up >> {log}");
+    let on_passive = format!("echo noise; echo $POLLUX_ROLE >> {log}; echo x > {gate}");
+    let pair = |seat, peer: &str| {
+        ["--json", "--heartbeat", "50ms", "--pair", seat, "--peer", peer].map(str::to_owned)
+    };
+    let mut args = pair("primary", &b).to_vec();
+    args.extend(["--on-active".to_owned(), on_active, "--on-passive".to_owned(), on_passive]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut primary = Broker::start_at(&a, &args);
+    let role = |broker: &mut Broker, role: &str| loop {
+        // Each line is ours: what commands print goes to stderr.
+        let line: Value = serde_json::from_str(&broker.process.line()).expect("an object");
+        if line["role"] == role {
+            break;
+        }
+    };
+    role(&mut primary, "active");
+    let args = pair("backup", &a);
+    let mut backup = Broker::start_at(&b, &args.each_ref().map(String::as_str));
+    role(&mut backup, "passive");
+    let deadline = Instant::now() + DEADLINE;
+    while pollux(["promote", "--connect", &b]).code() != Some(0) {
+        assert!(Instant::now() < deadline, "the standby is not there");
+    }
+    role(&mut primary, "passive");
+    let lines = || std::fs::read_to_string(&log).unwrap_or_default();
+    // The first still stands at the gate; opened from outside, the second may begin. That
+    // in turn opens it for whoever reads next, which is us.
+    std::fs::write(&gate, "x\n").expect("somebody reads it");
+    assert_eq!(std::fs::read_to_string(&gate).expect("somebody writes to it"), "x\n");
+    assert_eq!(lines(), "start\nup\npassive\n");
+    primary.process.complaint("noise");
 }
 
 #[test]

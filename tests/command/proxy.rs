@@ -105,6 +105,8 @@ fn a_side_has_as_many_endpoints_as_one_likes() {
     }
     process.signal("TERM");
     assert_eq!(statistics(process)["backend"]["messages_out"], 2);
+    let left = std::fs::read_dir(directory.path()).expect("it is there").count();
+    assert_eq!(left, 0, "the socket file is still there");
 }
 
 #[test]

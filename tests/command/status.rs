@@ -31,8 +31,8 @@ fn the_broker_tells_all_its_figures() {
     assert!(table.lines().any(|line| line.split_whitespace().eq(["keys", "1"])), "{table}");
 }
 
-/// Heartbeats of RFC 12, to each who subscribes; until its context is gone.
-fn rfc12_heartbeats(context: &zmq::Context, endpoint: &str) -> JoinHandle<()> {
+/// Heartbeats of RFC 12, one to each of so many who subscribe.
+fn rfc12_heartbeats(context: &zmq::Context, endpoint: &str, mut count: u32) -> JoinHandle<()> {
     let publisher = context.socket(zmq::XPUB).expect("a socket");
     publisher.set_xpub_verbose(true).expect("it is one");
     publisher.set_rcvtimeo(DEADLINE.as_millis() as i32).expect("it is one");
@@ -42,7 +42,10 @@ fn rfc12_heartbeats(context: &zmq::Context, endpoint: &str) -> JoinHandle<()> {
             if subscription.starts_with(b"\x01HUGZ") {
                 let frames: [&[u8]; 5] = [b"HUGZ", &[0, 0, 0, 0, 0, 0, 0, 1], b"", b"", b""];
                 publisher.send_multipart(frames, 0).expect("somebody listens");
-                return;
+                count -= 1;
+                if count == 0 {
+                    return;
+                }
             }
         }
     })
@@ -55,11 +58,13 @@ fn a_server_of_rfc_12_has_no_status() {
     let context = zmq::Context::new();
     let snapshots = context.socket(zmq::ROUTER).expect("a socket");
     snapshots.bind(&endpoint).expect("it is free");
-    let server = rfc12_heartbeats(&context, &endpoint);
+    let server = rfc12_heartbeats(&context, &endpoint, 2);
     let complaint = pollux(["status", "--connect", &endpoint, "--timeout", "60s"]).failure(4);
     assert!(complaint.contains("speaks plain RFC 12"), "{complaint}");
     assert!(complaint.contains("pollux dump --connect"), "{complaint}");
-    server.join().expect("it heard the subscription");
+    let complaint = pollux(["promote", "--connect", &endpoint, "--timeout", "60s"]).failure(4);
+    assert!(complaint.contains("speaks plain RFC 12"), "{complaint}");
+    server.join().expect("it heard the subscriptions");
     let stray = snapshots.poll(zmq::POLLIN, 0).expect("it can be asked");
     assert_eq!(stray, 0, "a question that it does not know would stop such a server");
 }

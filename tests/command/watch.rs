@@ -45,7 +45,10 @@ fn json_lines_have_all_there_is() {
     assert!((3_000.0..=3_600.0).contains(&ttl), "{ttl}");
     assert_eq!(
         line,
-        json!({ "event": "set", "key": "/a", "value": "1", "sequence": set["sequence"], "ttl": null })
+        json!({
+            "event": "set", "key": "/a", "value": "1", "ttl": null,
+            "sequence": set["sequence"], "epoch": set["epoch"], "counter": set["counter"],
+        })
     );
     broker.pollux(["del", "/a"]).success();
     let line: Value = serde_json::from_str(&watch.line()).expect("an object");
@@ -100,7 +103,7 @@ fn a_broker_that_is_killed_is_waited_for_and_what_changed_is_told() {
     let mut lines = [watch.line(), watch.line()];
     lines.sort();
     assert_eq!(lines, ["/new = 2", "/old absent"]);
-    watch.complaint("current again");
+    watch.complaint("current again; it was restarted and began empty");
     watch.signal("TERM");
     watch.finish().success();
 }

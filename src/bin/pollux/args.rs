@@ -5,14 +5,14 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use pollux::node::Endpoints;
 
 use crate::bench::BenchArgs;
 use crate::pair::PairArgs;
 use crate::proxy::ProxyArgs;
 use crate::relay::RelayArgs;
-use crate::units;
+use crate::{status, units};
 
 /// Where a broker is looked for unless told otherwise.
 pub(crate) const DEFAULT_ENDPOINT: &str = "tcp://127.0.0.1:5556";
@@ -21,28 +21,44 @@ pub(crate) const DEFAULT_ENDPOINT: &str = "tcp://127.0.0.1:5556";
 pub(crate) const MAX_VALUE: usize = 256 << 20;
 
 const EXAMPLES: &str = "\
-Try it, in two terminals:
+Try it, in three terminals:
   pollux broker                      keeps the state, until Ctrl-C
   pollux watch                       shows it, then each change as it happens
-  pollux set /greeting hello         (in a third one)
+  pollux set /greeting hello
   pollux get /greeting
 
 Save and restore:
   pollux dump > state.jsonl
   pollux load state.jsonl
 
+A broker keeps the state in memory only: it ends with the broker, unless it is one
+of a pair.
+
 Exit codes:
-  0 done   1 key not found   2 usage   3 no broker answered   4 refused";
+  0  done; also if the reader of the output has closed the pipe, and when Ctrl-C or
+     SIGTERM ends a broker, proxy or watch
+  1  key not found
+  2  usage: arguments or input that cannot be used, a key or value that can be none
+  3  no broker answered, or it stopped answering; load: it was restarted meanwhile
+  4  refused, by the broker or by the system; load: some could not be set or read
+  128 + n  ended by signal n, a broker, proxy or watch by the second one";
 
 /// Share live key-value state between processes.
 ///
 /// A broker keeps a map of keys and values and tells every change to whoever
 /// watches; the other commands are its clients. Keys look like paths, "/a/b";
-/// a subtree is a beginning of keys that ends in "/", as "/a/".
+/// a subtree is a beginning of keys that ends in "/", as "/a/". A key that does not
+/// begin with "/" lies in no subtree: a watch or dump of everything shows it.
 #[derive(Debug, Parser)]
-#[command(name = "pollux", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(
+    name = "pollux",
+    version,
+    propagate_version = true,
+    after_help = EXAMPLES,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Common options")]
     pub(crate) common: Common,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -62,9 +78,22 @@ pub(crate) struct Common {
     /// Print data as JSON, one object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Say more on stderr: -v what happens, -vv in detail, -vvv everything
+    /// Say more on stderr: -v what happens, -vv each event, -vvv everything; RUST_LOG
+    /// (as RUST_LOG=pollux::clone=debug) goes before it
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// The whole command line. Servers are not offered what only clients do; it is still
+/// read, so that the error can say what to use instead.
+pub(crate) fn command() -> clap::Command {
+    let unused = |command: clap::Command| {
+        Common::augment_args(clap::Command::new(""))
+            .get_arguments()
+            .filter(|arg| matches!(arg.get_id().as_str(), "connect" | "timeout"))
+            .fold(command, |command, arg| command.arg(arg.clone().hide(true)))
+    };
+    Cli::command().mut_subcommand("broker", unused).mut_subcommand("proxy", unused)
 }
 
 impl Common {
@@ -109,7 +138,7 @@ pub(crate) enum Command {
     /// Set keys from JSON lines or from a directory of files
     Load(LoadArgs),
     /// Print what the broker says of itself
-    #[command(after_help = STATUS_HELP)]
+    #[command(after_help = status::HELP)]
     Status,
     /// Make a broker the active one of its pair
     #[command(after_help = PROMOTE_HELP)]
@@ -124,10 +153,18 @@ pub(crate) enum Command {
 }
 
 const BROKER_HELP: &str = "\
+The state is in memory only: when the broker ends, it is gone, unless the other
+one of a pair has it; `pollux dump` saves it.
+
 The broker prints one line when it listens. It binds three ports: the one named
 (requests and snapshots) and the two above it (updates, changes); over ipc the
 same name with -updates and -changes. Ctrl-C or SIGTERM ends it in order with
 exit code 0, a second one at once.
+
+--json: {\"listening\":..,\"updates\":..,\"changes\":..}, its endpoints, then of a pair
+        {\"role\":..,\"epoch\":..} at each change of role, and with --stats an object
+        of figures each TIME: \"sequence\", \"epoch\", \"counter\", \"keys\", \"bytes\",
+        \"changes_per_second\" and the counts that `pollux status --help` explains
 
 Examples:
   pollux broker
@@ -137,10 +174,13 @@ Examples:
   pollux broker --collector sub                 for changes from the Guide's PUB clients
 
 A pair, each on a machine of its own, of which one takes over from the other:
-  pollux broker --bind tcp://*:5556 --pair primary --peer tcp://b:5556
-  pollux broker --bind tcp://*:5556 --pair backup --peer tcp://a:5556
+  pollux broker --bind 'tcp://*:5556' --pair primary --peer tcp://b:5556
+  pollux broker --bind 'tcp://*:5556' --pair backup --peer tcp://a:5556
 --on-active and --on-passive run with POLLUX_ROLE and POLLUX_EPOCH in their
-environment; nothing waits for them, and their exit codes are logged.
+environment, one at a time and in order: while one runs, the newest change of
+role waits, and those before it are left out (a command sees the last one in the
+end, but perhaps not each). The broker waits for none. What they print goes to
+stderr; their exit codes are logged.
 
 A relay, which serves a copy of what another broker keeps, and forwards changes to it:
   pollux broker --bind 'tcp://*:5556' --follow tcp://a:5556
@@ -156,7 +196,8 @@ pub(crate) struct BrokerArgs {
     /// Socket for changes: pull holds back senders that outrun the broker, sub is RFC 12's
     #[arg(long, value_enum, default_value = "pull")]
     pub(crate) collector: CollectorArg,
-    /// Time between heartbeats; clients notice a silent broker after three
+    /// Time between heartbeats; clients notice a silent broker after three, of several
+    /// servers after two
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = heartbeat)]
     pub(crate) heartbeat: Duration,
     /// Deletions remembered, so that a client can catch up after a pause without a full snapshot
@@ -169,6 +210,13 @@ pub(crate) struct BrokerArgs {
     /// Most keys kept; further ones are refused [default: 10000000]
     #[arg(long, value_name = "N")]
     pub(crate) max_keys: Option<usize>,
+    /// Messages of a snapshot in flight for one client; fewer for large values, since a client
+    /// that does not read holds so many [default: 4096]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    pub(crate) snapshot_hwm: Option<u32>,
+    /// Updates kept for a subscriber that is slow to read; fewer for large values [default: 100000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    pub(crate) updates_hwm: Option<u32>,
     /// Print a line of figures each TIME; if nobody reads them, lines are dropped
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub(crate) stats: Option<Duration>,
@@ -189,13 +237,18 @@ pub(crate) enum CollectorArg {
 
 const SET_HELP: &str = "\
 Key and value are taken as the bytes given. An empty value is none: use del.
-With --json it prints the sequence under which the change was applied.
+--json: {\"sequence\":..,\"epoch\":..,\"counter\":..}, under which it was applied
+        (see `pollux get --help`)
+With --wait safe and no standby (a broker alone, or one of a pair with --safe
+proceed) what is applied counts as safe: stderr says so, the exit code is 0.
 
 Examples:
   pollux set /greeting hello
   pollux set /session/42 alice --ttl 30s        gone after 30 seconds
   pollux set /order/7 paid --wait safe --connect pollux://a:5556,b:5556
-  pollux set /doc/notes \"$(cat notes.txt)\"";
+  pollux set /offset -5
+  pollux set /doc/notes --file notes.txt        byte for byte, of any size
+  date | pollux set /now --file -";
 
 /// `pollux set`.
 #[derive(Debug, Args)]
@@ -203,8 +256,16 @@ Examples:
 pub(crate) struct SetArgs {
     /// The key, 1 to 255 bytes without control characters
     pub(crate) key: OsString,
-    /// The value
-    pub(crate) value: OsString,
+    /// The value; one that begins with "-" and is no number after --
+    #[arg(
+        required_unless_present = "file",
+        conflicts_with = "file",
+        allow_negative_numbers = true
+    )]
+    pub(crate) value: Option<OsString>,
+    /// Take the value from a file, byte for byte; - for stdin
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
     /// Delete the key after this time, unless it is set again
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub(crate) ttl: Option<Duration>,
@@ -214,8 +275,14 @@ pub(crate) struct SetArgs {
 }
 
 const GET_HELP: &str = "\
-The value is printed as it is, byte for byte; a line end follows only on a
-terminal. A key that is not there: exit code 1.
+The value is printed as it is, byte for byte. Only on a terminal a line end follows
+and control bytes are escaped, unless --raw. A key that is not there: exit code 1.
+The broker sends all keys that begin with KEY, so that to get \"/a\" takes long
+where there are many under \"/a/\"; so does to del it.
+
+--json: {\"key\":..,\"value\":..,\"sequence\":..,\"epoch\":..,\"counter\":..,\"ttl\":..}
+        as of dump. sequence is epoch * 2^40 + counter: above 2^53, where jq and
+        JavaScript round it; epoch and counter are exact
 
 Examples:
   pollux get /greeting
@@ -228,21 +295,33 @@ Examples:
 pub(crate) struct GetArgs {
     /// The key
     pub(crate) key: OsString,
+    /// Print it as it is on a terminal, too, which may obey it
+    #[arg(long)]
+    pub(crate) raw: bool,
 }
 
 const DEL_HELP: &str = "\
 A key that is not there: exit code 1, and nothing is sent.
-With --json it prints the sequence under which the deletion was applied.
+With --subtree the keys that are there at the moment are deleted, each by a change
+of its own; stderr tells how many. None: exit code 1.
+--json: {\"sequence\":..,\"epoch\":..,\"counter\":..}, under which it was applied
+        (see `pollux get --help`); with --subtree {\"deleted\":..}, how many
+--wait safe without a standby is what `pollux set --help` says.
 
-Example:
-  pollux del /greeting";
+Examples:
+  pollux del /greeting
+  pollux del --subtree /bench/";
 
 /// `pollux del`.
 #[derive(Debug, Args)]
 #[command(after_help = DEL_HELP)]
 pub(crate) struct DelArgs {
     /// The key
-    pub(crate) key: OsString,
+    #[arg(required_unless_present = "subtree", conflicts_with = "subtree")]
+    pub(crate) key: Option<OsString>,
+    /// Delete all keys that begin so, as /a/b/, instead
+    #[arg(long, value_parser = own_subtree_parser())]
+    pub(crate) subtree: Option<Bytes>,
     /// What to wait for
     #[arg(long, value_enum, default_value = "applied")]
     pub(crate) wait: WaitArg,
@@ -251,12 +330,14 @@ pub(crate) struct DelArgs {
 const WATCH_HELP: &str = "\
 First comes what is there, in the order of keys, then each change. Each line is
 written at once. A broker that goes away is waited for, and what changed
-meanwhile is printed when it is back; stderr tells of both. Ctrl-C or SIGTERM
+meanwhile is printed when it is back; stderr tells of both, and of a broker alone
+that was restarted, which begins empty. Ctrl-C or SIGTERM
 ends it with exit code 0. A reader of the output that stops is waited for; what
 changed meanwhile comes then, of a key that changed often perhaps only the last.
 
 Lines:    /key = value      /key deleted      /key expired
---json:   {\"event\":\"set\",\"key\":..,\"value\":..,\"sequence\":..,\"ttl\":..}
+--json:   {\"event\":\"set\",\"key\":..,\"value\":..,\"sequence\":..,\"epoch\":..,
+           \"counter\":..,\"ttl\":..}, numbers as of `pollux get --json`
           {\"event\":\"deleted\",\"key\":..,\"why\":\"deleted\"|\"expired\"|\"absent\"}
           \"absent\": found missing after a pause; bytes that are no UTF-8 as
           base64 in key64 and value64
@@ -283,9 +364,11 @@ pub(crate) struct WatchArgs {
 
 const DUMP_HELP: &str = "\
 One object a line, in the order of keys:
-  {\"key\":\"/a\",\"value\":\"text\",\"sequence\":7,\"ttl\":3.5}
+  {\"key\":\"/a\",\"value\":\"text\",\"sequence\":..,\"epoch\":..,\"counter\":..,\"ttl\":3.5}
 Keys and values that are no UTF-8 go as base64 in key64 and value64; ttl (in
-seconds) is there only if the key expires. It is the state of one moment.
+seconds) is there only if the key expires. It is the state of one moment. sequence
+is epoch * 2^40 + counter: above 2^53, where jq and JavaScript round it; epoch and
+counter are exact.
 
 Examples:
   pollux dump > state.jsonl
@@ -302,16 +385,23 @@ pub(crate) struct DumpArgs {
 }
 
 const LOAD_HELP: &str = "\
-Reads the lines that dump prints; sequence is ignored. It returns when the
+Reads the lines that dump prints; sequence, epoch and counter are ignored. It returns when the
 broker has applied everything. A line that is none ends it with exit code 2 once
 the lines before it are applied; records that the broker does not take are named
-and the others are set: exit code 4.
+and the others are set: exit code 4. If a broker that is not of a pair is
+restarted meanwhile, it ends with exit code 3: what was set before is gone; the
+same load once more is harmless. At the end it tells how many were set (with
+--json \"applied\"), skipped (files of --dir that can be no key or value),
+refused (by a limit of the broker) and not readable (\"unreadable\").
 
 With --dir each file below DIR is a key: the prefix and its path, with its
 content as the value. Files that are empty, too large for the broker, or whose
 path makes no key (too long, control characters) are named on stderr, skipped
 and counted; so is what is no file. A link to a file is read; a link to a
-directory is skipped, so there are no loops.
+directory is skipped, so there are no loops. Files that cannot be read are named
+and counted, the others set: exit code 4.
+
+--wait safe without a standby is what `pollux set --help` says.
 
 Examples:
   pollux load state.jsonl
@@ -336,27 +426,19 @@ pub(crate) struct LoadArgs {
     pub(crate) wait: WaitArg,
 }
 
-const STATUS_HELP: &str = "\
-Limits, sizes and event counts, as the broker gives them. A server of RFC 12
-that does not announce the extensions has none to give: exit code 4.
-
-Examples:
-  pollux status
-  pollux status --json | jq .keys";
-
 const PROMOTE_HELP: &str = "\
 To the standby of a pair. If the active lives, it stops, the standby takes over
 where it stopped, and nothing that was applied is sent again; if it is silent,
 the standby takes over at once. It returns when the broker is active; exit code 4
 if it refuses, as before it has taken over the state. Whoever reaches a broker's
-ports can do this: keep them on a trusted network.
+ports can do this: keep them on a trusted network. --json: {\"role\":\"active\"}
 
 Example:
   pollux promote --connect tcp://standby:5556";
 
 const DEMOTE_HELP: &str = "\
 To the active of a pair, which hands over to its standby as by promote there.
-Without a live standby it refuses: exit code 4.
+Without a live standby it refuses: exit code 4. --json: {\"role\":\"passive\"}
 
 Example:
   pollux demote --connect tcp://active:5556";
@@ -371,6 +453,15 @@ pub(crate) fn subtree_parser() -> impl clap::builder::TypedValueParser<Value = B
     OsStringValueParser::new().try_map(|text| subtree(text.into_vec()))
 }
 
+/// The same, but not everything: an empty variable of a shell is no order to delete it.
+fn own_subtree_parser() -> impl clap::builder::TypedValueParser<Value = Bytes> {
+    use clap::builder::{OsStringValueParser, TypedValueParser};
+    OsStringValueParser::new().try_map(|text| match text.is_empty() {
+        true => Err("expected a subtree, as /a/b/; / for all keys that begin with it".to_owned()),
+        false => subtree(text.into_vec()),
+    })
+}
+
 fn subtree(bytes: Vec<u8>) -> Result<Bytes, String> {
     let shown = String::from_utf8_lossy(&bytes).into_owned();
     match bytes.as_slice() {
@@ -381,29 +472,52 @@ fn subtree(bytes: Vec<u8>) -> Result<Bytes, String> {
     }
 }
 
+/// The endpoint of a broker to connect to.
 pub(crate) fn endpoint(text: &str) -> Result<String, String> {
-    if text.starts_with("inproc:") {
-        return Err("inproc reaches only the same process; use tcp:// or ipc://".to_owned());
+    const EXPECTED: &str = "tcp://HOST:PORT or ipc://PATH";
+    if text.starts_with("tcp://*:") {
+        return Err(format!("\"*\" is no host to connect to; expected {EXPECTED}"));
     }
-    if text == "ipc://*" {
-        return Err("ipc needs a path that others can name, as in ipc:///tmp/state".to_owned());
-    }
-    Endpoints::from_first(text).map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
+    checked(text, EXPECTED)
 }
 
 /// Endpoints of one server or more, with commas between.
 pub(crate) fn servers(text: &str) -> Result<String, String> {
-    let servers = Endpoints::of_servers(text).map_err(|error| error.to_string())?;
+    if !text.contains(',') && !text.starts_with("pollux://") {
+        return endpoint(text);
+    }
+    let servers = Endpoints::of_servers(text).map_err(|error| {
+        format!(
+            "{}; expected pollux://HOST:PORT,HOST:PORT or endpoints with commas between",
+            error.reason()
+        )
+    })?;
     let each = servers.iter().map(|server| endpoint(&server.snapshots));
     each.collect::<Result<Vec<_>, _>>().map(|each| each.join(","))
 }
 
+/// An endpoint to bind.
 fn bindable(text: &str) -> Result<String, String> {
     match text.strip_prefix("tcp://").and_then(|address| address.strip_suffix(":*")) {
-        Some("") => Err("there is no host; expected tcp://HOST:PORT".to_owned()),
+        Some("") => Err(format!("there is no host; expected {BINDABLE}")),
         Some(_) => Ok(text.to_owned()),
-        None => endpoint(text),
+        None if text.contains(',') => Err(format!("a broker binds one; expected {BINDABLE}")),
+        None => checked(text, BINDABLE),
+    }
+}
+
+const BINDABLE: &str = "tcp://HOST:PORT (* for any host or port) or ipc://PATH";
+
+fn checked(text: &str, expected: &str) -> Result<String, String> {
+    if text.starts_with("inproc:") {
+        return Err(format!("inproc reaches only the same process; expected {expected}"));
+    }
+    if text == "ipc://*" {
+        return Err("ipc needs a path that others can name, as in ipc:///tmp/state".to_owned());
+    }
+    match Endpoints::from_first(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{}; expected {expected}", error.reason())),
     }
 }
 
@@ -425,13 +539,27 @@ fn heartbeat(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn servers_are_not_offered_what_only_clients_do() {
+        let mut command = command();
+        command.build();
+        let help = |name: &str| {
+            let mut command = command.find_subcommand(name).unwrap().clone();
+            command.render_long_help().to_string()
+        };
+        for (name, is_client) in [("broker", false), ("proxy", false), ("get", true)] {
+            let help = help(name);
+            assert_eq!(help.contains("--connect"), is_client, "{help}");
+            assert_eq!(help.contains("--timeout"), is_client, "{help}");
+            assert!(help.contains("--version") && help.contains("Common options:"), "{help}");
+        }
     }
 
     #[test]
@@ -470,6 +598,18 @@ mod tests {
         assert!(bindable("inproc://x").unwrap_err().contains("same process"));
         assert!(bindable("5556").is_err());
         assert!(heartbeat("100us").is_err());
+        assert!(endpoint("tcp://*:5556").unwrap_err().contains("no host to connect to"));
+        for wrong in ["udp://a:1", "tcp://a", "tcp://a:99999", "tcp://a:x", "ipc://", "a"] {
+            let [connect, bind] =
+                [servers(wrong), bindable(wrong)].map(|result| result.unwrap_err());
+            for error in [&connect, &bind] {
+                assert!(error.contains("; expected tcp://HOST:PORT"), "{wrong}: {error}");
+                assert!(!error.contains("inproc"), "{wrong}: {error}");
+                assert!(!error.contains("comma"), "{wrong}: {error}");
+            }
+        }
+        assert!(servers("tcp://a:1,b").unwrap_err().contains("with commas between"));
+        assert!(bindable("ipc://a,ipc://b").unwrap_err().contains("binds one"));
     }
 
     #[test]

@@ -13,8 +13,9 @@ use serde_json::json;
 use crate::args::{BrokerArgs, CollectorArg};
 use crate::exit::Failure;
 use crate::interrupt::on_interrupt;
-use crate::pair::{HookEnd, run_hook};
+use crate::pair::{HookEnd, Hooks};
 use crate::printer::{Gone, Printer};
+use crate::socket_files::SocketFiles;
 use crate::text::{counted, thousands};
 
 /// Ends of commands that may wait to be logged.
@@ -24,6 +25,7 @@ struct App {
     broker: BrokerNode,
     /// Changes applied when figures were last printed.
     applied: u64,
+    hooks: Hooks,
 }
 
 /// `pollux broker`.
@@ -40,11 +42,13 @@ fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
     let context = zmq::Context::new();
     let mut reactor = Reactor::new()?;
     let broker = BrokerNode::bind(&context, &args.bind, options(args))?;
-    let hooks = reactor.channel(HOOKS, |_: &mut App, _, ended: HookEnd| {
-        ended.log();
+    let at = broker.endpoints();
+    let _files = SocketFiles::of([&*at.snapshots, &*at.updates, &*at.changes]);
+    let ended = reactor.channel(HOOKS, |app: &mut App, _, ended: HookEnd| {
+        app.hooks.ended(&ended);
         Ok(Flow::Continue)
     })?;
-    let mut app = App { broker, applied: 0 };
+    let mut app = App { broker, applied: 0, hooks: Hooks::start(&args.pair, ended)? };
     // Before anybody can know that we are here, and send a signal.
     on_interrupt(&mut reactor, |_: &mut App| {})?;
     let printer = Printer::start(io::stdout())?;
@@ -55,10 +59,8 @@ fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
         &mut reactor,
         &mut app,
         |app| &mut app.broker,
-        move |_, _, (role, epoch)| {
-            if let Some(command) = commands.hook(role) {
-                run_hook(command, role, epoch, &hooks);
-            }
+        move |app, _, (role, epoch)| {
+            app.hooks.role_changed(&commands, role, epoch);
             // That nobody reads it is no reason to end.
             roles.print(role_line(role, epoch, json));
             Ok(Flow::Continue)
@@ -80,6 +82,8 @@ fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
 
 fn options(args: &BrokerArgs) -> BrokerOptions {
     let mut options = BrokerOptions::default();
+    options.snapshot_hwm = args.snapshot_hwm.unwrap_or(options.snapshot_hwm);
+    options.updates_hwm = args.updates_hwm.unwrap_or(options.updates_hwm);
     let config = &mut options.config;
     config.heartbeat = args.heartbeat;
     config.collector = match args.collector {
@@ -167,6 +171,8 @@ impl App {
 fn json_figures(broker: &Broker, per_second: f64) -> String {
     let mut figures = json!({
         "sequence": broker.sequence().get(),
+        "epoch": broker.sequence().epoch(),
+        "counter": broker.sequence().counter(),
         "keys": broker.store().len(),
         "bytes": broker.store().bytes(),
         "changes_per_second": per_second,

@@ -1,6 +1,9 @@
 //! `pollux set` and `pollux del`: one change, until it is applied.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 use std::time::Duration;
 
 use pollux::clone::client::{Client, ClientConfig, Event, SetError};
@@ -8,7 +11,8 @@ use pollux::clone::{Sequence, Uuid};
 use pollux::reactor::Registry;
 use pollux::time::Time;
 
-use crate::args::{Common, DelArgs, SetArgs, WaitArg};
+use crate::args::{Common, DelArgs, MAX_VALUE, SetArgs, WaitArg};
+use crate::clear;
 use crate::exit::Failure;
 use crate::output;
 use crate::session::{self, App, Session, Step, Task};
@@ -16,10 +20,14 @@ use crate::text::Shown;
 
 /// `pollux set`.
 pub(crate) fn set(common: &Common, args: SetArgs) -> Result<(), Failure> {
-    let (key, value) = (args.key.into_vec(), args.value.into_vec());
+    let key = args.key.into_vec();
     session::check(&key)?;
+    let value = match (args.value, args.file) {
+        (_, Some(path)) => read(&path)?,
+        (value, None) => value.unwrap_or_default().into_vec(),
+    };
     if value.is_empty() {
-        return Err(Failure::Refused(
+        return Err(Failure::Usage(
             "an empty value is none; to delete the key use `pollux del`".to_owned(),
         ));
     }
@@ -28,9 +36,31 @@ pub(crate) fn set(common: &Common, args: SetArgs) -> Result<(), Failure> {
     make(common, ClientConfig::default(), change)
 }
 
+/// The content of a file, `-` for stdin, byte for byte. Of one that is larger than any
+/// broker takes no more than that is read.
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut value = Vec::new();
+    let result = match path.as_os_str() == "-" {
+        true => io::stdin().lock().take(MAX_VALUE as u64 + 1).read_to_end(&mut value),
+        false => File::open(path)
+            .and_then(|file| file.take(MAX_VALUE as u64 + 1).read_to_end(&mut value)),
+    };
+    let name = Shown(path.as_os_str().as_encoded_bytes());
+    match result {
+        Ok(size) if size > MAX_VALUE => {
+            Err(Failure::Usage(format!("{name}: over 256M, which no broker takes")))
+        }
+        Ok(_) => Ok(value),
+        Err(error) => Err(Failure::Usage(format!("{name}: {error}"))),
+    }
+}
+
 /// `pollux del`.
 pub(crate) fn del(common: &Common, args: DelArgs) -> Result<(), Failure> {
-    let key = args.key.into_vec();
+    if let Some(subtree) = args.subtree {
+        return clear::run(common, subtree.0, args.wait);
+    }
+    let key = args.key.unwrap_or_default().into_vec();
     session::check(&key)?;
     // They tell whether it is there.
     let config = ClientConfig::follow([session::beginning(&key)]);
@@ -41,10 +71,15 @@ fn make(common: &Common, mut config: ClientConfig, change: Change) -> Result<(),
     config.until_safe = change.wait == WaitArg::Safe;
     let mut session = Session::open(common, config, change)?;
     session.run()?;
+    if session.app.task.wait == WaitArg::Safe {
+        session.warn_if_alone();
+    }
     if common.json
         && let Stage::Done(sequence) = session.app.task.stage
     {
-        output::json(&serde_json::json!({ "sequence": sequence.get() }))?;
+        output::json(&serde_json::json!({
+            "sequence": sequence.get(), "epoch": sequence.epoch(), "counter": sequence.counter(),
+        }))?;
     }
     Ok(())
 }
@@ -87,12 +122,16 @@ impl Task for Change {
     fn hear(&mut self, client: &Client, _: Time, event: Event) -> Result<(), Failure> {
         match event {
             Event::Applied { uuid, sequence } if self.is(uuid) => {
+                log::info!("applied with sequence {sequence}");
                 self.stage = match self.wait {
                     WaitArg::Applied => Stage::Done(sequence),
                     WaitArg::Safe => Stage::Applied(uuid),
                 };
             }
-            Event::Safe { uuid, sequence } if self.is(uuid) => self.stage = Stage::Done(sequence),
+            Event::Safe { uuid, sequence } if self.is(uuid) => {
+                log::info!("safe with sequence {sequence}");
+                self.stage = Stage::Done(sequence);
+            }
             Event::NotSafe { uuid } if self.is(uuid) => {
                 return Err(session::refused(&self.key, &NOT_SAFE));
             }
@@ -125,6 +164,7 @@ impl Task for Change {
             Action::Delete => app.client.delete(registry, key),
         };
         let uuid = made.map_err(|error| session::refused(key, &error))?;
+        log::info!("the change goes to the broker as {uuid}");
         *stage = Stage::UnderWay(uuid);
         Ok(Step::Wait)
     }
@@ -163,6 +203,19 @@ pub(crate) fn refused(client: &Client, key: &[u8], value_size: usize, reason: &s
         Some(max) if value_size > max => {
             session::refused(key, &SetError::ValueSize { got: value_size, max })
         }
-        _ => session::refused(key, &format_args!("refused by the broker: {reason}")),
+        _ => session::refused(key, &format_args!("refused by the broker: {}", in_words(reason))),
+    }
+}
+
+/// What is said on the wire in one word.
+fn in_words(reason: &str) -> &str {
+    match reason {
+        "store-full-keys" => "the store is full (--max-keys of the broker)",
+        "store-full-bytes" => "the store is full (it holds as many bytes as it may)",
+        "entry-too-large" => "key, value or properties are larger than the store takes",
+        "properties-too-large" => "its properties have no room for the time to live",
+        "malformed" => "key, value or properties break a limit of the broker",
+        "no-sequence-left" => "no sequence is left; restart it with a right clock",
+        other => other,
     }
 }

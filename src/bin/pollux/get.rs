@@ -11,7 +11,7 @@ use crate::args::{Common, GetArgs};
 use crate::exit::Failure;
 use crate::lines::{Record, write_line};
 use crate::session::{self, App, Session, Step, Task};
-use crate::text::Shown;
+use crate::text::{Shown, ShownLines};
 
 /// `pollux get`.
 pub(crate) fn run(common: &Common, args: GetArgs) -> Result<(), Failure> {
@@ -24,20 +24,14 @@ pub(crate) fn run(common: &Common, args: GetArgs) -> Result<(), Failure> {
         .machine()
         .get(&key)
         .ok_or_else(|| Failure::NotFound(format!("\"{}\" is not there", Shown(&key))))?;
-    print(&entry, session.reactor.now(), common.json).map_err(|error| Failure::output(&error))
-}
-
-fn print(entry: &Entry<'_>, now: Time, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    if json {
-        write_line(&mut out, &record(entry, now))?;
-    } else {
-        out.write_all(entry.value)?;
-        if out.is_terminal() {
-            out.write_all(b"\n")?;
-        }
-    }
-    out.flush()
+    let printed = match (common.json, out.is_terminal() && !args.raw) {
+        (true, _) => write_line(&mut out, &record(&entry, session.reactor.now())),
+        // Whoever set the key has no say over the terminal.
+        (false, true) => writeln!(out, "{}", ShownLines(entry.value)),
+        (false, false) => out.write_all(entry.value),
+    };
+    printed.and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
 }
 
 /// An entry as a line shows it.

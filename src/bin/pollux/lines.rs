@@ -4,7 +4,9 @@
 //! key or value that is not UTF-8 goes as base64 (RFC 4648, with padding) in
 //! `key64` or `value64`. `ttl` is what remained to live, in seconds, and is
 //! there only if the key expires; `sequence` tells where the value stood in the
-//! broker's order and means nothing to another broker.
+//! broker's order and means nothing to another broker. It lies above 2^53, where
+//! readers that take numbers for floating point round it; `epoch` and `counter`
+//! (`sequence = epoch << 40 | counter`) are exact everywhere.
 //!
 //! This file needs nothing of the rest of the command, so that a fuzz target
 //! can include it.
@@ -17,6 +19,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
+
+/// Bits of a sequence below its epoch.
+const COUNTER_BITS: u32 = 40;
 
 /// The longest `ttl`, in milliseconds: up to here each is exact in a JSON number.
 const MAX_TTL_MS: f64 = (1_u64 << 50) as f64;
@@ -67,6 +72,11 @@ struct Line<'a> {
     value64: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sequence: Option<u64>,
+    // The same once more, for who reads numbers as floating point; not read here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epoch: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    counter: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ttl: Option<f64>,
 }
@@ -130,7 +140,10 @@ pub(crate) fn write_line(out: &mut impl io::Write, record: &Record<'_>) -> io::R
     let (key, key64) = text_or_base64(&record.key);
     let (value, value64) = text_or_base64(&record.value);
     let ttl = record.ttl.map(seconds);
-    let line = Line { key, key64, value, value64, sequence: record.sequence, ttl };
+    let sequence = record.sequence;
+    let epoch = sequence.map(|sequence| sequence >> COUNTER_BITS);
+    let counter = sequence.map(|sequence| sequence & ((1 << COUNTER_BITS) - 1));
+    let line = Line { key, key64, value, value64, sequence, epoch, counter, ttl };
     serde_json::to_writer(&mut *out, &line)?;
     out.write_all(b"\n")
 }
@@ -172,7 +185,10 @@ mod tests {
             ttl: Some(Duration::from_millis(3500)),
             ..record(b"/a", b"text")
         };
-        assert_eq!(line(&full), "{\"key\":\"/a\",\"value\":\"text\",\"sequence\":7,\"ttl\":3.5}\n");
+        assert_eq!(
+            line(&full),
+            "{\"key\":\"/a\",\"value\":\"text\",\"sequence\":7,\"epoch\":0,\"counter\":7,\"ttl\":3.5}\n"
+        );
         assert_eq!(parse_line(line(&full).as_bytes()), Ok(full));
     }
 

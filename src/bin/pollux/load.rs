@@ -12,7 +12,7 @@ use std::thread;
 use std::vec;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use pollux::clone::client::{Client, ClientConfig, Event, SetError};
+use pollux::clone::client::{BrokerInfo, Client, ClientConfig, Event, SetError};
 use pollux::clone::{Limits, Uuid};
 use pollux::reactor::{Registry, Waker};
 use pollux::time::Time;
@@ -45,8 +45,11 @@ pub(crate) fn run(common: &Common, args: LoadArgs) -> Result<(), Failure> {
     let bar = source.bar();
     let mut session = Session::open(common, config, Load::new(source, bar, wait))?;
     let outcome = session.run();
+    session.app.task.bar.finish_and_clear();
+    if wait == WaitArg::Safe && outcome.is_ok() {
+        session.warn_if_alone();
+    }
     let load = session.app.task;
-    load.bar.finish_and_clear();
     load.report(common.json)?;
     outcome.and_then(|()| load.verdict())
 }
@@ -101,6 +104,8 @@ struct Load {
     held: Option<Pair>,
     is_at_end: bool,
     wait: WaitArg,
+    /// The run of the broker that has what was set so far.
+    node: Option<u64>,
     under_way: HashMap<Uuid, UnderWay>,
     bar: ProgressBar,
     counts: Counts,
@@ -114,6 +119,8 @@ struct UnderWay {
     name: Name,
     key: Vec<u8>,
     value_size: usize,
+    /// It waits to be safe.
+    is_applied: bool,
 }
 
 #[derive(Debug, Default)]
@@ -133,6 +140,7 @@ impl Load {
             held: None,
             is_at_end: false,
             wait,
+            node: None,
             under_way: HashMap::new(),
             bar,
             counts: Counts::default(),
@@ -190,7 +198,9 @@ impl Load {
     }
 
     fn answered(&mut self, client: &Client, uuid: Uuid, refusal: Option<&str>) {
-        let Some(UnderWay { name, key, value_size }) = self.under_way.remove(&uuid) else { return };
+        let Some(UnderWay { name, key, value_size, .. }) = self.under_way.remove(&uuid) else {
+            return;
+        };
         match refusal {
             None => {
                 self.counts.applied += 1;
@@ -234,15 +244,37 @@ impl Load {
     }
 
     fn verdict(self) -> Result<(), Failure> {
-        let Counts { refused, unreadable, .. } = self.counts;
+        let Counts { applied, refused, unreadable, .. } = self.counts;
         match (self.bad, refused + unreadable) {
             (Some(bad), _) => Err(Failure::Usage(bad)),
             (None, 0) => Ok(()),
-            (None, count) => Err(Failure::Refused(format!(
-                "{} could not be set; the others were, see above",
-                thousands(count)
-            ))),
+            (None, count) => {
+                let others = match applied {
+                    0 => "nothing is set".to_owned(),
+                    1 => "the other one is set".to_owned(),
+                    _ => format!("the other {} are set", thousands(applied)),
+                };
+                Err(Failure::Refused(format!(
+                    "{} could not be set, see above; {others}",
+                    thousands(count)
+                )))
+            }
         }
+    }
+
+    /// A broker alone that was restarted has nothing of what was set before.
+    fn check_run(&mut self, broker: &BrokerInfo) -> Result<(), Failure> {
+        let has_set = self.counts.applied > 0 || !self.under_way.is_empty();
+        let is_another = broker.extended && self.node != broker.node;
+        if has_set && is_another && self.node.is_some() && !broker.paired {
+            return Err(Failure::NoAnswer(
+                "the broker was restarted meanwhile; what was set before is gone; run the same \
+                 load again (it is harmless)"
+                    .to_owned(),
+            ));
+        }
+        self.node = broker.node;
+        Ok(())
     }
 }
 
@@ -256,6 +288,11 @@ impl Task for Load {
             Event::Applied { uuid, .. } if self.wait == WaitArg::Applied => {
                 self.answered(client, uuid, None);
             }
+            Event::Applied { uuid, .. } => {
+                if let Some(change) = self.under_way.get_mut(&uuid) {
+                    change.is_applied = true;
+                }
+            }
             Event::NotSafe { uuid } => self.answered(client, uuid, Some(NOT_SAFE)),
             Event::Refused { uuid, reason } => self.answered(client, uuid, Some(&reason)),
             _ => {}
@@ -266,6 +303,7 @@ impl Task for Load {
     fn step(app: &mut App<Load>, registry: &mut Registry<App<Load>>) -> Result<Step, Failure> {
         let App { client, task, .. } = app;
         let Some(broker) = client.machine().broker().copied() else { return Ok(Step::Wait) };
+        task.check_run(&broker)?;
         task.start_reading(broker.limits, registry.waker());
         while let Some(item) = task.next() {
             match item {
@@ -318,16 +356,27 @@ impl Task for Load {
         if self.under_way.is_empty() {
             return "was not heard any more".to_owned();
         }
-        format!(
+        let applied = self.under_way.values().filter(|change| change.is_applied).count();
+        let open = self.under_way.len() - applied;
+        let unsafe_yet = format!(
+            "applied {}, but did not say that they are safe (has it a live standby?),",
+            counted(applied as u64, "change")
+        );
+        let unknown = format!(
             "did not confirm {}, which may have been applied or not,",
-            counted(self.under_way.len() as u64, "change")
-        )
+            counted(open as u64, "change")
+        );
+        match (applied, open) {
+            (0, _) => unknown,
+            (_, 0) => unsafe_yet,
+            _ => format!("{unsafe_yet} and {unknown}"),
+        }
     }
 }
 
 impl From<Pair> for UnderWay {
     fn from(pair: Pair) -> UnderWay {
-        UnderWay { name: pair.name, key: pair.key, value_size: pair.value.len() }
+        UnderWay { name: pair.name, key: pair.key, value_size: pair.value.len(), is_applied: false }
     }
 }
 

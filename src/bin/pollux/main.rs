@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod broker;
 mod change;
+mod clear;
 mod dump;
 mod exit;
 mod get;
@@ -16,6 +17,7 @@ mod printer;
 mod proxy;
 mod relay;
 mod session;
+mod socket_files;
 mod status;
 mod text;
 mod units;
@@ -24,13 +26,14 @@ mod watch;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use printer::{Log, Printer};
 
 fn main() -> ExitCode {
-    let mut cli = Cli::parse();
+    let matches = args::command().get_matches();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Err(problem) = cli.common.join_servers() {
         Cli::command().error(ErrorKind::ValueValidation, format!("--connect: {problem}")).exit();
     }
@@ -74,7 +77,8 @@ fn main() -> ExitCode {
     exit::report(result)
 }
 
-/// Warnings by default; `RUST_LOG` is for those who want to choose by module. A
+/// Warnings by default; `RUST_LOG` is for those who want to choose by module, and goes
+/// before `--verbose`. A
 /// server must go on when nobody reads them: then the printer that is returned does
 /// the writing.
 fn log_to_stderr(verbose: u8, is_server: bool) -> Option<Printer> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use pollux::Message;
-use pollux::clone::kvmsg::{DEMOTE, PROMOTE, STATUS};
+use pollux::clone::kvmsg::{DEMOTE, HUGZ, PROMOTE, STATUS};
 use pollux::clone::pair::{PairConfig, Role, SafePolicy, Seat, pair_id};
 use pollux::clone::{KvMsg, Limits};
 use pollux::node::{BrokerOptions, Endpoints};
@@ -19,6 +19,7 @@ use crate::args::{self, Common};
 use crate::exit::Failure;
 use crate::output;
 use crate::session::no_broker;
+use crate::status;
 
 /// What makes a broker one of a pair.
 #[derive(Debug, Clone, Args)]
@@ -87,6 +88,26 @@ impl PairArgs {
     }
 }
 
+/// The commands of changes of role: one at a time, in order. What the loop keeps of
+/// them; a thread runs them, so that the loop itself never waits.
+#[derive(Debug)]
+pub(crate) struct Hooks {
+    /// `None`: there is nothing to run.
+    worker: Option<std::sync::mpsc::Sender<Hook>>,
+    /// One is run and has not ended.
+    is_busy: bool,
+    /// The newest that came meanwhile: what came before it is no longer so.
+    waiting: Option<Hook>,
+}
+
+/// A command to run, and why.
+#[derive(Debug)]
+pub(crate) struct Hook {
+    command: String,
+    role: Role,
+    epoch: u32,
+}
+
 /// How a command that was run at a change of role has ended.
 #[derive(Debug)]
 pub(crate) struct HookEnd {
@@ -94,35 +115,78 @@ pub(crate) struct HookEnd {
     outcome: io::Result<std::process::ExitStatus>,
 }
 
+impl Hooks {
+    /// Starts the thread, if there is a command for it.
+    ///
+    /// # Errors
+    /// If the system has no thread left.
+    pub(crate) fn start(args: &PairArgs, ended: Sender<HookEnd>) -> io::Result<Hooks> {
+        let mut hooks = Hooks { worker: None, is_busy: false, waiting: None };
+        if args.on_active.is_some() || args.on_passive.is_some() {
+            let (worker, commands) = std::sync::mpsc::channel::<Hook>();
+            thread::Builder::new().name("pollux-hooks".to_owned()).spawn(move || {
+                for hook in commands {
+                    // A loop that has ended does not want to know.
+                    let _ = ended.send(hook.run());
+                }
+            })?;
+            hooks.worker = Some(worker);
+        }
+        Ok(hooks)
+    }
+
+    /// Runs what belongs to a change of role, after what is run already. A command that
+    /// still waits then belongs to a role of before, and is not run.
+    pub(crate) fn role_changed(&mut self, args: &PairArgs, role: Role, epoch: u32) {
+        let command = args.hook(role).map(str::to_owned);
+        let hook = command.map(|command| Hook { command, role, epoch });
+        if let Some(late) = std::mem::replace(&mut self.waiting, hook) {
+            let Hook { command, role, epoch } = late;
+            log::warn!("{role} in epoch {epoch}: over before {command} could be run, it is not");
+        }
+        self.run_next();
+    }
+
+    /// One has ended.
+    pub(crate) fn ended(&mut self, end: &HookEnd) {
+        end.log();
+        self.is_busy = false;
+        self.run_next();
+    }
+
+    fn run_next(&mut self) {
+        let Some(worker) = self.worker.as_ref().filter(|_| !self.is_busy) else { return };
+        if let Some(hook) = self.waiting.take() {
+            log::info!("{} in epoch {}: runs {}", hook.role, hook.epoch, hook.command);
+            self.is_busy = worker.send(hook).is_ok();
+        }
+    }
+}
+
+impl Hook {
+    /// Runs it with POLLUX_ROLE and POLLUX_EPOCH in its environment, and waits for its
+    /// end. What it prints goes to stderr: stdout has lines of ours alone.
+    fn run(self) -> HookEnd {
+        let outcome = Command::new("/bin/sh")
+            .args(["-c", &self.command])
+            .env("POLLUX_ROLE", self.role.name())
+            .env("POLLUX_EPOCH", self.epoch.to_string())
+            .stdin(Stdio::null())
+            .stdout(io::stderr())
+            .status();
+        HookEnd { command: self.command, outcome }
+    }
+}
+
 impl HookEnd {
     /// Says it in the log.
-    pub(crate) fn log(&self) {
+    fn log(&self) {
         let command = &self.command;
         match &self.outcome {
             Ok(status) if status.success() => log::info!("{command}: ended with exit code 0"),
             Ok(status) => log::warn!("{command}: ended with {status}"),
             Err(error) => log::error!("{command}: could not be run: {error}"),
         }
-    }
-}
-
-/// Runs a command with POLLUX_ROLE and POLLUX_EPOCH in its environment. Its end is
-/// waited for by a thread, which tells the loop: the loop itself never waits.
-pub(crate) fn run_hook(command: &str, role: Role, epoch: u32, ended: &Sender<HookEnd>) {
-    log::info!("{role} in epoch {epoch}: runs {command}");
-    let (command, ended) = (command.to_owned(), ended.clone());
-    let waiter = thread::Builder::new().name("hook".to_owned()).spawn(move || {
-        let outcome = Command::new("/bin/sh")
-            .args(["-c", &command])
-            .env("POLLUX_ROLE", role.name())
-            .env("POLLUX_EPOCH", epoch.to_string())
-            .stdin(Stdio::null())
-            .status();
-        // A loop that has ended does not want to know.
-        let _ = ended.send(HookEnd { command, outcome });
-    });
-    if let Err(error) = waiter {
-        log::error!("no thread for the command of the change of role: {error}");
     }
 }
 
@@ -147,6 +211,8 @@ enum Stage {
     Silent,
     /// It is a broker that knows the order, and was given it.
     Ordered,
+    /// It is a server that would stop at the order.
+    Rfc12,
     Done,
     Refused(String),
 }
@@ -154,6 +220,11 @@ enum Stage {
 /// Gives the order and waits until the broker has the role.
 fn order(common: &Common, verb: &'static [u8], wanted: Role) -> Result<(), Failure> {
     let endpoint = common.endpoint();
+    if endpoint.contains(',') {
+        return Err(Failure::Usage(format!(
+            "name the one broker that is to become {wanted} with --connect"
+        )));
+    }
     let stage =
         give(endpoint, common.timeout, verb, wanted).map_err(|error| Failure::system(&error))?;
     match stage {
@@ -162,6 +233,9 @@ fn order(common: &Common, verb: &'static [u8], wanted: Role) -> Result<(), Failu
         Stage::Silent => Err(no_broker(endpoint, common.timeout)),
         Stage::Ordered => Err(Failure::NoAnswer(format!(
             "the broker at {endpoint} was told to become {wanted}, but is not so far"
+        ))),
+        Stage::Rfc12 => Err(Failure::Refused(format!(
+            "the server at {endpoint} speaks plain RFC 12, which knows no such order"
         ))),
         Stage::Refused(why) => Err(Failure::Refused(match why.as_str() {
             "no-pair" => format!("the broker at {endpoint} is not one of a pair (--pair)"),
@@ -188,13 +262,19 @@ fn give(endpoint: &str, timeout: Duration, verb: &'static [u8], wanted: Role) ->
     let requests =
         reactor.on_message(requests, |app: &mut App, _, message| Ok(app.answered(message)))?;
     // Brokers of either role answer this subscription, and tell of each change of
-    // theirs; others ignore it, and are never asked what would stop them.
+    // theirs; others ignore it, and are never asked what would stop them. These are
+    // known by their heartbeats.
     let updates = Socket::builder(SocketType::Sub)
         .linger(Duration::ZERO)
+        .subscribe(HUGZ)
         .subscribe(STATUS)
         .connect(endpoints.updates)
         .build(&context)?;
     reactor.on_message(updates, |app: &mut App, cx, status| {
+        if matches!(app.stage, Stage::Silent) && status::is_extended(status) == Some(false) {
+            app.stage = Stage::Rfc12;
+            return Ok(Flow::Stop);
+        }
         let Some(role) = role_in(status) else { return Ok(Flow::Continue) };
         if matches!(app.stage, Stage::Silent) {
             app.stage = Stage::Ordered;

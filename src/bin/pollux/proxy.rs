@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::exit::Failure;
 use crate::interrupt::on_interrupt;
 use crate::printer::{Gone, Printer};
+use crate::socket_files::SocketFiles;
 use crate::text::{counted, thousands};
 use crate::units;
 use endpoint::Endpoint;
@@ -92,6 +93,8 @@ pub(crate) fn run(args: &ProxyArgs, json: bool) -> Result<(), Failure> {
     let control = open_all(&context, "--control", &args.control, args)?;
     let all = [Some(&frontend), Some(&backend), capture.as_ref(), control.as_ref()];
     let greeting = greeting(&all, json);
+    let bound = all.iter().copied().flatten().flat_map(|opened| &opened.shown);
+    let _files = SocketFiles::of(bound.filter_map(|shown| shown.strip_prefix('@')));
     let proxy = build(frontend, backend, capture, control, args)?;
     let mut app = App { proxy, ended: None };
     serve(&mut reactor, &mut app, args, json, &greeting)

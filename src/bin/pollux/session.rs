@@ -12,7 +12,8 @@ use pollux::time::Time;
 
 use crate::args::{Common, DEFAULT_ENDPOINT, MAX_VALUE};
 use crate::exit::Failure;
-use crate::text::Shown;
+use crate::status;
+use crate::text::{Shown, counted};
 use crate::units::show_duration;
 
 /// What a command does with a client.
@@ -52,8 +53,8 @@ pub(crate) struct Session<'a, T> {
     common: &'a Common,
     pub(crate) reactor: Reactor<App<T>>,
     pub(crate) app: App<T>,
-    /// Whether the broker was ever heard.
-    is_found: bool,
+    /// The run and the epoch of the broker that was last heard, if ever one was.
+    found: Option<(Option<u64>, u32)>,
 }
 
 /// A change is never given up before the command's own patience ends.
@@ -82,15 +83,18 @@ impl<'a, T: Task> Session<'a, T> {
             &mut reactor,
             &mut app,
             |app| &mut app.client,
-            |app, cx, event| match app.task.hear(app.client.machine(), cx.now(), event) {
-                Ok(()) => Ok(Flow::Continue),
-                Err(failure) => {
-                    app.failure = Some(failure);
-                    Ok(Flow::Stop)
+            |app, cx, event| {
+                log_event(&event);
+                match app.task.hear(app.client.machine(), cx.now(), event) {
+                    Ok(()) => Ok(Flow::Continue),
+                    Err(failure) => {
+                        app.failure = Some(failure);
+                        Ok(Flow::Stop)
+                    }
                 }
             },
         )?;
-        Ok(Session { common, reactor, app, is_found: false })
+        Ok(Session { common, reactor, app, found: None })
     }
 
     /// Runs the loop until the task is done, or has failed, or the broker has
@@ -102,7 +106,7 @@ impl<'a, T: Task> Session<'a, T> {
             if T::step(&mut self.app, &mut self.reactor)? == Step::Done {
                 return Ok(());
             }
-            self.is_found |= self.app.client.machine().broker().is_some();
+            self.note_broker();
             let now = self.progress();
             if now != progress {
                 (progress, waiting_since) = (now, Instant::now());
@@ -121,13 +125,48 @@ impl<'a, T: Task> Session<'a, T> {
         }
     }
 
+    /// What was waited for with `--wait safe` is no safer than applied, if the broker is
+    /// alone and calls that safe: then the user must know.
+    pub(crate) fn warn_if_alone(&self) {
+        if self.app.client.machine().broker().is_some_and(|broker| !broker.has_standby) {
+            eprintln!(
+                "pollux: applied, but there is no standby: what was set is lost with the broker \
+                 at {} (of a pair, --safe wait waits for one)",
+                self.common.endpoint()
+            );
+        }
+    }
+
+    /// Logs each broker, and each epoch of it, that is found.
+    fn note_broker(&mut self) {
+        let client = self.app.client.machine();
+        let Some(broker) = client.broker() else { return };
+        let identity = (broker.node, broker.epoch);
+        if self.found.replace(identity) == Some(identity) {
+            return;
+        }
+        let endpoint = self.common.endpoint().split(',').nth(client.server()).unwrap_or_default();
+        match broker.node {
+            Some(node) => log::info!(
+                "found the broker at {endpoint}: chp=2, node {node:016x}, epoch {}, {}",
+                broker.epoch,
+                match (broker.paired, broker.has_standby) {
+                    (false, _) => "alone",
+                    (true, false) => "active without a standby",
+                    (true, true) => "active with a standby",
+                }
+            ),
+            None => log::info!("found a server of RFC 12 at {endpoint}"),
+        }
+    }
+
     fn progress(&self) -> Option<u64> {
         self.app.task.progress(self.app.client.machine())
     }
 
     fn no_answer(&self) -> Failure {
         let (endpoint, timeout) = (self.common.endpoint(), self.common.timeout);
-        match self.is_found {
+        match self.found.is_some() {
             false => no_broker(endpoint, timeout),
             true => Failure::NoAnswer(format!(
                 "the broker at {endpoint} {} within {}; look at it with `pollux status`, or try a \
@@ -139,8 +178,33 @@ impl<'a, T: Task> Session<'a, T> {
     }
 }
 
-/// Nobody is there: what to do about it.
+/// What happens to the connection with `-v`, each event with `-vv`.
+fn log_event(event: &Event) {
+    match event {
+        Event::Synced { keys, sequence, .. } => {
+            let keys = counted(*keys as u64, "key");
+            log::info!("the state is there: {keys}, up to sequence {sequence}");
+        }
+        Event::Turned { .. } => log::info!("the next broker is asked"),
+        Event::Gap { .. }
+        | Event::Resync { .. }
+        | Event::LimitReached { .. }
+        | Event::Lost
+        | Event::Overrun { .. } => log::info!("{event:?}"),
+        _ => log::debug!("{event:?}"),
+    }
+}
+
+/// How long to ask whether a broker that does not serve is there all the same.
+const PROBE: Duration = Duration::from_millis(300);
+
+/// Nobody serves: whether somebody is there, and what to do about it.
 pub(crate) fn no_broker(endpoint: &str, timeout: Duration) -> Failure {
+    if !endpoint.contains(',') && status::is_passive(endpoint, PROBE.min(timeout)) {
+        return Failure::NoAnswer(format!(
+            "the broker at {endpoint} is the standby of a pair; name both with --connect"
+        ));
+    }
     if endpoint.contains(',') {
         return Failure::NoAnswer(format!(
             "none of the brokers at {endpoint} serves within {}; `pollux status` with the same \
@@ -164,7 +228,7 @@ pub(crate) fn check(key: &[u8]) -> Result<(), Failure> {
     let mut limits = Limits::default();
     // How long a key may be is the broker's to say.
     limits.max_key = limits.max_key.max(key.len());
-    check_key(key, &limits).map_err(|error| refused(key, &error))
+    check_key(key, &limits).map_err(|error| Failure::Usage(format!("\"{}\": {error}", Shown(key))))
 }
 
 /// What to follow for the sake of one key: brokers know beginnings of keys only.

@@ -17,6 +17,58 @@ use crate::output;
 use crate::session::no_broker;
 use crate::text::Shown;
 
+pub(crate) const HELP: &str = "\
+What the broker is, holds and has counted since its start, by name. A server of
+RFC 12 that does not announce the extensions has none to give: exit code 4.
+
+What it is:
+  chp  version of the protocol        node  this run of it, anew with each start
+  epoch  of its sequences             role  active, or passive (a standby)
+  collector  pull or sub              hb  heartbeat interval in ms
+  maxkey, maxval  limits in bytes     endpoint  if several are named
+  stable  changes up to this sequence are safe
+What it holds:
+  sequence  of the last change        keys, bytes  of keys, values and properties
+  tombstones  deletions remembered    uuids_remembered  of changes, to apply each once
+  watched_subtrees  with a heartbeat of their own
+  snapshots_active  clients that are being sent one, or wait for it
+Counts:
+  changes_applied  expiries included; expired  of these
+  changes_repeated  sent again, had their effect before
+  changes_malformed  no change within the limits; changes_reserved  of a reserved key
+  changes_store_full  refused for a limit of the store
+  changes_forgotten  refused: too old to know whether they were applied
+  ttl_malformed  no positive number: the key does not expire
+  snapshots_requested, snapshots_done; snapshots_delta  only what had changed
+  snapshots_abandoned  the client left or read nothing; snapshots_refused  too many
+  entries_sent  in snapshots; snapshot_stalls  times one waited for its client
+  requests_malformed  no request; status_requests  like this one
+  heartbeats  sent; watches_refused  subtrees over the limit
+  publish_failed  updates that no socket took
+Of a pair:
+  seat  primary or backup             peer  live, silent or none, by its heartbeats
+  standby  live, syncing or none      policy  --safe of the active
+  state  whole or none                lag_changes  between it and its peer
+  peer_node, peer_role, peer_position, peer_epoch  what the peer said last
+  changes_held  kept while passive, in case it must take over
+  promotions, step_downs, handovers, epochs_lifted  changes of role and epoch
+  votes  requests of clients while passive
+  syncs, delta_syncs, syncs_failed, follow_gaps, followed  taking over the state
+  peer_refused, same_seat  messages of the peer that cannot be
+  held_dropped  requests over the limit while passive
+  ring_kept, ring_dropped, ring_applied, ring_known  changes kept while passive
+  resubmitted, resubmit_conflicts, resubmit_refused  what only it had, as the loser
+  taken_over, take_over_conflicts  what only the loser had, as the winner
+fork, root, lineage are explained in src/clone/PROTOCOL.md. Others may be added.
+
+--json: one object a broker, numbers as numbers, but node and peer_node as text.
+sequence, stable and peer_position lie above 2^53, where jq and JavaScript round
+them: sequence = epoch * 2^40 + counter.
+
+Examples:
+  pollux status
+  pollux status --json | jq .keys";
+
 /// How far the question is.
 struct App {
     /// The DEALER to ask on.
@@ -62,6 +114,16 @@ fn show(endpoint: &str, common: &Common, is_one_of_many: bool) -> Result<(), Fai
             "the server at {endpoint} speaks plain RFC 12, which has no status; \
              `pollux dump --connect {endpoint}` shows its state"
         ))),
+    }
+}
+
+/// Whether there is a broker that is a standby and serves nobody.
+pub(crate) fn is_passive(endpoint: &str, timeout: Duration) -> bool {
+    match ask(endpoint, timeout) {
+        Ok(Stage::Answered(figures)) => {
+            figures.iter().any(|(name, value)| name == "role" && value == "passive")
+        }
+        _ => false,
     }
 }
 
@@ -133,7 +195,7 @@ impl App {
 
 /// Whether the sender of a heartbeat, or of what a passive broker says instead,
 /// knows the extensions; `None`: it is neither.
-fn is_extended(heartbeat: Message<'_>) -> Option<bool> {
+pub(crate) fn is_extended(heartbeat: Message<'_>) -> Option<bool> {
     let is_one = |kvmsg: &KvMsg<'_>| kvmsg.key.starts_with(HUGZ) || kvmsg.key == STATUS;
     let kvmsg = decode(heartbeat).filter(is_one)?;
     Some(kvmsg.properties.parse::<u32>("chp").is_some_and(|version| version >= 2))
@@ -175,6 +237,8 @@ fn object(figures: &[(String, String)]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use pollux::clone::broker::{BrokerStats, PairStats};
+
     use super::*;
 
     #[test]
@@ -190,6 +254,15 @@ mod tests {
         });
         assert_eq!(object(&figures), expected);
         assert_eq!(table(&figures).lines().last(), Some("keys  7"));
+    }
+
+    #[test]
+    fn each_count_is_explained() {
+        let counts = BrokerStats::default().fields();
+        let of_a_pair = PairStats::default().fields();
+        for (name, _) in counts.iter().chain(&of_a_pair) {
+            assert!(HELP.contains(name), "{name}");
+        }
     }
 
     #[test]

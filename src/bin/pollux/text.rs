@@ -24,6 +24,26 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// The same for a value by itself, in which lines, tabs and backslashes stay what they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShownLines<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for ShownLines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                match character {
+                    '\n' | '\t' => write!(f, "{character}")?,
+                    c if is_unsafe(c) => write!(f, "{}", c.escape_unicode())?,
+                    c => write!(f, "{c}")?,
+                }
+            }
+            write!(f, "{}", chunk.invalid().escape_ascii())?;
+        }
+        Ok(())
+    }
+}
+
 /// Control characters, and those that change the direction of what follows.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
@@ -63,6 +83,17 @@ mod tests {
             ("\u{202e}x".as_bytes(), "\\u{202e}x"),
         ] {
             assert_eq!(Shown(bytes).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_value_keeps_its_lines_but_not_its_hold_on_the_terminal() {
+        for (bytes, shown) in [
+            (&b"a\tb\nc\\"[..], "a\tb\nc\\"),
+            (b"\x1b]0;title\x07", "\\u{1b}]0;title\\u{7}"),
+            (b"a\rb\xff", "a\\u{d}b\\xff"),
+        ] {
+            assert_eq!(ShownLines(bytes).to_string(), shown);
         }
     }
 

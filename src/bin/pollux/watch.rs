@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, Stdout, Write};
 use std::os::fd::AsFd;
 
+use pollux::clone::Sequence;
 use pollux::clone::client::{Client, ClientConfig, Event, Why};
 use pollux::reactor::{Flow, Interest, Registry};
 use pollux::time::Time;
@@ -14,7 +15,7 @@ use crate::get::too_large;
 use crate::interrupt::on_interrupt;
 use crate::lines::{seconds, text_or_base64};
 use crate::session::{App, Session, Step, Task};
-use crate::text::{Shown, counted};
+use crate::text::Shown;
 
 /// `pollux watch`.
 pub(crate) fn run(common: &Common, args: &WatchArgs) -> Result<(), Failure> {
@@ -26,6 +27,7 @@ pub(crate) fn run(common: &Common, args: &WatchArgs) -> Result<(), Failure> {
         silent: args.no_initial,
         is_synced: false,
         was_lost: false,
+        node: None,
         is_ended: false,
     };
     let mut session = Session::open(common, ClientConfig::follow([&args.subtree.0]), watch)?;
@@ -64,6 +66,8 @@ struct Watch {
     is_synced: bool,
     /// Whether the state is behind, as the user was told.
     was_lost: bool,
+    /// The run of the broker that the state came from.
+    node: Option<u64>,
     /// By a signal, or by the reader of the output.
     is_ended: bool,
 }
@@ -74,25 +78,23 @@ impl Task for Watch {
             Event::Updated { key, value, sequence } => self.print(|watch| {
                 let ttl = client.get(&key).filter(|entry| entry.sequence == sequence);
                 let ttl = ttl.and_then(|entry| entry.remaining(now));
-                watch.print_set(&key, &value, sequence.get(), ttl.map(seconds))
+                watch.print_set(&key, &value, sequence, ttl.map(seconds))
             }),
             Event::Deleted { key, why } => self.print(|watch| watch.print_deleted(&key, why)),
-            Event::Synced { keys, .. } => {
-                log::info!("the state is there: {}", counted(keys as u64, "key"));
+            Event::Synced { .. } => {
                 self.is_synced = true;
                 self.silent = false;
-                if std::mem::take(&mut self.was_lost) {
-                    self.tell("current again");
+                let was_lost = std::mem::take(&mut self.was_lost);
+                match self.is_restarted(client) {
+                    true => self.tell("current again; it was restarted and began empty"),
+                    false if was_lost => self.tell("current again"),
+                    false => {}
                 }
                 Ok(())
             }
             Event::Lost if self.is_synced => {
                 self.was_lost = true;
                 self.tell("silent; it is waited for");
-                Ok(())
-            }
-            Event::Turned { .. } => {
-                log::info!("the next broker is asked");
                 Ok(())
             }
             Event::LimitReached { .. } => Err(too_large()),
@@ -134,12 +136,23 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counter: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ttl: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<&'a str>,
 }
 
 impl Watch {
+    /// Whether a broker alone is another run than the last one: nothing of before is left.
+    fn is_restarted(&mut self, client: &Client) -> bool {
+        let Some(broker) = client.broker() else { return false };
+        let before = std::mem::replace(&mut self.node, broker.node);
+        before.is_some() && before != broker.node && !broker.paired
+    }
+
     /// Prints a line that is wanted, and counts it.
     fn print(&mut self, line: impl FnOnce(&mut Watch) -> io::Result<()>) -> Result<(), Failure> {
         if self.silent || self.left == Some(0) {
@@ -156,7 +169,7 @@ impl Watch {
         &mut self,
         key: &[u8],
         value: &[u8],
-        sequence: u64,
+        sequence: Sequence,
         ttl: Option<f64>,
     ) -> io::Result<()> {
         if !self.json {
@@ -169,7 +182,9 @@ impl Watch {
             key64: key64.as_deref(),
             value: value.as_deref(),
             value64: value64.as_deref(),
-            sequence: Some(sequence),
+            sequence: Some(sequence.get()),
+            epoch: Some(sequence.epoch()),
+            counter: Some(sequence.counter()),
             ttl,
             why: None,
         })
@@ -192,6 +207,8 @@ impl Watch {
             value: None,
             value64: None,
             sequence: None,
+            epoch: None,
+            counter: None,
             ttl: None,
             why: Some(why),
         })

@@ -30,6 +30,8 @@ pub struct BrokerInfo {
     pub stable: Sequence,
     /// Whether it is one of a pair.
     pub paired: bool,
+    /// Whether it has a live standby, without which what is safe is lost with it.
+    pub has_standby: bool,
     /// What it took over from the epochs before its own: of these, sequences up to here
     /// belong to its history.
     pub fork: Sequence,
@@ -60,6 +62,7 @@ impl BrokerInfo {
                 limits: config.limits,
                 stable: Sequence::ZERO,
                 paired: false,
+                has_standby: false,
                 fork: Sequence::ZERO,
                 partial: false,
             });
@@ -80,6 +83,7 @@ impl BrokerInfo {
             limits,
             stable: properties.parse("stable").unwrap_or_default(),
             paired: properties.get("standby").is_some(),
+            has_standby: properties.get("standby") == Some(b"live"),
             fork: properties.parse("fork").unwrap_or_default(),
             partial: properties.get("subtree").is_some(),
         })

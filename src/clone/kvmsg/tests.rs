@@ -90,7 +90,7 @@ fn a_key_error_says_which_rule_was_broken() {
     assert_eq!(error(b"/a\0"), "key: control byte 0x00 at position 2");
     assert_eq!(
         error(b"HUGZ/a"),
-        "key: reserved for the protocol (KTHXBAI, ICANHAZ?, STATUS?, HUGZ...)"
+        "key: reserved for the protocol (KTHXBAI, ICANHAZ?, STATUS?, UUIDS, HUGZ...)"
     );
     assert_eq!(check_key("/schlüssel".as_bytes(), &Limits::default()), Ok(()));
 }
