@@ -343,7 +343,7 @@ impl Run {
             self.synced(&entry);
         }
         if kind & 2 != 0 {
-            let body = (0..3).flat_map(|_| input.bytes(28).to_vec()).collect();
+            let body = (0..3).flat_map(|_| input.bytes(32).to_vec()).collect();
             let sequence = last.to_be_bytes().to_vec();
             self.synced(&[b"UUIDS".to_vec(), sequence, vec![], vec![], body]);
         }

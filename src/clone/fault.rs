@@ -37,7 +37,7 @@ pub enum Fault {
     KeepTheUndone,
     /// The client never notices that its broker is silent.
     NeverLost,
-    /// The client asks another run of the broker for what changed since.
+    /// What another history gave is asked for, and answered, as if it were this one.
     TrustAnotherRun,
     /// The client sends an older change of a key again behind a newer one.
     ResendOutOfOrder,
@@ -51,6 +51,8 @@ pub enum Fault {
     TakeOverTwice,
     /// A standby does not remember the uuids of what it follows.
     ForgetWhatWasFollowed,
+    /// A standby that takes over forgets what clients have sent it meanwhile.
+    ForgetTheRing,
 }
 
 #[cfg(all(feature = "simulation-faults", debug_assertions))]
@@ -59,9 +61,7 @@ thread_local! {
 }
 
 impl Fault {
-    /// Those that the simulation is known to notice in its default seeds. The rest is there
-    /// to be planted by hand: `NeverLost`, `TrustAnotherRun`, `SafeTooEarly`, `TakeOverTwice`,
-    /// `ForgetWhatWasFollowed`.
+    /// All of them: the simulation notices each in its default seeds.
     #[cfg(all(feature = "simulation-faults", debug_assertions))]
     pub const ALL: &'static [Fault] = &[
         Fault::SkipDeduplication,
@@ -75,9 +75,15 @@ impl Fault {
         Fault::SkipGapCheck,
         Fault::ForgetWhatIsStaged,
         Fault::KeepTheUndone,
+        Fault::NeverLost,
+        Fault::TrustAnotherRun,
         Fault::ResendOutOfOrder,
         Fault::ApplyOlder,
         Fault::PromoteInTheSameEpoch,
+        Fault::SafeTooEarly,
+        Fault::TakeOverTwice,
+        Fault::ForgetWhatWasFollowed,
+        Fault::ForgetTheRing,
     ];
 
     /// Whether the machines of this thread make this mistake.

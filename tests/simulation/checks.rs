@@ -139,8 +139,9 @@ impl Told {
             || self.let_wait
             || self.is_incomplete
             || truth.is_given_up(*newest, sequence)
-            // A deletion was given up with the history it was in.
-            || sequence == *newest && truth.is_forked() && !self.map.contains_key(key);
+            // What came between was given up with the history it was in: a deletion, or a value
+            // whose event was dropped.
+            || sequence == *newest && truth.is_forked();
         assert!(goes_on, "monotonic: {text} went back from {newest} to {sequence}");
         *newest = sequence;
         let version = truth.reign_of(sequence).and_then(|reign| reign.at(key, sequence));

@@ -171,8 +171,10 @@ impl OldClient {
 
     /// A server begins to answer this client's request.
     pub(crate) fn is_asking(&mut self, net: &Net) {
-        let subscriber = self.servers[self.current].subscriber;
-        self.clean_from = net.is_subscribed(subscriber).then(|| net.missed(subscriber));
+        let Server { subscriber, requests, .. } = self.servers[self.current];
+        // Of two requests it is the first whose answer is taken, and that may be long on its way.
+        let is_it = self.state == State::Syncing && requests == 1;
+        self.clean_from = (is_it && net.is_subscribed(subscriber)).then(|| net.missed(subscriber));
     }
 
     /// Whether nothing of what it should know was lost on the way.

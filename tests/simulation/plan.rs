@@ -8,6 +8,7 @@ use std::time::Duration;
 use pollux::Time;
 use pollux::clone::Collector;
 
+use crate::impostor;
 use crate::net::{HighWater, PORTS, Port, Way};
 use crate::random::Random;
 
@@ -72,6 +73,13 @@ pub(crate) struct ServerPlan {
     /// How long one turn of its loop takes.
     pub(crate) turn_us: u64,
     pub(crate) starts_at_ms: u64,
+}
+
+impl ServerPlan {
+    /// Whether all that comes while it is passive has room.
+    pub(crate) fn ring_is_wide(&self) -> bool {
+        self.ring_count > 1000 && self.ring_bytes > 100_000
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,6 +253,11 @@ pub(crate) enum What {
         host: usize,
         ms: u64,
     },
+    /// The same, while the other of a pair is cut off from everybody.
+    Usurp {
+        server: usize,
+        ms: u64,
+    },
     /// Stands still without a connection, and goes on with its state.
     Freeze {
         host: usize,
@@ -261,6 +274,11 @@ pub(crate) enum What {
     Garbage {
         server: usize,
         port: Port,
+    },
+    /// What the other of a pair cannot say, and what is said by who is not the other.
+    Claim {
+        server: usize,
+        kind: u64,
     },
 }
 
@@ -504,6 +522,38 @@ const FAULTS: &[Fault] = &[
     (
         |plan, random| What::Garbage { server: plan.any_server(random), port: random.pick(&PORTS) },
         100,
+    ),
+    (
+        |plan, random| What::Claim {
+            server: plan.any_server(random),
+            kind: random.below(impostor::KINDS),
+        },
+        100,
+    ),
+    // Between the two of a pair.
+    (
+        |plan, random| What::Usurp {
+            server: plan.any_server(random),
+            ms: random.between(2000, 8000),
+        },
+        4000,
+    ),
+    (
+        |plan, random| What::Double {
+            client: plan.any_server(random),
+            server: plan.any_server(random),
+            way: random.pick(&[Way::ToServer, Way::ToClient]),
+            count: 1 + random.index(5),
+        },
+        200,
+    ),
+    (
+        |plan, random| What::Slow {
+            host: plan.any_server(random),
+            each_us: random.between(500, 20_000),
+            ms: random.between(100, 3000),
+        },
+        2000,
     ),
 ];
 

@@ -70,31 +70,13 @@ fn run_traced(plan: &Plan, is_traced: bool) -> Result<Coverage, Failure> {
     outcome.map_err(|_| failure.expect("a panic was captured"))
 }
 
-/// What is known to fail with pairs, by the beginning of the failure's message, and not
-/// mended yet. These runs are counted, not passed: `POLLUX_SEED` replays them. To mend one
-/// begins with taking its line out.
-const UNMENDED: &[(&str, &str)] = &[
-    ("order:", "a change replaced in a lost history takes effect behind what replaced it"),
-    ("monotonic:", "a key is told again as it was, after a history was given up"),
-    ("no lost change:", "a change told safe is gone after two histories were joined"),
-    ("convergence:", "after two histories were joined a client waits for ever"),
-];
-
-/// The name of a failure that is known.
-fn known(plan: &Plan, failure: &Failure) -> Option<&'static str> {
-    let is_pair = plan.servers.len() > 1;
-    let is_it = |(start, _): &&(&str, &str)| is_pair && failure.message.starts_with(start);
-    UNMENDED.iter().find(is_it).map(|(_, name)| *name)
-}
-
 /// The first seed below `end` that fails with this fault in the machines.
 #[cfg(debug_assertions)]
 pub(crate) fn first_failure(fault: Fault, end: u64) -> Option<(u64, Failure)> {
     Fault::plant(Some(fault));
     let failure = (0..end).find_map(|seed| {
         let plan = Plan::of(seed);
-        let failure = run(&plan).err().filter(|failure| known(&plan, failure).is_none())?;
-        Some((seed, failure))
+        Some((seed, run(&plan).err()?))
     });
     Fault::plant(None);
     failure
@@ -127,10 +109,6 @@ pub(crate) fn run_all(seeds: Range<u64>) -> Result<Coverage, (u64, Failure)> {
                     let mut kinds = kinds.lock().expect("no thread panics");
                     let kind = kinds.entry(failure.place.clone()).or_insert((0, seed, failure));
                     kind.0 += 1;
-                }
-                Err(failure) if known(&plan, &failure).is_some() => {
-                    let name = known(&plan, &failure).unwrap_or_default();
-                    coverage.count(&format!("UNMENDED: {name}"));
                 }
                 Err(failure) => {
                     // No later seed is begun; an earlier one may fail, too.

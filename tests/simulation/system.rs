@@ -14,6 +14,7 @@ use crate::asker::{Asker, check_snapshot};
 use crate::checks::{Standing, Told};
 use crate::coverage::Coverage;
 use crate::frames::Frames;
+use crate::impostor::{self, Before};
 use crate::net::{Net, Occurrence, Port, SocketKind};
 use crate::old::{OldClient, OldServer};
 use crate::plan::{ClientKind, Clock, Key, Plan, ServerKind, ServerPlan, Step, What};
@@ -32,6 +33,8 @@ const STAYS_RIGHT: Duration = Duration::from_secs(3);
 const STOOD_STILL: Duration = Duration::from_millis(100);
 /// How often a client is checked for staleness.
 const STALENESS_EVERY: Duration = Duration::from_millis(150);
+/// Changes that came so long before a takeover are surely not too old: they are kept for 10 s.
+const RING_AGE: Duration = Duration::from_secs(9);
 
 /// What runs on a host.
 pub(crate) enum Program {
@@ -63,6 +66,39 @@ pub(crate) struct BrokerProgram {
     /// The position of a whole state that it has told.
     told: Option<u64>,
     replica_at: Time,
+    /// Changes that came while it was passive.
+    ring: Vec<Kept>,
+    /// What its peer said last that it believed.
+    heard: Option<Frames>,
+    /// What it last called safe.
+    stable: Option<String>,
+}
+
+/// A change that a passive broker was sent: who takes over must not lose it.
+struct Kept {
+    uuid: Uuid,
+    key: Vec<u8>,
+    at: Time,
+    /// Where the state of the broker was then.
+    position: u64,
+    expires: bool,
+}
+
+impl BrokerProgram {
+    /// Notes a change that comes while the broker serves nobody.
+    fn keep(&mut self, frames: &Frames, at: Time) {
+        if self.machine.role() == Role::Active || self.line.is_none() {
+            return;
+        }
+        let position = self.machine.sequence().get();
+        frames.with(|message| {
+            let Ok(change) = KvMsg::decode(message, &limits()) else { return };
+            let Some(uuid) = change.uuid else { return };
+            let ttl = change.properties.get("ttl");
+            let expires = ttl.is_some_and(|ttl| ttl != b"0");
+            self.ring.push(Kept { uuid, key: change.key.to_vec(), at, position, expires });
+        });
+    }
 }
 
 /// The sockets of a client.
@@ -277,6 +313,9 @@ impl<'p> System<'p> {
             published: Vec::new(),
             told: None,
             replica_at: Time::ZERO,
+            ring: Vec::new(),
+            heard: None,
+            stable: None,
         };
         self.programs[host] = Program::Broker(Box::new(program));
         self.net.listen(host, plan.collector);
@@ -393,6 +432,8 @@ impl<'p> System<'p> {
                         });
                     }
                     truth.stable(host, properties.parse("stable").unwrap_or(0));
+                    let text = properties.get("stable").map(|text| text.escape_ascii().to_string());
+                    program.stable = text;
                 } else {
                     truth.end(host, global);
                 }
@@ -403,7 +444,7 @@ impl<'p> System<'p> {
     /// What a broker of a pair is and has after each step of it.
     fn follow_role(&mut self, host: usize) {
         let Program::Broker(program) = &mut self.programs[host] else { return };
-        let BrokerProgram { machine, told, replica_at, line, .. } = &mut **program;
+        let BrokerProgram { machine, told, replica_at, line, ring, .. } = &mut **program;
         if line.is_none() {
             return;
         }
@@ -411,7 +452,15 @@ impl<'p> System<'p> {
             self.net.coverage.count(&format!("pair: becomes {role}"));
             let rules = self.truth.reign_at(host).is_some();
             assert_eq!(rules, role == Role::Active, "host {host} is {role}");
+            let kept = std::mem::take(ring);
             if rules {
+                let is_kept = |kept: &&Kept| kept.at + RING_AGE > self.net.now && !kept.expires;
+                if self.plan.servers[host].ring_is_wide() {
+                    for kept in kept.iter().filter(is_kept) {
+                        self.truth.check_kept(host, kept.uuid, &kept.key, kept.position);
+                        self.net.coverage.count("pair: ring checked");
+                    }
+                }
                 check_store(machine, &self.truth, machine.sequence().get(), host);
             }
         }
@@ -522,7 +571,8 @@ impl<'p> System<'p> {
                     frames.with(|message| broker.handle_request(peer, message, out));
                 });
             }
-            (Program::Broker(_), Port::Changes) => {
+            (Program::Broker(program), Port::Changes) => {
+                program.keep(frames, self.net.now);
                 self.with_broker(server, |broker, now, out| {
                     frames.with(|message| broker.handle_change(now, message, out));
                 });
@@ -559,6 +609,7 @@ impl<'p> System<'p> {
             Program::Broker(program) => {
                 let socket = Some(socket);
                 let (line, follow, sync) = (program.line, program.follow, program.sync);
+                let refused = program.machine.pair_stats().map(|stats| stats.peer_refused);
                 self.with_broker(host, |broker, now, out| {
                     frames.with(|message| {
                         if socket == line {
@@ -570,6 +621,13 @@ impl<'p> System<'p> {
                         }
                     });
                 });
+                if let Program::Broker(program) = &mut self.programs[host]
+                    && socket == line
+                    && frames.with(|message| message.get(0) == Some(b"PEER?"))
+                    && program.machine.pair_stats().map(|stats| stats.peer_refused) == refused
+                {
+                    program.heard = Some(frames.clone());
+                }
             }
             _ => {}
         }
@@ -578,6 +636,14 @@ impl<'p> System<'p> {
     // Steps ----------------------------------------------------------------------
 
     fn step(&mut self, step: &Step) {
+        // Who is never called notices nothing by itself.
+        for host in self.plan.servers.len()..self.programs.len() {
+            if let Program::Client(program) = &self.programs[host]
+                && program.staleness_at + STALENESS_EVERY <= self.net.now
+            {
+                self.hear(host, self.clock(host).local(self.net.now));
+            }
+        }
         if self.net.is_traced {
             eprintln!("{:>12.6} {:?}", self.net.now.as_nanos() as f64 / 1e9, step.what);
         }
@@ -659,6 +725,18 @@ impl<'p> System<'p> {
                     self.timers.push(Reverse((self.net.now + ms(time), Timer::Start(host))));
                 }
             }
+            What::Usurp { server, ms: time } => {
+                let other = 1 - server;
+                if self.plan.servers.len() == 2 && !matches!(self.programs[server], Program::Off) {
+                    self.net.coverage.count("fault: usurped");
+                    for host in (0..self.programs.len()).filter(|&host| host != other) {
+                        self.net.block(host, other, ms(time));
+                        self.net.block(other, host, ms(time));
+                    }
+                    self.stop(server);
+                    self.timers.push(Reverse((self.net.now + ms(10), Timer::Start(server))));
+                }
+            }
             What::Freeze { host, ms: time } => {
                 self.net.coverage.count("fault: freeze");
                 self.net.stall(host, ms(time));
@@ -679,6 +757,7 @@ impl<'p> System<'p> {
                 self.count_order("demote", role);
             }
             What::Garbage { server, port } => self.garbage(server, port, random),
+            What::Claim { server, kind } => self.claim(server, kind),
             _ => unreachable!("{what:?} is no fault"),
         }
     }
@@ -762,6 +841,32 @@ impl<'p> System<'p> {
                 Port::Updates => broker.handle_subscription(now, message),
             });
         });
+    }
+
+    /// What a peer cannot say, or who is none says, changes nothing, and is counted.
+    fn claim(&mut self, host: usize, kind: u64) {
+        let Program::Broker(program) = &self.programs[host] else { return };
+        let Some(stats) = program.machine.pair_stats() else { return };
+        let Some(claim) = impostor::claim(kind, &program.machine, program.heard.as_ref()) else {
+            return;
+        };
+        if self.net.is_traced {
+            eprintln!("{}", impostor::trace(self.net.now, host, &claim));
+        }
+        let before = Before::of(&program.machine, program.stable.clone());
+        self.with_broker(host, |broker, now, out| {
+            claim.frames.with(|message| match claim.way {
+                impostor::Way::Line => broker.handle_peer(now, message, out),
+                impostor::Way::Port => broker.handle_request(b"nobody", message, out),
+            });
+        });
+        let Program::Broker(program) = &self.programs[host] else { return };
+        let after = Before::of(&program.machine, program.stable.clone());
+        assert_eq!(before, after, "host {host} believes: {}", claim.name);
+        let refused = program.machine.pair_stats().map_or(0, |stats| stats.peer_refused);
+        let expected = stats.peer_refused + u64::from(claim.is_refused);
+        assert_eq!(refused, expected, "host {host} does not count: {}", claim.name);
+        self.net.coverage.count(&format!("claim: {}", claim.name));
     }
 
     // The end ----------------------------------------------------------------------

@@ -42,6 +42,7 @@ pub(crate) enum Fate {
 #[derive(Debug, Clone)]
 pub(crate) struct Version {
     pub(crate) sequence: u64,
+    pub(crate) uuid: Option<Uuid>,
     /// Empty: it was deleted.
     pub(crate) value: Rc<[u8]>,
     pub(crate) at: Time,
@@ -251,6 +252,7 @@ impl Truth {
         }
         let version = Version {
             sequence,
+            uuid: message.uuid,
             value: message.body.into(),
             at: global,
             expires: expires(published),
@@ -327,8 +329,9 @@ impl Truth {
         self.reigns[&start].applied(uuid).is_some() || self.inherited(start, uuid).is_some()
     }
 
-    /// Whether a change, or a later one of its key, is in the history that a host's
-    /// broker goes on with, or its time was over where it was applied.
+    /// Whether a change is in the history that a host's broker goes on with, or one that
+    /// replaced it, there or in a history that was given up, or a later one of its key, or
+    /// its time was over where it was applied.
     pub(crate) fn is_kept_by(&self, host: usize, submission: &Submission, uuid: Uuid) -> bool {
         let key = &submission.key;
         let versions = self.reigns.values().filter_map(|reign| {
@@ -348,8 +351,33 @@ impl Truth {
         let applied_at = versions.map(|version| version.at);
         let last = self.reign_at(host).and_then(|reign| reign.keys.get(key)?.last());
         let last = last.map(|last| last.at);
+        // Two that were on their way together may have come in another order elsewhere, even
+        // before this one: as long as one of those that replaced it is there, all is as if
+        // it had been applied first.
+        let is_replaced = self.reigns.values().any(|reign| {
+            let Some(sequence) = reign.applied(uuid) else { return false };
+            let versions = reign.keys.get(key).into_iter().flatten();
+            let mut later = versions.filter(|version| version.sequence > sequence);
+            later
+                .any(|version| version.uuid.is_some_and(|later| self.is_in_history_of(host, later)))
+        });
         self.is_in_history_of(host, uuid)
+            || is_replaced
             || applied_at.min().is_some_and(|at| last.is_some_and(|last| last > at))
+    }
+
+    /// A change that a host kept while it was passive, where its state was at `position`, is
+    /// in the history that it goes on with, unless its key was changed since.
+    pub(crate) fn check_kept(&self, host: usize, uuid: Uuid, key: &[u8], position: u64) {
+        let Some(reign) = self.reign_at(host) else { return };
+        let versions = reign.keys.get(key);
+        let is_newer =
+            versions.and_then(|all| all.last()).is_some_and(|last| last.sequence > position);
+        assert!(
+            is_newer || self.is_in_history_of(host, uuid),
+            "no lost change: {uuid} of {} was kept for the takeover at {position}, and is gone",
+            key.escape_ascii()
+        );
     }
 
     /// Where a change took effect, if anywhere.

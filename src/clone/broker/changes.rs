@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::heartbeats::Answer;
+use super::recent::key_hash;
 use super::{Broker, BrokerOutbox, publish, warn_rarely};
 use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{KvMsg, Uuid, check_key, is_reserved};
@@ -162,7 +163,9 @@ impl Broker {
             }
         }
         if let Some(uuid) = change.uuid {
-            self.recent.insert(uuid, sequence, now);
+            // What replaced it is asked only where there are two histories.
+            let key = self.pair.as_ref().map_or(0, |_| key_hash(change.key));
+            self.recent.insert(uuid, sequence, key, now);
         }
         self.sequence = sequence;
         let properties = match ttl.filter(|_| !change.body.is_empty()) {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::changes::HOP_BY_HOP;
-use super::recent::Recent;
+use super::recent::{RECORD, Recent, key_hash};
 use super::{Broker, BrokerOutbox, publish, warn_rarely};
 use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{HUGZ, ICANHAZ, KTHXBAI, KvMsg, Limits, UUIDS, Uuid, is_reserved};
@@ -541,7 +541,7 @@ impl Broker {
             return false;
         }
         if let Some(uuid) = kvmsg.uuid.filter(|_| !Fault::ForgetWhatWasFollowed.is_planted()) {
-            self.recent.insert(uuid, kvmsg.sequence, now);
+            self.recent.insert(uuid, kvmsg.sequence, key_hash(kvmsg.key), now);
         }
         self.sequence = kvmsg.sequence;
         self.published += 1;
@@ -584,7 +584,7 @@ impl Broker {
                 sync.end = Some(Owned::new(&kvmsg));
                 return self.finish_sync(now, out);
             }
-            UUIDS if sync.uuids.len() < self.config.recent_count.saturating_mul(2 * 28) => {
+            UUIDS if sync.uuids.len() < self.config.recent_count.saturating_mul(2 * RECORD) => {
                 sync.uuids.extend_from_slice(kvmsg.body);
                 Ok(())
             }
@@ -668,8 +668,13 @@ impl Broker {
         out: &mut impl BrokerOutbox,
     ) -> Result<(), &'static str> {
         let Some(follow) = &mut self.follow else { return Err("nobody is followed") };
-        let needed_whole = std::mem::take(&mut follow.needs_whole);
         let text = |name| end.properties.get(name).and_then(|value| str::from_utf8(value).ok());
+        let node = text("node").and_then(|node| u64::from_str_radix(node, 16).ok());
+        if self.relay.is_none() && node != Some(follow.node) {
+            // Whether to follow that one is for its PEER? to tell: ours may be the better state.
+            return Err("it is of another run of the peer");
+        }
+        let needed_whole = std::mem::take(&mut follow.needs_whole);
         let lineage =
             text("root").zip(text("lineage")).and_then(|(root, all)| Lineage::parse(root, all));
         let lineage = lineage

@@ -30,13 +30,13 @@ use self::peer::PeerStatus;
 use self::ring::Ring;
 use self::safe::Safe;
 pub use self::stats::PairStats;
-use self::tail::Tail;
-use super::follow::{self, BacklogLimits, Follow, FollowStats, Owned, PATIENCE};
+use self::tail::{HandedOver, Tail};
+use super::follow::{self, BacklogLimits, Follow, FollowStats, PATIENCE};
 use super::recent::Recent;
 use super::snapshots::Request;
 use super::{Broker, BrokerOutbox, warn_rarely};
 use crate::clone::kvmsg::{KvMsg, PEER};
-use crate::clone::pair::{Lineage, PairConfig, Role, Seat};
+use crate::clone::pair::{Lineage, PairConfig, Role, Root, Seat};
 use crate::clone::properties::PropertiesBuf;
 use crate::clone::sequence::Sequence;
 use crate::clone::store::Store;
@@ -88,8 +88,12 @@ pub(super) struct Pair {
     /// Handed over at this sequence: does not take it back before then.
     yielded: Option<(Sequence, Time)>,
     tail: Option<Tail>,
+    /// Where we were when the peer was last heard without a history other than ours.
+    together: Sequence,
+    /// The other history it was heard of with last, and where we were before that.
+    apart: Option<(Root, Sequence)>,
     /// What the loser has handed over: who sent it, what it is based on.
-    resubmits: VecDeque<(SmallVec<[u8; 16]>, Sequence, Owned)>,
+    resubmits: VecDeque<(SmallVec<[u8; 16]>, Sequence, HandedOver)>,
     role_change: Option<(Role, u32)>,
     stats: PairStats,
 }
@@ -119,6 +123,8 @@ impl Pair {
             want_until: None,
             yielded: None,
             tail: None,
+            together: Sequence::ZERO,
+            apart: None,
             resubmits: VecDeque::new(),
             role_change: None,
             stats: PairStats::default(),
@@ -423,10 +429,25 @@ impl Broker {
         pair.heard_epoch = pair.heard_epoch.max(status.position.epoch()).max(epochs);
         let was_live = pair.is_live(now);
         self.status_asked |= !was_live;
+        match status.lineage.as_ref().map(Lineage::root) {
+            Some(root) if root != self.lineage.root() => {
+                if pair.apart.is_none_or(|(before, _)| before != root) {
+                    pair.apart = Some((root, pair.together));
+                }
+            }
+            _ => pair.together = sequence,
+        }
         (pair.peer, pair.heard) = (Some(status), Some(now));
         self.resolve_seats();
         self.decide(now, out);
         self.tend_safe(now, out);
+    }
+
+    /// No change of ours up to here is newer than the beginning of the other history that the
+    /// peer had last.
+    fn apart_since(&self) -> Sequence {
+        let apart = self.pair.as_deref().and_then(|pair| pair.apart);
+        apart.map_or(Sequence::ZERO, |(_, since)| since).max(self.lineage.root().start)
     }
 
     /// Two brokers in one place: one of them takes the other.

@@ -2,6 +2,8 @@
 
 mod transfer;
 
+pub(super) use self::transfer::RECORD;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ const MAX_COUNT: usize = 1 << 30;
 #[derive(Debug)]
 pub(super) struct Recent {
     ring: VecDeque<Applied>,
+    /// Of each entry of the ring the key, as a hash, by which one tells what replaced it.
+    keys: VecDeque<KeyHash>,
     /// Running number of the entry at the front of the ring, modulo 2^32.
     first: u32,
     young: HashTable<u32>,
@@ -36,6 +40,17 @@ pub(super) struct Recent {
     /// The sequence of the youngest entry that had to leave: of changes that may
     /// have been applied up to here one cannot say that they are new.
     forgotten_until: Sequence,
+}
+
+/// A key in four bytes, the same in each broker: see [`key_hash`].
+pub(super) type KeyHash = u32;
+
+/// FNV-1a, folded: two keys of a window share one by accident once in four billion pairs.
+pub(super) fn key_hash(key: &[u8]) -> KeyHash {
+    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    (hash ^ (hash >> 32)) as u32
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +64,7 @@ impl Recent {
     pub(super) fn new(max_count: usize, max_age: Duration) -> Recent {
         Recent {
             ring: VecDeque::new(),
+            keys: VecDeque::new(),
             first: 0,
             young: HashTable::new(),
             old: HashTable::new(),
@@ -92,7 +108,7 @@ impl Recent {
     }
 
     /// Remembers a change that was applied now, of which it does not know.
-    pub(super) fn insert(&mut self, uuid: Uuid, sequence: Sequence, now: Time) {
+    pub(super) fn insert(&mut self, uuid: Uuid, sequence: Sequence, key: KeyHash, now: Time) {
         while self.ring.len() >= self.max_count
             || self.ring.front().is_some_and(|oldest| now.since(oldest.at) > self.max_age)
         {
@@ -102,15 +118,17 @@ impl Recent {
             std::mem::swap(&mut self.young, &mut self.old);
             self.young.clear();
         }
-        let Recent { ring, young, hasher, first, max_count, .. } = self;
+        let Recent { ring, keys, young, hasher, first, max_count, .. } = self;
         if young.capacity() < *max_count {
             // All at once, for to grow it later would hold everything up. The system
             // gives the memory as it is used.
             ring.reserve_exact(*max_count - ring.len());
+            keys.reserve_exact(*max_count - keys.len());
             young.reserve(*max_count, |_| unreachable!("it is empty"));
         }
         let number = first.wrapping_add(ring.len() as u32);
         ring.push_back(Applied { uuid, sequence, at: now });
+        keys.push_back(key);
         young.insert_unique(hash(hasher, &uuid), number, |_| unreachable!("it is large enough"));
     }
 
@@ -121,6 +139,7 @@ impl Recent {
 
     fn forget_oldest(&mut self) {
         let Some(oldest) = self.ring.pop_front() else { return };
+        self.keys.pop_front();
         self.first = self.first.wrapping_add(1);
         self.forgotten_until = oldest.sequence;
     }
@@ -157,7 +176,7 @@ mod tests {
     fn remembers_up_to_the_count() {
         let mut recent = Recent::new(3, Duration::from_secs(60));
         for n in 0..5 {
-            recent.insert(uuid(n), Sequence::new(1, n.into()), at(n.into()));
+            recent.insert(uuid(n), Sequence::new(1, n.into()), 0, at(n.into()));
         }
         assert_eq!(recent.len(), 3);
         assert_eq!(recent.get(&uuid(1)), None);
@@ -174,7 +193,7 @@ mod tests {
         for uuid_of in [|n: u128| n, |n: u128| n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c)] {
             let uuid = |n: usize| Uuid::from_bytes(uuid_of(n as u128).to_be_bytes());
             for n in 1..5 * count {
-                recent.insert(uuid(n), Sequence::new(2, n as u64), at(0));
+                recent.insert(uuid(n), Sequence::new(2, n as u64), 0, at(0));
                 assert_eq!(recent.get(&uuid(n)), Some(Sequence::new(2, n as u64)));
                 if n >= count {
                     assert_eq!(recent.get(&uuid(n - count)), None, "{n}");
@@ -191,7 +210,7 @@ mod tests {
         let mut recent = Recent::new(3, Duration::from_secs(60));
         recent.first = u32::MAX - 1;
         for n in 0..9 {
-            recent.insert(uuid(n), Sequence::new(1, n.into()), at(0));
+            recent.insert(uuid(n), Sequence::new(1, n.into()), 0, at(0));
         }
         assert_eq!(recent.get(&uuid(5)), None);
         for n in 6..9 {
@@ -202,10 +221,10 @@ mod tests {
     #[test]
     fn remembers_up_to_the_age() {
         let mut recent = Recent::new(100, Duration::from_secs(10));
-        recent.insert(uuid(1), Sequence::new(1, 1), at(0));
-        recent.insert(uuid(2), Sequence::new(1, 2), at(5));
+        recent.insert(uuid(1), Sequence::new(1, 1), 0, at(0));
+        recent.insert(uuid(2), Sequence::new(1, 2), 0, at(5));
         assert!(!recent.may_have_forgotten(Sequence::ZERO));
-        recent.insert(uuid(3), Sequence::new(1, 3), at(11));
+        recent.insert(uuid(3), Sequence::new(1, 3), 0, at(11));
         assert!(recent.may_have_forgotten(Sequence::ZERO));
         assert_eq!(recent.get(&uuid(1)), None);
         assert_eq!(recent.get(&uuid(2)), Some(Sequence::new(1, 2)));

@@ -191,9 +191,9 @@ impl Client {
             && let Some(slot) = self.pending.first_due(now)
         {
             let newer = self.pending.newer(slot);
-            if newer.is_some_and(|newer| self.pending.get(newer).sends > 0)
-                && !Fault::ResendOutOfOrder.is_planted()
-            {
+            let is_overtaken = self.pending.get(slot).is_overtaken
+                || newer.is_some_and(|newer| self.pending.get(newer).sends > 0);
+            if is_overtaken && !Fault::ResendOutOfOrder.is_planted() {
                 // It could arrive behind the newer one: see `Pending`.
                 self.pending.unlist(slot);
             } else if self.transmit(now, slot, out) {
@@ -273,6 +273,7 @@ impl Client {
                 self.take(now, slot, out);
             }
             Answer::Forgotten => {
+                self.pending.overtake(slot);
                 self.stats.timed_out += 1;
                 self.events.push(Event::TimedOut { uuid, sent: true });
                 self.take(now, slot, out);
@@ -337,19 +338,20 @@ impl Client {
 
     /// Takes the changes that have become safe, or will not any more, out of the books.
     pub(super) fn check_safe(&mut self, now: Time, out: &mut impl ClientOutbox) {
-        let Some(broker) = self.broker else { return };
         while let Some((slot, sequence, since)) = self.pending.first_kept() {
-            if broker.is_safe(sequence) {
+            if self.broker.is_some_and(|broker| broker.is_safe(sequence)) {
                 self.stats.safe += 1;
                 let number = self.take(now, slot, out).number;
                 let uuid = self.pending.uuid(number);
                 self.events.push(Event::Safe { uuid, sequence });
-            } else if !broker.extended || since + self.config.keep_for <= now {
-                // A server of RFC 12 will never say.
-                self.not_safe(now, slot, out);
-            } else {
+                continue;
+            }
+            // A server of RFC 12 will never say.
+            let is_rfc12 = self.broker.is_some_and(|broker| !broker.extended);
+            if !is_rfc12 && now < since + self.config.keep_for {
                 return;
             }
+            self.not_safe(now, slot, out);
         }
     }
 
@@ -363,7 +365,11 @@ impl Client {
     /// Another broker has taken over: it is sent what it may not have.
     pub(super) fn start_over(&mut self, now: Time, out: &mut impl ClientOutbox) {
         for slot in self.pending.start_over(now) {
-            self.admit(now, slot, out);
+            match self.pending.get(slot).is_overtaken {
+                // It cannot be sent in its order, and whether it is there nobody says.
+                true => self.not_safe(now, slot, out),
+                false => self.admit(now, slot, out),
+            }
         }
         if let Some(oldest) = self.pending.oldest() {
             self.wake_at(self.given_up_at(now, oldest));
@@ -427,6 +433,9 @@ impl Client {
             if self.pending.get(slot).is_told {
                 self.not_safe(now, slot, out);
             } else {
+                if self.pending.get(slot).was_ever_sent() {
+                    self.pending.overtake(slot);
+                }
                 let change = self.take(now, slot, out);
                 self.stats.timed_out += 1;
                 let uuid = self.pending.uuid(change.number);
@@ -496,9 +505,7 @@ impl Client {
             deadline = deadline.min(self.given_up_at(now, oldest));
             deadline = deadline.min(self.wedged_at(oldest));
         }
-        if let Some((.., since)) = self.pending.first_kept()
-            && self.broker.is_some()
-        {
+        if let Some((.., since)) = self.pending.first_kept() {
             deadline = deadline.min(since + self.config.keep_for);
         }
         if let Some(until) = self.blocked_until {

@@ -66,6 +66,9 @@ pub(crate) struct Change {
     applied_at: Time,
     /// It was lost for certain and is to be sent again.
     is_lost: bool,
+    /// A newer one of its key was sent and given up: it may take effect at any time, so
+    /// that this one must not be sent again.
+    pub(crate) is_overtaken: bool,
     /// When to send it again.
     due: Time,
     /// The list it is in; `NONE` if it waits for another change of its key.
@@ -127,7 +130,8 @@ pub(crate) struct NewChange {
 ///   second overtakes the first only if the first is sent again;
 /// * of the changes that were sent only the newest is ever sent again, to another
 ///   server, too. An older one then waits for its echo, which may be on the way, or
-///   for the answer to a newer one, which shows that its own will never come.
+///   for the answer to a newer one, which shows that its own will never come;
+/// * nor is one sent again behind a newer one that was sent and then given up.
 ///
 /// A change that is applied but not safe stays in its chain: if another server takes
 /// over that may not have it, it is sent there.
@@ -272,6 +276,7 @@ impl Pending {
             applied: None,
             applied_at: Time::NEVER,
             is_lost: false,
+            is_overtaken: false,
             due: Time::NEVER,
             list: NONE,
             links: UNLINKED,
@@ -362,9 +367,20 @@ impl Pending {
         Some((slot, change.applied?, change.applied_at))
     }
 
+    /// A change that was sent is given up, what became of it is not known: those before it
+    /// are not sent again.
+    pub(crate) fn overtake(&mut self, slot: Slot) {
+        let mut next = self.older(slot);
+        while let Some(older) = next {
+            self.get_mut(older).is_overtaken = true;
+            next = self.older(older);
+        }
+    }
+
     /// Another server has taken over, which may have got none of what was sent: of each
     /// key the newest that was sent is to be sent there. Gives what is to be admitted
-    /// anew, in the order of submission.
+    /// anew, in the order of submission, and what was told to be applied and can
+    /// neither be sent nor become safe: it is overtaken.
     pub(crate) fn start_over(&mut self, now: Time) -> Vec<Slot> {
         let mut all: Vec<Slot> = self.changes.iter().map(|(slot, _)| slot as Slot).collect();
         all.sort_unstable_by_key(|&slot| self.get(slot).number);
@@ -380,14 +396,15 @@ impl Pending {
         }
         all.retain(|&slot| {
             let newer = self.newer(slot).map(|newer| self.get(newer));
-            let is_newest_sent = newer.is_none_or(|newer| !newer.was_ever_sent());
+            let is_newest_sent =
+                newer.is_none_or(|newer| !newer.was_ever_sent()) && !self.get(slot).is_overtaken;
             let change = self.get_mut(slot);
             let was_sent = change.was_ever_sent();
             if was_sent {
                 // The others are as good as sent once: they hold up nothing there.
                 (change.was_sent, change.sends) = (true, u32::from(!is_newest_sent));
             }
-            is_newest_sent
+            is_newest_sent || (change.is_overtaken && change.is_told)
         });
         all
     }

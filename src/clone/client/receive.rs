@@ -121,8 +121,21 @@ impl Client {
             return;
         };
         let has_all = self.broker.is_none_or(|broker| !broker.partial);
+        let is_extended = self.is_extended();
         let subtree = &mut self.subtrees[index];
         // Who follows everything sees every sequence.
+        let last = match last {
+            // A server of RFC 12 may have been asked before the subscription was live.
+            None if !is_extended && subtree.state == SubtreeState::Current => {
+                Some(subtree.snapshot_end)
+            }
+            None if !is_extended && subtree.is_whole() => {
+                let before = Sequence::from_u64(sequence.get() - 1);
+                subtree.missed = subtree.missed.max(before);
+                None
+            }
+            last => last,
+        };
         let missed = match last.filter(|_| subtree.is_whole() && has_all) {
             Some(last) => (sequence.get() - 1).saturating_sub(last.get()),
             None => 0,

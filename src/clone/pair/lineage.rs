@@ -237,6 +237,30 @@ mod tests {
         assert_eq!((above(Seat::Backup, 10), above(Seat::Backup, 11)), (11, 13));
     }
 
+    /// Promotions take an epoch each, the clock one a minute: as long as there are fewer of
+    /// them than minutes, less three, a new start of either lies above them all.
+    #[test]
+    fn a_start_lies_above_as_many_promotions_as_there_were_minutes() {
+        let start = |seat: Seat, minutes: u64| {
+            seat.start(Sequence::at_start(Duration::from_secs(1_735_689_600 + 60 * minutes)))
+        };
+        for begin in 100..104 {
+            for first in [Seat::Primary, Seat::Backup] {
+                for minutes in 4..60 {
+                    let (mut seat, mut epoch) = (first, start(first, begin).epoch());
+                    for _ in 0..minutes - 3 {
+                        seat = seat.other();
+                        epoch = seat.epoch_above(epoch).epoch();
+                    }
+                    for again in [Seat::Primary, Seat::Backup] {
+                        let start = start(again, begin + minutes);
+                        assert!(start.epoch() >= epoch, "{begin} {minutes} {start:?} {epoch}");
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_start_lies_above_every_earlier_one() {
         let new_year = Duration::from_secs(1_735_689_600);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::{Broker, BrokerOutbox, warn_rarely};
 use super::follow::Owned;
 use super::stats::PairStats;
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{KvMsg, check_key};
 use crate::clone::pair::PairConfig;
 use crate::clone::sequence::Sequence;
@@ -100,6 +101,9 @@ impl Broker {
         pair.ring.forget_old(now, &mut pair.stats);
         pair.ring.bytes = 0;
         for held in std::mem::take(&mut pair.ring.changes) {
+            if Fault::ForgetTheRing.is_planted() {
+                continue;
+            }
             let change = held.change.kvmsg();
             let is_known = change.uuid.is_some_and(|uuid| self.recent.get(&uuid).is_some());
             let is_older =

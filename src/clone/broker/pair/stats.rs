@@ -1,6 +1,7 @@
 //! What a broker counts as one of a pair.
 
 use super::follow::FollowStats;
+use super::verdict::Why;
 
 /// Event counts of a broker of a pair since its start.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -8,6 +9,20 @@ use super::follow::FollowStats;
 pub struct PairStats {
     /// Times it became active.
     pub promotions: u64,
+    /// Of these, by order, the peer being silent.
+    pub promoted_ordered: u64,
+    /// Of these, because the peer had handed over.
+    pub promoted_handed_over: u64,
+    /// Of these, because the peer was silent and a client asked.
+    pub promoted_vote: u64,
+    /// Of these, because the peer did not serve, and its state was the better one.
+    pub promoted_better_state: u64,
+    /// Of these, because the peer had begun from nothing without its state.
+    pub promoted_older_state: u64,
+    /// Of these, because both had started, and it was the primary.
+    pub promoted_first: u64,
+    /// Of these, because there was no peer, and no state.
+    pub promoted_alone: u64,
     /// Times it became passive after having been active.
     pub step_downs: u64,
     /// Planned handovers it gave.
@@ -60,9 +75,16 @@ impl PairStats {
     }
 
     /// Each count with its name.
-    pub fn fields(&self) -> [(&'static str, u64); 22] {
+    pub fn fields(&self) -> [(&'static str, u64); 29] {
         [
             ("promotions", self.promotions),
+            ("promoted_ordered", self.promoted_ordered),
+            ("promoted_handed_over", self.promoted_handed_over),
+            ("promoted_vote", self.promoted_vote),
+            ("promoted_better_state", self.promoted_better_state),
+            ("promoted_older_state", self.promoted_older_state),
+            ("promoted_first", self.promoted_first),
+            ("promoted_alone", self.promoted_alone),
             ("step_downs", self.step_downs),
             ("handovers", self.handovers),
             ("epochs_lifted", self.epochs_lifted),
@@ -85,5 +107,19 @@ impl PairStats {
             ("taken_over", self.taken_over),
             ("take_over_conflicts", self.take_over_conflicts),
         ]
+    }
+
+    /// Counts a promotion with its reason.
+    pub(super) fn promoted(&mut self, why: Why) {
+        self.promotions += 1;
+        *match why {
+            Why::Ordered => &mut self.promoted_ordered,
+            Why::HandedOver => &mut self.promoted_handed_over,
+            Why::Vote => &mut self.promoted_vote,
+            Why::BetterState => &mut self.promoted_better_state,
+            Why::OlderState => &mut self.promoted_older_state,
+            Why::First => &mut self.promoted_first,
+            Why::Alone => &mut self.promoted_alone,
+        } += 1;
     }
 }

@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 use super::super::changes::with_ttl;
-use super::super::recent::Recent;
+use super::super::recent::{KeyHash, Recent, key_hash};
 use super::super::{Broker, BrokerOutbox};
 use super::follow::Owned;
 use super::peer;
 use crate::clone::SendFailure;
 use crate::clone::fault::Fault;
-use crate::clone::kvmsg::{KvMsg, RESUBMIT, UUIDS, Uuid, check_key};
+use crate::clone::kvmsg::{FRAMES, KvMsg, RESUBMIT, Uuid, check_key};
 use crate::clone::pair::Role;
 use crate::clone::properties::{Properties, PropertiesBuf};
 use crate::clone::sequence::Sequence;
@@ -22,8 +24,8 @@ use crate::time::Time;
 /// Changes without an answer.
 const WINDOW: usize = 256;
 
-/// Uuids in one message.
-const UUIDS_AT_ONCE: usize = 1024;
+/// Replaced changes that one message names, so that it stays below 64 KiB: the last ones.
+const MAX_REPLACED: usize = 4000;
 
 /// What has no answer after this long is sent again.
 const RESEND_AFTER: Duration = Duration::from_secs(1);
@@ -37,28 +39,44 @@ pub(super) struct Tail {
     /// What both histories have up to here; the rest is the tail.
     fork: Sequence,
     /// Sent, in this order, and not answered.
-    sent: VecDeque<Owned>,
-    /// The uuids of the tail that are still to be told of: of changes that were
-    /// replaced in it. They have had their effect.
-    uuids: VecDeque<(Sequence, Uuid)>,
+    sent: VecDeque<HandedOver>,
+    /// The uuids of the tail that are still to be told of, by their keys, oldest first.
+    uuids: HashMap<KeyHash, Vec<(Sequence, Uuid)>>,
     resend_at: Time,
     /// The line takes no more at the moment.
     is_blocked: bool,
 }
 
+/// A change of the tail, and the uuids of those that it replaced in it. These have had
+/// their effect if it has: they go with it, and count for nothing if it is not taken.
+#[derive(Debug)]
+pub(super) struct HandedOver {
+    change: Owned,
+    /// 16 bytes each.
+    replaced: Vec<u8>,
+}
+
 impl Tail {
     pub(super) fn new(mut store: Store, recent: &Recent, fork: Sequence) -> Tail {
         let since = Some(fork).filter(|&fork| fork > Sequence::ZERO);
-        let cursor = match since.is_some_and(|since| since >= store.history_floor()) {
+        let reaches_back = since.is_some_and(|since| since >= store.history_floor());
+        if !reaches_back && store.history_floor() > Sequence::ZERO {
+            log::warn!("of what only this broker had, deletions may be forgotten (history)");
+        }
+        let cursor = match reaches_back {
             true => store.open(b"", since),
             false => store.open_in_order(),
         };
+        let mut uuids = HashMap::<_, Vec<_>>::new();
+        for (key, sequence, uuid) in recent.uuids_after(fork) {
+            uuids.entry(key).or_default().push((sequence, uuid));
+        }
         Tail {
             store,
             cursor,
             fork,
             sent: VecDeque::new(),
-            uuids: recent.uuids_after(fork).collect(),
+            uuids,
             resend_at: Time::ZERO,
             is_blocked: false,
         }
@@ -71,31 +89,29 @@ impl Tail {
         }
     }
 
-    /// The next messages of the tail, about so many: changes, and before each the
-    /// uuids of those that were replaced until then.
+    /// The next changes of the tail, about so many.
     fn take(
         &mut self,
         most: usize,
         now: Time,
         is_known: impl Fn(Uuid) -> bool,
         scratch: &mut PropertiesBuf,
-    ) -> Vec<Owned> {
+    ) -> Vec<HandedOver> {
         let mut next = Vec::new();
         let Some(cursor) = &mut self.cursor else { return next };
-        let (fork, uuids, mut taken) = (self.fork, &mut self.uuids, 0);
+        let (fork, uuids) = (self.fork, &mut self.uuids);
         let walk = self.store.walk(cursor, usize::MAX, |entry| {
-            if taken == most {
+            if next.len() == most {
                 return ControlFlow::Break(());
             }
-            // Expiry is the business of whoever is active.
-            let is_expiry = entry.properties.get("why") == Some(b"expired");
-            if entry.sequence > fork {
-                replaced(uuids, entry.sequence, &mut next);
+            if entry.sequence <= fork {
+                return ControlFlow::Continue(());
             }
-            let is_known = entry.uuid.is_some_and(&is_known);
-            if entry.sequence > fork && !is_expiry && !is_known {
-                taken += 1;
-                next.push(Owned::new(&message(&entry, now, scratch)));
+            let replaced = replaced(uuids, &entry);
+            let is_known = entry.uuid.is_some_and(&is_known) && !Fault::TakeOverTwice.is_planted();
+            if !replaced.is_empty() || !is_known {
+                let change = Owned::new(&message(&entry, now, scratch));
+                next.push(HandedOver { change, replaced });
             }
             ControlFlow::Continue(())
         });
@@ -103,25 +119,20 @@ impl Tail {
             && let Some(cursor) = self.cursor.take()
         {
             self.store.close(cursor);
-            replaced(&mut self.uuids, Sequence::MAX, &mut next);
+            // What is left belongs to keys whose deletion is forgotten: that is not handed
+            // over, and so none of these has its effect with the winner.
+            self.uuids = HashMap::new();
         }
         next
     }
 }
 
-/// Takes the uuids before `sequence` out, into messages; that of the change with
-/// this sequence goes with the change.
-fn replaced(uuids: &mut VecDeque<(Sequence, Uuid)>, sequence: Sequence, next: &mut Vec<Owned>) {
-    let count = uuids.partition_point(|&(before, _)| before < sequence);
-    let all: Vec<[u8; 16]> = uuids.drain(..count).map(|(_, uuid)| *uuid.as_bytes()).collect();
-    for some in all.chunks(UUIDS_AT_ONCE) {
-        let properties = Properties::EMPTY;
-        let body = some.as_flattened();
-        next.push(Owned::new(&KvMsg { key: UUIDS, sequence, uuid: None, properties, body }));
-    }
-    if uuids.front().is_some_and(|&(at, _)| at == sequence) {
-        uuids.pop_front();
-    }
+/// The uuids of the changes that this one replaced.
+fn replaced(uuids: &mut HashMap<KeyHash, Vec<(Sequence, Uuid)>>, entry: &Entry<'_>) -> Vec<u8> {
+    let Some(all) = uuids.remove(&key_hash(entry.key)) else { return Vec::new() };
+    let count = all.partition_point(|&(sequence, _)| sequence < entry.sequence);
+    let last = &all[count.saturating_sub(MAX_REPLACED)..count];
+    last.iter().flat_map(|(_, uuid)| *uuid.as_bytes()).collect()
 }
 
 /// A change of the tail as a message, with what remains of its time to live.
@@ -161,7 +172,7 @@ impl Broker {
             return;
         }
         let mut failed = false;
-        let send = |change: &Owned, out: &mut _| send_change(change, tail.fork, out);
+        let send = |change: &HandedOver, out: &mut _| send_change(change, tail.fork, out);
         if now >= tail.resend_at {
             tail.is_blocked = false;
             tail.resend_at = now + RESEND_AFTER;
@@ -172,7 +183,7 @@ impl Broker {
             let (recent, scratch) = (&self.recent, &mut self.scratch);
             for change in tail.take(room, now, |uuid| recent.get(&uuid).is_some(), scratch) {
                 failed |= send_change(&change, tail.fork, out).is_err();
-                pair.stats.resubmitted += u64::from(change.kvmsg().key != UUIDS);
+                pair.stats.resubmitted += 1;
                 tail.sent.push_back(change);
             }
         }
@@ -194,15 +205,16 @@ impl Broker {
         let Some(tail) = &mut pair.tail else { return };
         let key = answer.body;
         let sent = tail.sent.iter().position(|change| {
-            let change = change.kvmsg();
+            let change = change.change.kvmsg();
             change.uuid == answer.uuid && change.key == key
         });
-        let Some(change) = sent.and_then(|at| tail.sent.remove(at)) else { return };
+        let Some(HandedOver { change, replaced }) = sent.and_then(|at| tail.sent.remove(at)) else {
+            return;
+        };
         tail.resend_at = now + RESEND_AFTER;
         let change = change.kvmsg();
         match answer.properties.get("refused") {
-            None if change.key == UUIDS => self.recent.adopt(now, self.sequence, change.body),
-            None => {}
+            None => self.recent.adopt(now, self.sequence, key_hash(change.key), &replaced),
             Some(b"conflict") => {
                 pair.stats.resubmit_conflicts += 1;
                 report("lost to a newer change of the active", &change);
@@ -229,19 +241,27 @@ impl Broker {
                 .refuse(&"RESUBMIT from who is not the passive peer, or to who is not active");
         }
         let base = request.get(1).and_then(|properties| {
-            Properties::check(properties, &self.config.limits).ok()?.parse::<Sequence>("base")
+            let properties = Properties::check(properties, &self.config.limits).ok()?;
+            properties.parse::<Sequence>("base")
         });
-        let change = KvMsg::decode(request.skip(2), &peer::limits(&self.config.limits));
-        let (Some(base), Ok(change)) = (base, change) else {
+        let (frames, replaced) = match request.frames() {
+            [_, _, change @ .., replaced] if change.len() == FRAMES => (change, *replaced),
+            [_, _, change @ ..] => (change, &b""[..]),
+            _ => (&[][..], &b""[..]),
+        };
+        let change = KvMsg::decode(Message::new(frames), &peer::limits(&self.config.limits));
+        let is_whole = replaced.len().is_multiple_of(16) && replaced.len() / 16 <= MAX_REPLACED;
+        let (Some(base), Ok(change), true) = (base, change, is_whole) else {
             return pair.refuse(&"an unreadable RESUBMIT");
         };
-        let is_one = change.key == UUIDS || check_key(change.key, &self.config.limits).is_ok();
-        if !is_one || pair.resubmits.len() > 2 * WINDOW {
+        if check_key(change.key, &self.config.limits).is_err() || pair.resubmits.len() > 2 * WINDOW
+        {
             return pair
                 .refuse(&"a RESUBMIT of no possible key, or more than there may be at a time");
         }
         // There is no clock in a request: the change is applied when there is.
-        pair.resubmits.push_back((id.into(), base, Owned::new(&change)));
+        let change = HandedOver { change: Owned::new(&change), replaced: replaced.to_vec() };
+        pair.resubmits.push_back((id.into(), base, change));
     }
 
     /// Applies what the loser has handed over.
@@ -253,9 +273,9 @@ impl Broker {
             // It has stepped down since they came: they are sent again to who is active.
             return;
         }
-        for (id, base, change) in resubmits {
-            let change = change.kvmsg();
-            let outcome = self.take_from_loser(now, &change, base, out);
+        for (id, base, handed) in resubmits {
+            let outcome = self.take_from_loser(now, &handed, base, out);
+            let change = handed.change.kvmsg();
             let to = self.scratch.clear();
             match outcome {
                 Outcome::Applied => to.push("applied", self.sequence),
@@ -276,22 +296,34 @@ impl Broker {
     }
 
     /// Applies a change that only the loser had, unless its key has been changed
-    /// in our history since `base`.
+    /// in our history since `base`. What it replaced has had its effect if it has.
     fn take_from_loser(
         &mut self,
         now: Time,
-        change: &KvMsg<'_>,
+        handed: &HandedOver,
         base: Sequence,
         out: &mut impl BrokerOutbox,
     ) -> Outcome {
-        if change.key == UUIDS {
-            self.recent.adopt(now, self.sequence, change.body);
-            return Outcome::Known;
+        let change = handed.change.kvmsg();
+        let outcome = self.take_change(now, handed, base, out);
+        if matches!(outcome, Outcome::Applied | Outcome::Known) {
+            self.recent.adopt(now, self.sequence, key_hash(change.key), &handed.replaced);
         }
+        outcome
+    }
+
+    fn take_change(
+        &mut self,
+        now: Time,
+        handed: &HandedOver,
+        base: Sequence,
+        out: &mut impl BrokerOutbox,
+    ) -> Outcome {
+        let change = &handed.change.kvmsg();
         if change.body.len() > self.config.limits.max_value {
             return Outcome::Refused("value-too-large");
         }
-        if change.uuid.is_some_and(|uuid: Uuid| self.recent.get(&uuid).is_some())
+        if change.uuid.is_some_and(|uuid| self.recent.get(&uuid).is_some())
             && !Fault::TakeOverTwice.is_planted()
         {
             return Outcome::Known;
@@ -299,15 +331,22 @@ impl Broker {
         let is_newer = match self.store.changed(change.key) {
             Some(changed) => changed > base,
             // It may have been deleted since, and that forgotten.
-            None => base > Sequence::ZERO && self.store.history_floor() > base,
+            None => self.store.history_floor() > base.max(self.apart_since()),
         };
-        if is_newer {
+        let is_expiry = change.uuid.is_none() && change.properties.get("why") == Some(b"expired");
+        if is_newer && is_expiry && handed.replaced.is_empty() {
+            // Of what both had: it has expired here, too, or was set anew.
+            return Outcome::Known;
+        }
+        if is_newer && !Fault::TakeOverTwice.is_planted() {
             self.count(|stats| stats.take_over_conflicts += 1);
             report("of the peer lost to a newer one of ours", change);
             return Outcome::Conflict;
         }
         let ttl = self.read_ttl(change.properties);
-        match self.apply(now, change, ttl, out) {
+        // What expires here is told so; what did elsewhere has replaced something and is gone.
+        let properties = if is_expiry { Properties::EMPTY } else { change.properties };
+        match self.apply(now, &KvMsg { properties, ..*change }, ttl, out) {
             Ok(()) => {
                 self.count(|stats| stats.taken_over += 1);
                 Outcome::Applied
@@ -322,28 +361,29 @@ impl Broker {
         let Some(mut tail) = self.pair.as_deref_mut().and_then(|pair| pair.tail.take()) else {
             return;
         };
-        let mut rest: Vec<Owned> = tail.sent.drain(..).collect();
+        let mut rest: Vec<HandedOver> = tail.sent.drain(..).collect();
         let mut scratch = PropertiesBuf::new();
         rest.extend(tail.take(usize::MAX, now, |_| false, &mut scratch));
-        for change in rest {
-            if let Outcome::Refused(reason) =
-                self.take_from_loser(now, &change.kvmsg(), tail.fork, out)
-            {
+        for handed in rest {
+            if let Outcome::Refused(reason) = self.take_from_loser(now, &handed, tail.fork, out) {
                 self.count(|stats| stats.resubmit_refused += 1);
-                report(&format!("could not be kept ({reason})"), &change.kvmsg());
+                report(&format!("could not be kept ({reason})"), &handed.change.kvmsg());
             }
         }
     }
 }
 
 fn send_change(
-    change: &Owned,
+    handed: &HandedOver,
     fork: Sequence,
     out: &mut impl BrokerOutbox,
 ) -> Result<(), SendFailure> {
     let base = format!("base={fork}\n");
-    change.kvmsg().with_frames(|&[key, sequence, uuid, properties, body]| {
-        out.tell_peer(&[RESUBMIT, base.as_bytes(), key, sequence, uuid, properties, body])
+    handed.change.kvmsg().with_frames(|&[key, sequence, uuid, properties, body]| {
+        let frames =
+            [RESUBMIT, base.as_bytes(), key, sequence, uuid, properties, body, &handed.replaced];
+        let count = frames.len() - usize::from(handed.replaced.is_empty());
+        out.tell_peer(&frames[..count])
     })
 }
 

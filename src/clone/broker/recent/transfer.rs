@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Applied, Recent};
+use super::{Applied, KeyHash, Recent};
 use crate::clone::kvmsg::Uuid;
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
 
-/// Bytes of a uuid on its way: uuid, sequence, age in milliseconds.
-pub(in crate::clone::broker) const RECORD: usize = 16 + 8 + 4;
+/// Bytes of a uuid on its way: uuid, sequence, age in milliseconds, hash of the key.
+pub(in crate::clone::broker) const RECORD: usize = 16 + 8 + 4 + 4;
 
 impl Recent {
     /// The running number of the first entry applied after `since`.
@@ -31,12 +31,13 @@ impl Recent {
         // A number before the ring is a very large index.
         let index = if index > u32::MAX / 2 { 0 } else { index as usize };
         let mut next = index.min(self.ring.len());
-        let wanted = self.ring.range(next..).take(most);
-        for entry in wanted.take_while(|entry| entry.sequence <= until) {
+        let wanted = self.ring.range(next..).zip(self.keys.range(next..)).take(most);
+        for (entry, key) in wanted.take_while(|(entry, _)| entry.sequence <= until) {
             to.extend_from_slice(entry.uuid.as_bytes());
             to.extend_from_slice(&entry.sequence.to_wire());
             let age = now.since(entry.at).as_millis().min(u32::MAX.into()) as u32;
             to.extend_from_slice(&age.to_be_bytes());
+            to.extend_from_slice(&key.to_be_bytes());
             next += 1;
         }
         self.first.wrapping_add(next as u32)
@@ -53,13 +54,15 @@ impl Recent {
         }
         for record in records.chunks_exact(RECORD) {
             let (uuid, rest) = record.split_first_chunk::<16>()?;
-            let (sequence, age) = rest.split_first_chunk::<8>()?;
-            let age = Duration::from_millis(u32::from_be_bytes(age.try_into().ok()?).into());
+            let (sequence, rest) = rest.split_first_chunk::<8>()?;
+            let (age, key) = rest.split_first_chunk::<4>()?;
+            let age = Duration::from_millis(u32::from_be_bytes(*age).into());
+            let key = KeyHash::from_be_bytes(key.try_into().ok()?);
             let (uuid, sequence) = (Uuid::from_bytes(*uuid), Sequence::from_wire(*sequence));
             if self.get(&uuid).is_none() {
                 // The ages of a ring fall; whatever comes, times must not go back.
                 let last = self.ring.back().map_or(Time::ZERO, |last| last.at);
-                self.insert(uuid, sequence, (now - age).max(last));
+                self.insert(uuid, sequence, key, (now - age).max(last));
             }
         }
         Some(())
@@ -75,24 +78,32 @@ impl Recent {
         self.forgotten_until = self.forgotten_until.max(until);
     }
 
-    /// Takes uuids that had their effect elsewhere, as if it had been now.
-    pub(in crate::clone::broker) fn adopt(&mut self, now: Time, sequence: Sequence, uuids: &[u8]) {
+    /// Takes uuids of changes of a key that had their effect elsewhere, as if it had been now.
+    pub(in crate::clone::broker) fn adopt(
+        &mut self,
+        now: Time,
+        sequence: Sequence,
+        key: KeyHash,
+        uuids: &[u8],
+    ) {
         for uuid in uuids.as_chunks::<16>().0 {
             let uuid = Uuid::from_bytes(*uuid);
             if self.get(&uuid).is_none() {
                 let last = self.ring.back().map_or(Time::ZERO, |last| last.at);
-                self.insert(uuid, sequence, now.max(last));
+                self.insert(uuid, sequence, key, now.max(last));
             }
         }
     }
 
-    /// The uuids applied after `since`, oldest first, with their sequences.
+    /// The uuids applied after `since`, oldest first, with their keys and sequences.
     pub(in crate::clone::broker) fn uuids_after(
         &self,
         since: Sequence,
-    ) -> impl Iterator<Item = (Sequence, Uuid)> {
+    ) -> impl Iterator<Item = (KeyHash, Sequence, Uuid)> {
         let index = self.ring.partition_point(|entry| entry.sequence <= since);
-        self.ring.range(index..).map(|Applied { uuid, sequence, .. }| (*sequence, *uuid))
+        let keys = self.keys.range(index..);
+        let entries = self.ring.range(index..);
+        entries.zip(keys).map(|(Applied { uuid, sequence, .. }, key)| (*key, *sequence, *uuid))
     }
 }
 
@@ -105,7 +116,8 @@ mod tests {
         let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
         let mut here = Recent::new(100, Duration::from_secs(60));
         for n in 1..=10u8 {
-            here.insert(Uuid::from_bytes([n; 16]), Sequence::new(1, n.into()), at(n.into()));
+            let (uuid, sequence) = (Uuid::from_bytes([n; 16]), Sequence::new(1, n.into()));
+            here.insert(uuid, sequence, n.into(), at(n.into()));
         }
         let (mut there, mut wire) = (Recent::new(100, Duration::from_secs(60)), Vec::new());
         let mut number = here.number_after(Sequence::new(1, 4));
@@ -121,7 +133,9 @@ mod tests {
         assert_eq!(there.get(&Uuid::from_bytes([4; 16])), None);
         assert_eq!(there.get(&Uuid::from_bytes([5; 16])), Some(Sequence::new(1, 5)));
         assert_eq!(there.ring[0].at, at(1005), "as old as they were");
-        assert_eq!(there.read_records(at(1020), &[0; 27]), None);
+        let keys: Vec<_> = there.uuids_after(Sequence::ZERO).map(|(key, ..)| key).collect();
+        assert_eq!(keys, [5, 6, 7, 8, 9, 10]);
+        assert_eq!(there.read_records(at(1020), &[0; RECORD - 1]), None);
     }
 
     #[test]
@@ -129,7 +143,7 @@ mod tests {
         let mut recent = Recent::new(4, Duration::from_secs(60));
         recent.first = u32::MAX - 1;
         let insert = |recent: &mut Recent, n: u8| {
-            recent.insert(Uuid::from_bytes([n; 16]), Sequence::new(1, n.into()), Time::ZERO);
+            recent.insert(Uuid::from_bytes([n; 16]), Sequence::new(1, n.into()), 0, Time::ZERO);
         };
         (1..=4).for_each(|n| insert(&mut recent, n));
         let mut wire = Vec::new();
