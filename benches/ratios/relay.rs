@@ -57,24 +57,24 @@ fn measure(name: &'static str, value_len: usize) -> Vec<Outcome> {
 }
 
 /// Where the two others connect to.
-struct Endpoints {
-    changes: String,
-    updates: String,
+pub(crate) struct Endpoints {
+    pub(crate) changes: String,
+    pub(crate) updates: String,
 }
 
 /// The sender and the subscriber, the same for both sides.
-struct Traffic {
-    context: zmq::Context,
-    endpoints: Endpoints,
-    value_len: usize,
+pub(crate) struct Traffic {
+    pub(crate) context: zmq::Context,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) value_len: usize,
     /// Changes sent over all rounds; each has its own uuid.
-    sent: u64,
+    pub(crate) sent: u64,
 }
 
 impl Traffic {
     /// Runs the traffic of one round, with `serve` in this thread, which returns
     /// when the flag is set, or soon after. Updates per second at the subscriber.
-    fn round(&mut self, serve: impl FnOnce(&AtomicBool)) -> f64 {
+    pub(crate) fn round(&mut self, serve: impl FnOnce(&AtomicBool)) -> f64 {
         let (received, done) = (AtomicU64::new(0), AtomicBool::new(false));
         let push = Bare::new(&self.context, zmq::PUSH);
         push.connect(&self.endpoints.changes);

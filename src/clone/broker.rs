@@ -2,10 +2,12 @@
 
 mod changes;
 mod config;
+mod follow;
 mod heartbeats;
 mod pair;
 mod recent;
 mod refused;
+mod relay;
 mod requests;
 mod snapshots;
 mod stats;
@@ -19,14 +21,18 @@ pub use config::BrokerConfig;
 pub use snapshots::SnapshotLimits;
 pub use stats::BrokerStats;
 
+use self::follow::{Follow, FollowStats};
 use self::heartbeats::Rounds;
 use self::pair::Pair;
 pub use self::pair::PairStats;
 use self::recent::Recent;
 use self::refused::Refused;
+use self::relay::Relay;
+pub use self::relay::RelayStats;
 use self::snapshots::Snapshots;
 use self::watched::Watched;
 use super::SendFailure;
+use super::collector::Collector;
 use super::kvmsg::KvMsg;
 use super::pair::{Lineage, Role, Root};
 use super::properties::PropertiesBuf;
@@ -66,10 +72,32 @@ pub trait BrokerOutbox {
     /// of one opened earlier, of which nothing may come any more.
     fn open_follow(&mut self) {}
 
-    /// Closes that SUB.
+    /// Opens a SUB at the updates port of the server with this number in a relay's list,
+    /// in place of one opened earlier, of which nothing may come any more: with the topics
+    /// `subtree`, `HUGZ` + `subtree`, and `STATUS?`, in this order (see
+    /// [`relay`](crate::clone::relay)). What is opened next is opened there.
+    fn open_upstream(&mut self, _server: usize, _subtree: &[u8]) {}
+
+    /// Subscribes anew to `HUGZ` + `subtree` on that SUB, so that the heartbeat comes at once.
+    fn ask_heartbeat(&mut self) {}
+
+    /// Closes that SUB, or the one of [`open_follow`](BrokerOutbox::open_follow).
     fn close_follow(&mut self) {}
 
-    /// Opens a DEALER at the peer's port P for the next request, in place of one
+    /// Opens the socket for changes at a relay's upstream, a PUSH for
+    /// [`Collector::Pull`], a PUB for [`Collector::Sub`], in place of one opened earlier.
+    fn open_forward(&mut self, _collector: Collector) {}
+
+    /// Sends a change on it.
+    ///
+    /// # Errors
+    /// Any: it was not sent, and is tried again after
+    /// [`Broker::handle_forward_room`] or a while.
+    fn forward(&mut self, _frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
+        Err(SendFailure::Unreachable)
+    }
+
+    /// Opens a DEALER at the port P of the peer or the upstream for the next request, in place of one
     /// opened earlier, of which nothing may come any more.
     fn open_sync(&mut self) {}
 
@@ -115,6 +143,11 @@ pub struct Broker {
     lineage: Lineage,
     /// Its part in a pair.
     pair: Option<Box<Pair>>,
+    /// What it knows as a relay.
+    relay: Option<Box<Relay>>,
+    /// The broker that it follows: as a standby, or as a relay.
+    follow: Option<Follow>,
+    follow_stats: FollowStats,
     /// No key expires before this.
     expire_from: Time,
     /// Somebody asked by a subscription what it is.
@@ -152,6 +185,9 @@ impl Broker {
             role: if config.pair.is_some() { Role::Starting } else { Role::Active },
             lineage: Lineage::new(Root { start, node: config.node }),
             pair: config.pair.map(|pair| Box::new(Pair::new(pair, now))),
+            relay: None,
+            follow: None,
+            follow_stats: FollowStats::default(),
             expire_from: Time::ZERO,
             status_asked: false,
             rounds: Rounds::new(now),
@@ -191,18 +227,19 @@ impl Broker {
     /// When [`handle_timeout`](Broker::handle_timeout) is due; a time that has
     /// passed already means at once.
     pub fn next_deadline(&self) -> Option<Time> {
-        let mut next = self.next_pair_deadline();
+        let mut next = self.next_pair_deadline().min(self.next_relay_deadline());
         if self.status_asked {
             next = next.min(self.rounds.answer_at);
         }
-        if self.role != Role::Active {
+        if !self.serves() {
             return Some(next);
         }
         next = next.min(self.rounds.due_at(self.config.heartbeat));
         if self.watched.any_asked() {
             next = next.min(self.rounds.answer_at);
         }
-        let expiry = self.store.next_deadline().map(|expiry| expiry.max(self.expire_from));
+        let expiry = self.store.next_deadline().filter(|_| self.role == Role::Active);
+        let expiry = expiry.map(|expiry| expiry.max(self.expire_from));
         for other in [expiry, self.snapshots.next_deadline()] {
             next = next.min(other.unwrap_or(Time::NEVER));
         }
@@ -214,15 +251,43 @@ impl Broker {
         if self.pair.is_some() {
             self.tend_pair(now, out);
         }
+        if self.relay.is_some() {
+            self.tend_relay(now, out);
+        }
         if self.status_asked && now >= self.rounds.answer_at {
             self.publish_status(now, out);
         }
-        if self.role != Role::Active {
+        if !self.serves() {
             return;
         }
         self.tend_heartbeats(now, out);
-        self.expire(now, out);
+        if self.role == Role::Active {
+            // What a relay has is expired by whose history it is.
+            self.expire(now, out);
+        }
         self.serve_snapshots(now, out);
+    }
+
+    /// Whether it answers clients and sends heartbeats.
+    fn serves(&self) -> bool {
+        matches!(self.role, Role::Active | Role::Relay)
+    }
+
+    /// Whether the store holds a whole state, be it empty.
+    fn has_state(&self) -> bool {
+        match (&self.pair, &self.relay) {
+            (Some(pair), _) => pair.has_state(),
+            (None, Some(relay)) => relay.has_state(),
+            (None, None) => true,
+        }
+    }
+
+    fn set_state(&mut self, has_state: bool) {
+        match (&mut self.pair, &mut self.relay) {
+            (Some(pair), _) => pair.set_state(has_state),
+            (None, Some(relay)) => relay.set_state(has_state),
+            (None, None) => {}
+        }
     }
 
     /// A client's queue has room again: its snapshot goes on at the next

@@ -10,6 +10,7 @@
 //! * [`kvmsg`]: the five-frame message, decoded without a copy and without a panic;
 //! * [`pair`]: two brokers, of which one takes over from the other;
 //! * [`properties`]: the `name=value` lines of its fourth frame;
+//! * [`relay`]: a broker that follows another one and serves its state to others;
 //! * [`sequence`]: the number of a change, epoch and counter in one;
 //! * [`store`]: the map, with snapshots in slices, expiry, and a memory of deletions;
 //! * [`protocol`]: what goes over the wire, and why.
@@ -23,6 +24,7 @@ pub mod fault;
 pub mod kvmsg;
 pub mod pair;
 pub mod properties;
+pub mod relay;
 pub mod sequence;
 pub mod store;
 

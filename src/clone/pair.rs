@@ -50,6 +50,8 @@ pub enum Role {
     Passive,
     /// Serves.
     Active,
+    /// Serves what another broker keeps, see [`relay`](super::relay).
+    Relay,
 }
 
 /// What counts as safe while no standby is live.
@@ -143,6 +145,7 @@ impl Role {
             Role::Starting => "starting",
             Role::Passive => "passive",
             Role::Active => "active",
+            Role::Relay => "relay",
         }
     }
 }

@@ -5,7 +5,7 @@ mod peer;
 use std::io;
 use std::time::Duration;
 
-use self::peer::{PeerPorts, Wanted};
+use self::peer::{FollowWanted, PeerPorts, Wanted};
 use super::Endpoints;
 use super::burst::{Burst, Waiting};
 use super::port::Port;
@@ -13,6 +13,7 @@ use crate::clone::SendFailure;
 use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
 use crate::clone::kvmsg::FRAMES;
 use crate::clone::pair::{Role, RoleRefusal};
+use crate::clone::relay::RelayConfig;
 use crate::clone::{Collector, Sequence};
 use crate::message::Message;
 use crate::reactor::{Context, Flow, Key, Registry, SocketKey, TimerKey};
@@ -42,6 +43,10 @@ pub struct BrokerOptions {
     /// Where the peer is, the first of its ports; needed if the configuration
     /// has a [`pair`](BrokerConfig::pair). Default `None`.
     pub peer: Option<String>,
+    /// Makes it a relay, which follows one of these [servers](RelayConfig::servers), each
+    /// named by the first of its ports, in place of a broker with a history of its own.
+    /// Default `None`.
+    pub follow: Option<RelayConfig>,
 }
 
 impl Default for BrokerOptions {
@@ -54,6 +59,7 @@ impl Default for BrokerOptions {
             snapshot_hwm: 4096,
             changes_hwm: 10_000,
             peer: None,
+            follow: None,
         }
     }
 }
@@ -106,6 +112,8 @@ struct Ports {
     roles: TimerKey,
     /// The line to the peer.
     line: Option<SocketKey>,
+    /// The socket for changes at a relay's upstream.
+    forward: Option<SocketKey>,
     /// What the timer is set to.
     armed: Time,
 }
@@ -121,6 +129,10 @@ const BACKLOG: u32 = 4096;
 /// Bytes of a frame that a subscriber may send; the longest topic is `HUGZ` and a key.
 const MAX_SUBSCRIPTION: u64 = 128 * 1024;
 
+/// The longest subtree that can be followed: subscriptions longer than 245 bytes do not
+/// reach libzmq's other end, and that to its heartbeat has four more.
+const MAX_RELAYED: usize = 240;
+
 /// How often neighbouring ports are tried for a wildcard.
 const WILDCARD_TRIES: usize = 64;
 
@@ -131,16 +143,28 @@ impl BrokerNode {
     ///
     /// # Errors
     /// An endpoint that cannot be used or is taken; the text names it and the
-    /// remedy. Only one of `peer` and `config.pair`. A `start` above which there is no sequence left.
+    /// remedy. Only one of `peer` and `config.pair`, or both and `follow`. A relay that
+    /// follows itself, nobody, or a subtree longer than 240 bytes. A `start` above which there
+    /// is no sequence left.
     pub fn bind(
         context: &impl AnyContext,
         endpoint: &str,
         options: BrokerOptions,
     ) -> io::Result<BrokerNode> {
         check_start(options.config.start)?;
-        let peer = match (&options.peer, options.config.pair) {
-            (Some(peer), Some(_)) => Some(PeerPorts::new(context, peer, &options)?),
-            (None, None) => None,
+        let peer = match (&options.peer, options.config.pair, &options.follow) {
+            (Some(peer), Some(_), None) => {
+                let peer = vec![Endpoints::from_first(peer)?];
+                Some(PeerPorts::new(context, peer, &options))
+            }
+            (None, None, Some(relay)) => {
+                Some(PeerPorts::new(context, upstreams(endpoint, relay)?, &options))
+            }
+            (None, None, None) => None,
+            (_, _, Some(_)) => {
+                let problem = "a relay cannot be one of a pair: expected `follow` or `peer`";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+            }
             _ => {
                 let problem =
                     "a pair: expected both `peer`, the other's endpoint, and `config.pair`";
@@ -154,7 +178,10 @@ impl BrokerNode {
                 (Sockets::bind(context, &endpoints, &options)?, endpoints)
             }
         };
-        let machine = Broker::new(options.config, Time::ZERO);
+        let machine = match options.follow {
+            None => Broker::new(options.config, Time::ZERO),
+            Some(relay) => Broker::relay(options.config, relay, Time::ZERO),
+        };
         let burst = Burst::new(&endpoints.changes);
         Ok(BrokerNode { machine, endpoints, sockets: Some(sockets), ports: None, peer, burst })
     }
@@ -253,7 +280,9 @@ impl BrokerNode {
         BrokerNode::attach_peer(registry, state, project)?;
         let node = project(state);
         let line = node.peer.as_ref().and_then(PeerPorts::line);
-        node.ports = Some(Ports { snapshots, updates, changes, timer, roles, line, armed: now });
+        let (forward, armed) = (None, now);
+        let ports = Ports { snapshots, updates, changes, timer, roles, line, forward, armed };
+        node.ports = Some(ports);
         Ok(())
     }
 
@@ -578,11 +607,32 @@ impl<S> BrokerOutbox for Outbox<'_, S> {
     }
 
     fn open_follow(&mut self) {
-        self.want(|wanted| wanted.follow = Some(true));
+        self.want(|wanted| wanted.follow = Some(FollowWanted::Peer));
+    }
+
+    fn open_upstream(&mut self, server: usize, subtree: &[u8]) {
+        let subtree = subtree.into();
+        self.want(|wanted| {
+            // A request that was to go to another server is none for this one.
+            (wanted.sync, wanted.request, wanted.heartbeat) = (false, None, false);
+            wanted.follow = Some(FollowWanted::Upstream { server, subtree });
+        });
+    }
+
+    fn ask_heartbeat(&mut self) {
+        self.want(|wanted| wanted.heartbeat = true);
     }
 
     fn close_follow(&mut self) {
-        self.want(|wanted| wanted.follow = Some(false));
+        self.want(|wanted| wanted.follow = Some(FollowWanted::Closed));
+    }
+
+    fn open_forward(&mut self, collector: Collector) {
+        self.want(|wanted| wanted.forward = Some(collector));
+    }
+
+    fn forward(&mut self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
+        peer::forward(self.registry, self.ports.forward, frames)
     }
 
     fn open_sync(&mut self) {
@@ -662,6 +712,23 @@ impl Sockets {
         }
         Err(last)
     }
+}
+
+/// Where a relay looks for its upstream.
+fn upstreams(own: &str, relay: &RelayConfig) -> io::Result<Vec<Endpoints>> {
+    let invalid = |problem: String| Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    if relay.servers.is_empty() {
+        return invalid("follow: expected an endpoint at least, got none".to_owned());
+    }
+    if relay.subtree.len() > MAX_RELAYED {
+        let length = relay.subtree.len();
+        return invalid(format!("subtree: expected at most {MAX_RELAYED} bytes, got {length}"));
+    }
+    if relay.servers.iter().any(|server| server == own) {
+        return invalid(format!("follow: {own} is this relay itself; name the broker to follow"));
+    }
+    let servers = relay.servers.iter().map(|server| Endpoints::from_first(server));
+    Ok(servers.collect::<Result<_, _>>()?)
 }
 
 /// Sequences have to rise from one run to the next, by the clock unless the

@@ -179,3 +179,38 @@ fn commands_of_changes_of_role_run_in_order_one_at_a_time() {
     assert_eq!(lines(), "start\nup\npassive\n");
     primary.process.complaint("noise");
 }
+
+#[test]
+fn a_standby_that_stands_still_lags_in_changes_and_in_milliseconds() {
+    let pair = Pair::start();
+    let active = pair.primary.as_ref().expect("it runs");
+    let backup = &pair.backup;
+    let wait_for = |broker: &Broker, what: &str, is_so: &dyn Fn(u64, u64) -> bool| {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let status = broker.pollux(["status", "--json"]).success();
+            let status: Value = serde_json::from_str(&status).expect("an object");
+            let lag = status["lag_changes"].as_u64().zip(status["lag_ms"].as_u64());
+            if lag.is_some_and(|(changes, ms)| is_so(changes, ms)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not {what}: {status:#}");
+        }
+    };
+    let has_none: &dyn Fn(u64, u64) -> bool = &|changes, ms| (changes, ms) == (0, 0);
+    wait_for(active, "without a lag", has_none);
+    wait_for(backup, "without a lag", has_none);
+    backup.process.signal("STOP");
+    for n in 0..3 {
+        active.pollux(["set", &format!("/lag/{n}"), "x"]).success();
+    }
+    wait_for(active, "behind by three", &|changes, ms| changes == 3 && ms >= 100);
+    let text = active.pollux(["status"]).success();
+    for name in ["lag_changes", "lag_ms"] {
+        let line = text.lines().find(|line| line.starts_with(name)).expect("a line");
+        assert_ne!(line.split_whitespace().last(), Some("0"), "{text}");
+    }
+    backup.process.signal("CONT");
+    wait_for(active, "caught up", has_none);
+    wait_for(backup, "caught up", has_none);
+}

@@ -13,4 +13,5 @@ mod kills;
 mod pair;
 mod partitions;
 mod relay;
+mod relays;
 mod stalls;

@@ -13,6 +13,8 @@ ICANHAZ = b"ICANHAZ?"
 KTHXBAI = b"KTHXBAI"
 HUGZ = b"HUGZ"
 """A heartbeat's key is this, or this and a subtree: whoever subscribes to `HUGZ` gets both."""
+STATUS = b"STATUS?"
+"""Not of RFC 12: what our brokers answer to a subscription of this name; whoever follows the whole tree gets it, too."""
 
 FRAMES = 5
 KEY_MAX = 255

@@ -79,6 +79,9 @@ class Client:
         self.collector = self.context.socket(zmq.PUSH if options.collector == "pull" else zmq.XPUB)
         self.collector.set_hwm(0)
         self.collector.linger = LINGER_MS
+        if options.collector == "sub":
+            # Each server's subscription is told, not only the first.
+            self.collector.setsockopt(zmq.XPUB_VERBOSE, 1)
         self.writable = options.collector == "pull"
         for endpoint in options.connect:
             self.collector.connect(at_offset(endpoint, 2))
@@ -254,6 +257,8 @@ class Client:
             return
         if message.key.startswith(chp.HUGZ):
             self.on_heartbeat(message)
+        elif message.key == chp.STATUS:
+            self.on_status(message)
         else:
             self.on_change(message)
 
@@ -273,6 +278,14 @@ class Client:
             emit("live", sequence=message.sequence)
         if not self.options.quiet:
             emit("hugz", **describe(message))
+
+    def on_status(self, message: chp.Message) -> None:
+        """To old clients the deletion of a key that they do not have, and as a rule one of which they know already."""
+        if message.body:
+            self.violation(f"{message.key!r} with a body of {len(message.body)} bytes, old clients take it for a key")
+        if message.sequence < self.server.highest:
+            self.violation(f"{message.key!r} with sequence {message.sequence} after {self.server.highest}")
+        self.sequence = max(self.sequence, message.sequence)
 
     def on_change(self, message: chp.Message) -> None:
         server = self.server

@@ -11,6 +11,7 @@ use pollux::node::Endpoints;
 use crate::bench::BenchArgs;
 use crate::pair::PairArgs;
 use crate::proxy::ProxyArgs;
+use crate::relay::RelayArgs;
 use crate::{status, units};
 
 /// Where a broker is looked for unless told otherwise.
@@ -179,7 +180,11 @@ A pair, each on a machine of its own, of which one takes over from the other:
 environment, one at a time and in order: while one runs, the newest change of
 role waits, and those before it are left out (a command sees the last one in the
 end, but perhaps not each). The broker waits for none. What they print goes to
-stderr; their exit codes are logged.";
+stderr; their exit codes are logged.
+
+A relay, which serves a copy of what another broker keeps, and forwards changes to it:
+  pollux broker --bind 'tcp://*:5556' --follow tcp://a:5556
+  pollux broker --bind ipc:///run/state --follow pollux://a:5556,b:5556 --subtree /config/";
 
 /// `pollux broker`.
 #[derive(Debug, Args)]
@@ -217,6 +222,8 @@ pub(crate) struct BrokerArgs {
     pub(crate) stats: Option<Duration>,
     #[command(flatten, next_help_heading = "Pair")]
     pub(crate) pair: PairArgs,
+    #[command(flatten, next_help_heading = "Relay")]
+    pub(crate) relay: RelayArgs,
 }
 
 /// The broker's socket for changes.
@@ -441,7 +448,7 @@ Example:
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
 /// A subtree: nothing, or a beginning of keys that ends in `/`.
-fn subtree_parser() -> impl clap::builder::TypedValueParser<Value = Bytes> {
+pub(crate) fn subtree_parser() -> impl clap::builder::TypedValueParser<Value = Bytes> {
     use clap::builder::{OsStringValueParser, TypedValueParser};
     OsStringValueParser::new().try_map(|text| subtree(text.into_vec()))
 }
@@ -475,7 +482,7 @@ pub(crate) fn endpoint(text: &str) -> Result<String, String> {
 }
 
 /// Endpoints of one server or more, with commas between.
-fn servers(text: &str) -> Result<String, String> {
+pub(crate) fn servers(text: &str) -> Result<String, String> {
     if !text.contains(',') && !text.starts_with("pollux://") {
         return endpoint(text);
     }

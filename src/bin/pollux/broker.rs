@@ -96,6 +96,7 @@ fn options(args: &BrokerArgs) -> BrokerOptions {
     let limits = &mut config.limits;
     limits.max_value = args.max_value.unwrap_or(limits.max_value);
     args.pair.apply(&mut options);
+    args.relay.apply(&mut options);
     let (limits, store) = (&options.config.limits, &mut options.config.store);
     // One value at least must fit.
     store.max_bytes = store.max_bytes.max(limits.max_value.saturating_mul(2));

@@ -15,6 +15,7 @@ mod output;
 mod pair;
 mod printer;
 mod proxy;
+mod relay;
 mod session;
 mod socket_files;
 mod status;
@@ -42,7 +43,10 @@ fn main() -> ExitCode {
     let common = &cli.common;
     if is_broker && !common.connect.is_empty() {
         Cli::command()
-            .error(ErrorKind::ArgumentConflict, "a broker connects to nothing; use --bind")
+            .error(
+                ErrorKind::ArgumentConflict,
+                "a broker connects to nothing; use --bind, and --follow for a relay",
+            )
             .exit();
     }
     if is_proxy && !common.connect.is_empty() {

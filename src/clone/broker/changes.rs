@@ -28,7 +28,10 @@ impl Broker {
     /// Handles a message from P+2: a `KVSET`.
     pub fn handle_change(&mut self, now: Time, message: Message<'_>, out: &mut impl BrokerOutbox) {
         if self.role != Role::Active {
-            return self.keep_change(now, message);
+            return match self.relay {
+                None => self.keep_change(now, message),
+                Some(_) => self.forward_change(now, message, out),
+            };
         }
         self.snapshots.make_way(now);
         let change = match KvMsg::decode(message, &self.config.limits) {
@@ -211,7 +214,7 @@ impl Broker {
     }
 
     /// Refuses a change that broke a limit, if its sender can still be made out.
-    fn refuse_malformed(&mut self, message: Message<'_>, out: &mut impl BrokerOutbox) {
+    pub(super) fn refuse_malformed(&mut self, message: Message<'_>, out: &mut impl BrokerOutbox) {
         let (Some(key), Some(uuid)) = (message.get(0), message.get(2)) else { return };
         if let Ok(uuid) = uuid.try_into() {
             let uuid = Some(Uuid::from_bytes(uuid));

@@ -176,7 +176,7 @@ impl Broker {
         let plain = (!has_plain && due(&whole)).then_some((&b""[..], whole));
         for (prefix, watch) in plain.into_iter().chain(watched) {
             let watch = if prefix.is_empty() { whole } else { watch };
-            let beat = Heartbeat { prefix, watch, answer: None };
+            let beat = Heartbeat { prefix, watch, at: whole.sequence, answer: None };
             beat.publish(&self.capabilities, &mut self.scratch, &mut self.stats, out);
         }
         self.watched.clear_asked(&due);
@@ -187,15 +187,17 @@ impl Broker {
     pub(super) fn answer(
         &mut self,
         change: &KvMsg<'_>,
-        answer: Answer,
+        answer: Answer<'_>,
         out: &mut impl BrokerOutbox,
     ) {
-        let Some(uuid) = change.uuid else { return };
+        // Who does not serve sends no heartbeats, not for this either.
+        let Some(uuid) = change.uuid.filter(|_| self.serves()) else { return };
         self.refresh_capabilities();
         let whole = self.whole_tree();
         for (prefix, watch) in self.watched.covering(change.key) {
             let watch = if prefix.is_empty() { whole } else { watch };
-            let beat = Heartbeat { prefix, watch, answer: Some((uuid, answer)) };
+            let at = whole.sequence;
+            let beat = Heartbeat { prefix, watch, at, answer: Some((uuid, answer)) };
             beat.publish(&self.capabilities, &mut self.scratch, &mut self.stats, out);
         }
     }
@@ -205,7 +207,12 @@ impl Broker {
         self.status_asked = false;
         self.rounds.answer_at = now + ANSWER_INTERVAL;
         self.refresh_capabilities();
-        let peer = self.pair.as_ref().map_or("none", |pair| pair.peer_state(now));
+        let peer = match (&self.pair, &self.relay) {
+            (Some(pair), _) => pair.peer_state(now),
+            // Without a state it has nothing to offer: another server may.
+            (None, Some(_)) if !self.serves() => "live",
+            _ => "none",
+        };
         self.scratch.clear();
         self.scratch.copy_except(self.capabilities.as_properties(), &[]);
         self.scratch.push("peer", peer);
@@ -224,35 +231,39 @@ impl Broker {
     }
 
     pub(super) fn refresh_capabilities(&mut self) {
+        let serves = self.serves();
         let (config, to) = (&self.config, &mut self.capabilities);
         to.clear();
         to.push("chp", 2);
         to.push("node", format_args!("{:016x}", config.node));
         to.push("epoch", self.sequence.epoch());
         // A broker that looks for its peer serves no more than one that follows it.
-        to.push("role", if self.role == Role::Active { self.role } else { Role::Passive });
+        to.push("role", if serves { self.role } else { Role::Passive });
         to.push("collector", config.collector.name());
         to.push("hb", config.heartbeat.as_millis());
         to.push("maxkey", config.limits.max_key);
         to.push("maxval", config.limits.max_value);
-        match &self.pair {
-            None => _ = to.push("stable", self.sequence.get()),
-            Some(pair) => pair.announce(self.sequence, &self.lineage, to),
+        match (&self.pair, &self.relay) {
+            (Some(pair), _) => pair.announce(self.sequence, &self.lineage, to),
+            (None, Some(relay)) => relay.announce(self.sequence, self.lineage.fork(), to),
+            (None, None) => _ = to.push("stable", self.sequence.get()),
         }
     }
 }
 
 /// What became of a change.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Answer {
+pub(super) enum Answer<'a> {
     Applied(Sequence),
-    Refused(&'static str),
+    Refused(&'a str),
 }
 
 struct Heartbeat<'a> {
     prefix: &'a [u8],
     watch: Watch,
-    answer: Option<(Uuid, Answer)>,
+    /// The sequence of the whole tree.
+    at: Sequence,
+    answer: Option<(Uuid, Answer<'a>)>,
 }
 
 impl Heartbeat<'_> {
@@ -266,6 +277,9 @@ impl Heartbeat<'_> {
         scratch.clear();
         scratch.copy_except(capabilities.as_properties(), &[]);
         scratch.push("published", self.watch.published);
+        if !self.prefix.is_empty() {
+            scratch.push("at", self.at);
+        }
         match self.answer {
             Some((_, Answer::Applied(sequence))) => scratch.push("applied", sequence.get()),
             Some((_, Answer::Refused(reason))) => scratch.push("refused", reason),

@@ -6,12 +6,11 @@
 //! | listeners | `listeners.rs` | who is to be told of us |
 //! | verdict | `verdict.rs` | which role to take: pure |
 //! | roles | `roles.rs` | what a change of role does |
-//! | follow | `follow.rs` | taking over the state of the active, and keeping up with it |
+//! | follow | `../follow.rs` | taking over the state of the active, and keeping up with it |
 //! | ring | `ring.rs` | changes that came while passive |
 //! | tail | `tail.rs` | what only we had, and what only the other had |
 //! | safe | `safe.rs` | what a standby has confirmed |
 
-mod follow;
 mod listeners;
 mod peer;
 mod ring;
@@ -26,19 +25,21 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use self::follow::{Follow, Owned};
 use self::listeners::Listeners;
 use self::peer::PeerStatus;
 use self::ring::Ring;
 use self::safe::Safe;
 pub use self::stats::PairStats;
 use self::tail::Tail;
+use super::follow::{self, BacklogLimits, Follow, FollowStats, Owned, PATIENCE};
+use super::recent::Recent;
 use super::snapshots::Request;
 use super::{Broker, BrokerOutbox, warn_rarely};
 use crate::clone::kvmsg::{KvMsg, PEER};
 use crate::clone::pair::{Lineage, PairConfig, Role, Seat};
 use crate::clone::properties::PropertiesBuf;
 use crate::clone::sequence::Sequence;
+use crate::clone::store::Store;
 use crate::message::Message;
 use crate::time::Time;
 
@@ -69,6 +70,8 @@ pub(super) struct Pair {
     started: Time,
     /// When a verdict was last made.
     tended: Time,
+    /// When our position was last seen to be what the peer said of its own.
+    current_at: Time,
     /// Orders to promote (true) or demote, with who gave them.
     orders: Vec<(SmallVec<[u8; 16]>, bool)>,
     listeners: Listeners,
@@ -79,7 +82,6 @@ pub(super) struct Pair {
     vote: Option<Time>,
     has_new_vote: bool,
     safe: Safe,
-    follow: Option<Follow>,
     ring: Ring,
     /// Told to promote: the active is asked to hand over until then.
     want_until: Option<Time>,
@@ -104,6 +106,7 @@ impl Pair {
             interval: Duration::ZERO,
             started: now,
             tended: now,
+            current_at: now,
             orders: Vec::new(),
             listeners: Listeners::default(),
             hello_at: now,
@@ -112,7 +115,6 @@ impl Pair {
             vote: None,
             has_new_vote: false,
             safe: Safe::new(config.policy),
-            follow: None,
             ring: Ring::new(&config),
             want_until: None,
             yielded: None,
@@ -156,8 +158,32 @@ impl Pair {
         }
     }
 
+    /// For how long the standby has lacked the oldest of what it lacks, as far as the
+    /// broker that says it knows: the active by when its first change came that was not
+    /// confirmed, the standby by when it was last where the active said to be.
+    fn lag(&self, sequence: Sequence, recent: &Recent) -> Option<Duration> {
+        let peer = self.peer.as_ref()?;
+        let is_standby = peer.role == Role::Active;
+        let behind = if is_standby { sequence } else { peer.position };
+        if behind >= sequence.max(peer.position) {
+            return Some(Duration::ZERO);
+        }
+        let now = self.tended.max(recent.last_at().unwrap_or_default());
+        let since = match is_standby {
+            true => self.current_at,
+            false => recent.first_after(behind)?,
+        };
+        Some(now.since(since))
+    }
+
     /// What `STATUS?` says on top.
-    pub(super) fn figures(&self, sequence: Sequence, to: &mut PropertiesBuf) {
+    pub(super) fn figures(
+        &self,
+        sequence: Sequence,
+        followed: FollowStats,
+        recent: &Recent,
+        to: &mut PropertiesBuf,
+    ) {
         to.push("seat", self.seat);
         to.push("peer", self.peer_state(self.tended));
         to.push("state", if self.has_state { "whole" } else { "none" });
@@ -169,16 +195,39 @@ impl Pair {
             let (ahead, behind) = (sequence.max(peer.position), sequence.min(peer.position));
             if ahead.epoch() == behind.epoch() {
                 to.push("lag_changes", ahead.get() - behind.get());
+                if let Some(lag) = self.lag(sequence, recent) {
+                    to.push("lag_ms", lag.as_millis());
+                }
             }
         }
         to.push("changes_held", self.ring.len());
-        for (name, count) in self.stats.fields() {
+        for (name, count) in self.stats.with(followed).fields() {
             to.push(name, count);
         }
     }
 
+    /// The history of the peer's state, if it has one.
+    pub(super) fn peer_lineage(&self) -> Option<&Lineage> {
+        self.peer.as_ref()?.lineage.as_ref()
+    }
+
+    pub(super) fn has_state(&self) -> bool {
+        self.has_state
+    }
+
+    pub(super) fn set_state(&mut self, has_state: bool) {
+        self.has_state = has_state;
+    }
+
+    /// Keeps what only we had, when another's state takes its place.
+    pub(super) fn keep_tail(&mut self, store: Store, recent: &Recent, fork: Sequence) {
+        if self.has_state && self.tail.is_none() {
+            self.tail = Some(Tail::new(store, recent, fork));
+        }
+    }
+
     /// A message of the peer, or of one who claims to be it, was refused.
-    fn refuse(&mut self, why: &dyn std::fmt::Display) {
+    pub(super) fn refuse(&mut self, why: &dyn std::fmt::Display) {
         self.stats.peer_refused += 1;
         warn_rarely(self.stats.peer_refused, "message of the peer refused", why);
     }
@@ -192,7 +241,7 @@ impl Broker {
 
     /// What it counted as one of a pair; `None` for a lone broker.
     pub fn pair_stats(&self) -> Option<PairStats> {
-        self.pair.as_ref().map(|pair| pair.stats)
+        self.pair.as_ref().map(|pair| pair.stats.with(self.follow_stats))
     }
 
     /// The role that it has come into since this was last asked, and the epoch of
@@ -209,15 +258,17 @@ impl Broker {
 
     /// Where its state is: all up to here is in the store; zero without a whole state.
     fn position(&self) -> Sequence {
-        let has_state = self.pair.as_ref().is_none_or(|pair| pair.has_state);
-        if has_state { self.sequence } else { Sequence::ZERO }
+        if self.has_state() { self.sequence } else { Sequence::ZERO }
     }
 
     /// Does what is due between the two brokers.
     pub(super) fn tend_pair(&mut self, now: Time, out: &mut impl BrokerOutbox) {
-        let heartbeat = self.config.heartbeat;
+        let (heartbeat, position) = (self.config.heartbeat, self.position());
         let Some(pair) = self.pair.as_deref_mut() else { return };
         pair.interval = pair.interval.max(heartbeat);
+        if pair.peer.as_ref().is_none_or(|peer| position >= peer.position) {
+            pair.current_at = now;
+        }
         if std::mem::take(&mut pair.has_new_vote) {
             pair.vote = Some(now);
         }
@@ -247,7 +298,7 @@ impl Broker {
         }
         for other in [
             self.verdict_deadline(pair),
-            pair.follow.as_ref().map(Follow::deadline),
+            self.follow.as_ref().map(Follow::deadline),
             pair.tail.as_ref().map(Tail::deadline),
             pair.safe.deadline(self.sequence, self.role),
         ] {
@@ -278,8 +329,27 @@ impl Broker {
         }
     }
 
+    /// Turns to this active.
+    pub(super) fn begin_follow(&mut self, now: Time, node: u64, out: &mut impl BrokerOutbox) {
+        self.end_follow(now, out);
+        if self.role == Role::Starting {
+            self.role = Role::Passive;
+            if let Some(pair) = self.pair.as_deref_mut() {
+                pair.role_change = Some((Role::Passive, pair.heard_epoch));
+            }
+            log::info!("passive: broker {node:016x} is active");
+            self.publish_status(now, out);
+        }
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        let until = now + PATIENCE.max(pair.interval * SILENT_INTERVALS);
+        let limits =
+            BacklogLimits { count: pair.config.backlog_count, bytes: pair.config.backlog_bytes };
+        self.follow = Some(Follow::new(node, b"", limits, until));
+        out.open_follow();
+    }
+
     /// Tells our state to those who asked.
-    fn push(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+    pub(super) fn push(&mut self, now: Time, out: &mut impl BrokerOutbox) {
         let position = self.position();
         let status = self.own_status(position);
         let Some(pair) = self.pair.as_deref_mut() else { return };
@@ -305,7 +375,7 @@ impl Broker {
         };
         if let Some(pair) = &self.pair {
             status.seat = pair.seat;
-            status.of = pair.follow.as_ref().and_then(Follow::followed);
+            status.of = self.follow.as_ref().and_then(Follow::followed);
             status.lineage = pair.has_state.then(|| {
                 let mut lineage = self.lineage.clone();
                 lineage.extend(position);

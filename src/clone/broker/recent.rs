@@ -74,6 +74,17 @@ impl Recent {
         find(&self.young).or_else(|| find(&self.old))
     }
 
+    /// When the first change after `since` came that has a uuid and is remembered.
+    pub(super) fn first_after(&self, since: Sequence) -> Option<Time> {
+        let index = self.ring.partition_point(|entry| entry.sequence <= since);
+        self.ring.get(index).map(|entry| entry.at)
+    }
+
+    /// When the last change came that has a uuid.
+    pub(super) fn last_at(&self) -> Option<Time> {
+        self.ring.back().map(|last| last.at)
+    }
+
     /// Whether a change may have been applied and forgotten, of which it is only
     /// known that it was not applied up to `known`.
     pub(super) fn may_have_forgotten(&self, known: Sequence) -> bool {

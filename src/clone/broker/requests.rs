@@ -3,7 +3,6 @@
 use super::snapshots::{Request, Slice};
 use super::{Broker, BrokerOutbox, warn_rarely};
 use crate::clone::kvmsg::{DEMOTE, ICANHAZ, KvMsg, PEER, PROMOTE, RESUBMIT, STATUS, UUIDS};
-use crate::clone::pair::Role;
 use crate::clone::properties::Properties;
 use crate::clone::sequence::Sequence;
 use crate::message::Message;
@@ -26,12 +25,15 @@ impl Broker {
                 let mut request = Request::new(delimited, subtree);
                 if let Ok(properties) = Properties::check(properties, &self.config.limits) {
                     let since = properties.parse::<u64>("since").map(Sequence::from_u64);
+                    request.replica = properties.get("order") == Some(b"changes");
+                    if since.is_some_and(|since| self.holds(since)) {
+                        request.since = since;
+                        return self.hold_request(peer, request);
+                    }
                     // Unless it was given in this history, it means nothing here.
                     request.since = since.filter(|&since| {
-                        self.role != Role::Active || self.lineage.contains(since, self.sequence)
+                        !self.serves() || self.lineage.contains(since, self.sequence)
                     });
-                    request.replica =
-                        subtree.is_empty() && properties.get("order") == Some(b"changes");
                 }
                 self.take_request(peer, request);
             }
@@ -57,9 +59,12 @@ impl Broker {
         }
     }
 
-    fn take_request(&mut self, peer: &[u8], request: Request) {
-        if self.role != Role::Active {
-            self.vote(&request);
+    pub(super) fn take_request(&mut self, peer: &[u8], request: Request) {
+        if !self.serves() {
+            match self.relay {
+                None => self.vote(&request),
+                Some(_) => self.hold_without_state(),
+            }
         }
         let outcome = if request.subtree.len() > self.config.limits.max_key {
             Err("the subtree is longer than any key")
@@ -109,7 +114,10 @@ impl Broker {
             to.push(name, count);
         }
         if let Some(pair) = &self.pair {
-            pair.figures(self.sequence, to);
+            pair.figures(self.sequence, self.follow_stats, &self.recent, to);
+        }
+        if let Some(relay) = &self.relay {
+            relay.figures(self.sequence, self.follow_stats, to);
         }
         let status = KvMsg {
             key: STATUS,

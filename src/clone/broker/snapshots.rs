@@ -32,7 +32,7 @@ pub(super) struct Request {
     pub(super) subtree: Box<[u8]>,
     /// Only what changed after this.
     pub(super) since: Option<Sequence>,
-    /// From a broker that wants the whole state in order, with the window of uuids.
+    /// From a broker that wants the state in order, with the window of uuids.
     pub(super) replica: bool,
 }
 
@@ -271,7 +271,7 @@ impl Snapshots {
             let known = store.history_floor()..=store.sequence();
             let in_order = request.replica && !request.since.is_some_and(|s| known.contains(&s));
             let cursor = match in_order {
-                true => store.open_in_order(),
+                true => store.open_subtree_in_order(&request.subtree),
                 false => store.open(&request.subtree, request.since),
             };
             match cursor {
@@ -290,15 +290,21 @@ impl Snapshots {
         }
     }
 
+    /// The state gives way to another: gives up what is under way. Who was served asks
+    /// again; who waits is served from the new one.
+    pub(super) fn drop_under_way(&mut self, store: &mut Store) {
+        for job in self.active.drain(..).chain(self.stalled.drain(..)) {
+            store.close(job.into_parts().1);
+        }
+        (self.retry_at, self.no_place) = (Time::NEVER, false);
+    }
+
     /// Nothing can be served any more: forgets what was under way and what waits.
     /// Gives how many clients that were.
     pub(super) fn abandon(&mut self, store: &mut Store) -> usize {
         let count = self.len();
-        for job in self.active.drain(..).chain(self.stalled.drain(..)) {
-            store.close(job.into_parts().1);
-        }
+        self.drop_under_way(store);
         self.waiting.clear();
-        (self.retry_at, self.no_place) = (Time::NEVER, false);
         count
     }
 

@@ -7,6 +7,7 @@ mod heartbeats;
 mod network;
 mod pair;
 mod random;
+mod relay;
 mod replica;
 mod requests;
 mod snapshots;

@@ -35,6 +35,8 @@ pub struct BrokerInfo {
     /// What it took over from the epochs before its own: of these, sequences up to here
     /// belong to its history.
     pub fork: Sequence,
+    /// Whether it has only a part of the tree: a relay of a subtree.
+    pub partial: bool,
 }
 
 impl BrokerInfo {
@@ -62,6 +64,7 @@ impl BrokerInfo {
                 paired: false,
                 has_standby: false,
                 fork: Sequence::ZERO,
+                partial: false,
             });
         }
         let heartbeat_ms = properties.parse::<u64>("hb").unwrap_or(1000);
@@ -82,6 +85,7 @@ impl BrokerInfo {
             paired: properties.get("standby").is_some(),
             has_standby: properties.get("standby") == Some(b"live"),
             fork: properties.parse("fork").unwrap_or_default(),
+            partial: properties.get("subtree").is_some(),
         })
     }
 

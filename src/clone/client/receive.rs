@@ -120,9 +120,10 @@ impl Client {
             self.stats.strays += 1;
             return;
         };
+        let has_all = self.broker.is_none_or(|broker| !broker.partial);
         let subtree = &mut self.subtrees[index];
         // Who follows everything sees every sequence.
-        let missed = match last.filter(|_| subtree.is_whole()) {
+        let missed = match last.filter(|_| subtree.is_whole() && has_all) {
             Some(last) => (sequence.get() - 1).saturating_sub(last.get()),
             None => 0,
         };

@@ -200,7 +200,7 @@ impl Client {
             return;
         }
         let properties = kvmsg.properties;
-        let is_active = properties.get("role") == Some(b"active");
+        let is_active = matches!(properties.get("role"), Some(b"active" | b"relay"));
         if let Some(info) = BrokerInfo::read_any(kvmsg, &self.config) {
             self.servers.heartbeat = info.heartbeat;
             self.servers.are_extended = true;

@@ -140,11 +140,16 @@ impl Store {
         })
     }
 
-    /// Begins a walk over everything in the order of the last changes, tombstones
-    /// among it: whoever stores what it gives has the lists of this store, too. What
-    /// changes after this moment is left to the publication of changes.
+    /// [The same](Store::open_subtree_in_order) over everything.
     pub fn open_in_order(&mut self) -> Option<Cursor> {
-        let mut cursor = self.open(b"", None)?;
+        self.open_subtree_in_order(b"")
+    }
+
+    /// Begins a walk over the keys that begin with `prefix` in the order of their last
+    /// changes, tombstones among them: whoever stores what it gives has the lists of this store, too. What
+    /// changes after this moment is left to the publication of changes.
+    pub fn open_subtree_in_order(&mut self, prefix: &[u8]) -> Option<Cursor> {
+        let mut cursor = self.open(prefix, None)?;
         cursor.phase = Phase::Changes;
         cursor.from_oldest = true;
         self.slots.move_marker(cursor.live_marker, LIVE);

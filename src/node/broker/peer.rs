@@ -1,15 +1,17 @@
-//! The connections of a broker to its peer: the line, and what it opens to follow.
+//! The connections of a broker to its peer, and of a relay to its upstream: the line, what
+//! it opens to follow, and where it forwards changes.
 
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use super::{BrokerNode, BrokerOptions};
-use crate::clone::SendFailure;
+use crate::clone::kvmsg::{FRAMES, HUGZ, STATUS};
+use crate::clone::{Collector, SendFailure};
 use crate::node::Endpoints;
 use crate::node::port::Port;
 use crate::reactor::{Context, Flow, Registry, SocketKey};
-use crate::socket::{AnyContext, ContextHandle, Socket, SocketType};
+use crate::socket::{AnyContext, ContextHandle, Interest, Socket, SocketType};
 
 /// How soon a connection that was refused or lost is tried again: a peer that
 /// comes back must not be thought dead for libzmq's own patience.
@@ -18,24 +20,47 @@ const RECONNECT: Duration = Duration::from_millis(20);
 /// Messages of the line that may wait.
 const LINE_HWM: u32 = 1000;
 
-/// Where the peer is, and what is open to it.
+/// Where the peer is, or each server that can be the upstream, and what is open to it.
 pub(super) struct PeerPorts {
-    endpoints: Endpoints,
+    endpoints: Vec<Endpoints>,
+    /// Which of them it is.
+    server: usize,
+    has_line: bool,
     context: ContextHandle,
     updates_hwm: u32,
+    changes_hwm: u32,
     max_frame: u64,
     line: Option<SocketKey>,
     follow: Option<SocketKey>,
     sync: Option<SocketKey>,
+    forward: Option<SocketKey>,
+    /// The topic of the heartbeats that are followed.
+    heartbeats: Vec<u8>,
     pub(super) wanted: Wanted,
+}
+
+/// What the SUB is to be.
+#[derive(Debug)]
+pub(super) enum FollowWanted {
+    Closed,
+    /// At the peer.
+    Peer,
+    /// At this server.
+    Upstream {
+        server: usize,
+        subtree: Vec<u8>,
+    },
 }
 
 /// What the machine wants opened or closed. It is done when the machine has
 /// returned, since only then the loop's handlers can be made.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    /// A new SUB (true), or none.
-    pub(super) follow: Option<bool>,
+    pub(super) follow: Option<FollowWanted>,
+    /// A heartbeat at once.
+    pub(super) heartbeat: bool,
+    /// A new socket for changes.
+    pub(super) forward: Option<Collector>,
     pub(super) sync: bool,
     /// What is to be sent on the new DEALER.
     pub(super) request: Option<Vec<Vec<u8>>>,
@@ -43,7 +68,8 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn is_nothing(&self) -> bool {
-        self.follow.is_none() && !self.sync && self.request.is_none()
+        let has_sockets = self.follow.is_none() && self.forward.is_none() && !self.sync;
+        has_sockets && !self.heartbeat && self.request.is_none()
     }
 }
 
@@ -61,20 +87,30 @@ impl fmt::Debug for PeerPorts {
 impl PeerPorts {
     pub(super) fn new(
         context: &impl AnyContext,
-        endpoint: &str,
+        endpoints: Vec<Endpoints>,
         options: &BrokerOptions,
-    ) -> io::Result<PeerPorts> {
+    ) -> PeerPorts {
         let max_frame = options.config.limits.max_value.saturating_mul(2).max(64 * 1024);
-        Ok(PeerPorts {
-            endpoints: Endpoints::from_first(endpoint)?,
+        PeerPorts {
+            endpoints,
+            server: 0,
+            has_line: options.follow.is_none(),
             context: context.handle(),
             updates_hwm: options.updates_hwm,
+            changes_hwm: options.changes_hwm,
             max_frame: max_frame as u64,
             line: None,
             follow: None,
             sync: None,
+            forward: None,
+            heartbeats: Vec::new(),
             wanted: Wanted::default(),
-        })
+        }
+    }
+
+    /// Those of the peer, or of the server that is the upstream.
+    fn endpoints(&self) -> &Endpoints {
+        &self.endpoints[self.server]
     }
 
     /// Whether something is to be opened or closed.
@@ -88,7 +124,8 @@ impl PeerPorts {
 
     /// All sockets that are open, to be closed.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = SocketKey> {
-        [self.line.take(), self.follow.take(), self.sync.take()].into_iter().flatten()
+        let all = [self.line.take(), self.follow.take(), self.sync.take(), self.forward.take()];
+        all.into_iter().flatten()
     }
 
     fn open_line<S: 'static, F>(&mut self, registry: &mut Registry<S>, project: F) -> io::Result<()>
@@ -102,7 +139,7 @@ impl PeerPorts {
             .max_message_size(self.max_frame)
             .reconnect_interval(RECONNECT)
             .linger(Duration::ZERO)
-            .connect(&self.endpoints.snapshots)
+            .connect(&self.endpoints().snapshots)
             .build(&self.context)?;
         let line = registry.on_message(line, move |state: &mut S, cx, message| {
             let now = cx.now();
@@ -118,6 +155,7 @@ impl PeerPorts {
         &mut self,
         registry: &mut Registry<S>,
         project: F,
+        subtree: Option<&[u8]>,
     ) -> io::Result<()>
     where
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
@@ -127,11 +165,16 @@ impl PeerPorts {
             .max_message_size(self.max_frame)
             .reconnect_interval(RECONNECT)
             .linger(Duration::ZERO)
-            // The heartbeat that answers the second proves the first.
-            .subscribe("")
-            .subscribe("HUGZ")
-            .connect(&self.endpoints.updates)
             .build(&self.context)?;
+        let prefix = subtree.unwrap_or_default();
+        self.heartbeats = [HUGZ, prefix].concat();
+        // The heartbeat that answers the second proves the first.
+        socket.subscribe(prefix)?;
+        socket.subscribe(&self.heartbeats)?;
+        if subtree.is_some() {
+            socket.subscribe(STATUS)?;
+        }
+        socket.connect(&self.endpoints().updates)?;
         let key = registry.on_message(socket, move |state: &mut S, cx, message| {
             let now = cx.now();
             let node = project(state);
@@ -150,7 +193,7 @@ impl PeerPorts {
             .max_message_size(self.max_frame)
             .reconnect_interval(RECONNECT)
             .linger(Duration::ZERO)
-            .connect(&self.endpoints.snapshots)
+            .connect(&self.endpoints().snapshots)
             .build(&self.context)?;
         let key = registry.on_message(socket, move |state: &mut S, cx, message| {
             let now = cx.now();
@@ -162,17 +205,69 @@ impl PeerPorts {
         Ok(())
     }
 
+    /// Opens the socket for changes at the upstream.
+    fn open_forward<S: 'static, F>(
+        &mut self,
+        registry: &mut Registry<S>,
+        project: F,
+        collector: Collector,
+    ) -> io::Result<()>
+    where
+        F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
+    {
+        let socket_type = match collector {
+            Collector::Pull => SocketType::Push,
+            Collector::Sub => SocketType::Pub,
+        };
+        let socket = Socket::builder(socket_type)
+            .send_hwm(self.changes_hwm)
+            // Nothing may wait in it for an upstream that is not there.
+            .immediate(true)
+            .reconnect_interval(RECONNECT)
+            .linger(Duration::from_secs(1))
+            .connect(&self.endpoints().changes)
+            .build(&self.context)?;
+        let key = registry.on_ready(socket, None, move |state: &mut S, cx, _| {
+            let now = cx.now();
+            let node = project(state);
+            if let Some(key) = node.ports.and_then(|ports| ports.forward) {
+                // Only until it is full again.
+                let _ = cx.set_interest(key, None);
+            }
+            node.with_outbox(cx, |machine, out| machine.handle_forward_room(now, out));
+            node.after_peer(cx, project)
+        })?;
+        self.forward = Some(key);
+        Ok(())
+    }
+
     /// Opens and closes what the machine wants.
     fn settle<S: 'static, F>(&mut self, registry: &mut Registry<S>, project: F) -> io::Result<()>
     where
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
     {
         let wanted = std::mem::take(&mut self.wanted);
-        if let Some(open) = wanted.follow {
+        if let Some(follow) = wanted.follow {
             close(registry, self.follow.take());
-            if open {
-                self.open_follow(registry, project)?;
+            match follow {
+                FollowWanted::Closed => {}
+                FollowWanted::Peer => self.open_follow(registry, project, None)?,
+                FollowWanted::Upstream { server, subtree } => {
+                    self.server = server.min(self.endpoints.len() - 1);
+                    self.open_follow(registry, project, Some(&subtree))?;
+                }
             }
+        }
+        if let (true, Some(Ok(socket))) =
+            (wanted.heartbeat, self.follow.map(|key| registry.socket(key)))
+        {
+            // Only what is new is told to the other end.
+            socket.unsubscribe(&self.heartbeats)?;
+            socket.subscribe(&self.heartbeats)?;
+        }
+        if let Some(collector) = wanted.forward {
+            close(registry, self.forward.take());
+            self.open_forward(registry, project, collector)?;
         }
         if wanted.sync {
             close(registry, self.sync.take());
@@ -205,8 +300,8 @@ impl BrokerNode {
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
     {
         match &mut project(state).peer {
-            Some(peer) => peer.open_line(registry, project),
-            None => Ok(()),
+            Some(peer) if peer.has_line => peer.open_line(registry, project),
+            _ => Ok(()),
         }
     }
 
@@ -225,7 +320,16 @@ impl BrokerNode {
                 // Without descriptors there is no standby for the moment, but still
                 // a broker: the machine asks again.
                 if let Err(error) = peer.settle(cx, project) {
-                    log::error!("no socket to the peer: {error}");
+                    log::error!("no socket to the peer or upstream: {error}");
+                }
+                let forward = peer.forward;
+                if let Some(ports) = &mut self.ports {
+                    ports.forward = forward;
+                }
+                if forward.is_some() {
+                    // Changes may have waited for it.
+                    let now = cx.now();
+                    self.with_outbox(cx, |machine, out| machine.handle_forward_room(now, out));
                 }
             }
             _ => {}
@@ -242,4 +346,20 @@ pub(super) fn tell<S>(
 ) -> Result<(), SendFailure> {
     let socket = line.and_then(|line| registry.socket(line).ok());
     Port::send(socket.ok_or(SendFailure::Unreachable)?, frames)
+}
+
+/// Sends a change to a relay's upstream. If it has to wait, the machine is told when
+/// there is room.
+pub(super) fn forward<S>(
+    registry: &mut Registry<S>,
+    key: Option<SocketKey>,
+    frames: &[&[u8]; FRAMES],
+) -> Result<(), SendFailure> {
+    let key = key.ok_or(SendFailure::Unreachable)?;
+    let socket = registry.socket(key).map_err(|_| SendFailure::Unreachable)?;
+    let sent = Port::send(socket, frames);
+    if sent == Err(SendFailure::WouldBlock) {
+        let _ = registry.set_interest(key, Interest::WRITABLE);
+    }
+    sent
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::clone::kvmsg::{KvMsg, Limits};
+pub(super) use super::follow::limits;
+use crate::clone::kvmsg::KvMsg;
 use crate::clone::pair::{Lineage, Role, Seat};
 use crate::clone::properties::PropertiesBuf;
 use crate::clone::sequence::Sequence;
@@ -93,14 +94,6 @@ impl fmt::Display for Disbelief {
             }
         }
     }
-}
-
-/// Limits for what comes from the peer: its properties are longer than a client's.
-pub(super) fn limits(limits: &Limits) -> Limits {
-    let mut limits = *limits;
-    limits.max_properties = limits.max_properties.max(64 << 10);
-    limits.max_value = limits.max_value.max(64 << 10);
-    limits
 }
 
 impl PeerStatus {

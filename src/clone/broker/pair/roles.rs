@@ -67,7 +67,7 @@ impl Broker {
             node: self.config.node,
             position,
             lineage: Some(&self.lineage).filter(|_| pair.has_state),
-            follows: pair.follow.as_ref().map(Follow::node),
+            follows: self.follow.as_ref().map(Follow::node),
             live_peer: pair.peer.as_ref().filter(|_| is_live),
             has_vote: pair.has_vote(now),
             is_grace_over: now >= pair.grace_over_at(),

@@ -1,5 +1,7 @@
 //! What a broker counts as one of a pair.
 
+use super::follow::FollowStats;
+
 /// Event counts of a broker of a pair since its start.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -51,6 +53,12 @@ pub struct PairStats {
 }
 
 impl PairStats {
+    /// With what was counted while following.
+    pub(super) fn with(self, followed: FollowStats) -> PairStats {
+        let FollowStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed } = followed;
+        PairStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed, ..self }
+    }
+
     /// Each count with its name.
     pub fn fields(&self) -> [(&'static str, u64); 22] {
         [

@@ -1,17 +1,15 @@
-//! Taking over the state of the active, and keeping up with it: as an ordinary
-//! client of the whole tree would.
+//! Following another broker: taking over its state, and keeping up with it. A standby
+//! follows its active so, and a relay its upstream: as an ordinary client would.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::super::changes::HOP_BY_HOP;
-use super::super::recent::Recent;
-use super::super::{Broker, BrokerOutbox, warn_rarely};
-use super::tail::Tail;
-use super::{SILENT_INTERVALS, peer};
+use super::changes::HOP_BY_HOP;
+use super::recent::Recent;
+use super::{Broker, BrokerOutbox, publish, warn_rarely};
 use crate::clone::fault::Fault;
-use crate::clone::kvmsg::{HUGZ, ICANHAZ, KTHXBAI, KvMsg, UUIDS, Uuid, is_reserved};
-use crate::clone::pair::{Lineage, Role};
+use crate::clone::kvmsg::{HUGZ, ICANHAZ, KTHXBAI, KvMsg, Limits, UUIDS, Uuid, is_reserved};
+use crate::clone::pair::Lineage;
 use crate::clone::properties::{Properties, PropertiesBuf};
 use crate::clone::sequence::Sequence;
 use crate::clone::store::{Change, Store, StoreFull};
@@ -19,17 +17,45 @@ use crate::message::Message;
 use crate::time::Time;
 
 /// A sync that makes no progress for so long is begun anew.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Changes that waited for a sync applied in one call, between which everything
 /// else is served.
 const BACKLOG_AT_ONCE: usize = 1000;
 
-/// How the active is followed.
+/// What is counted of the following.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FollowStats {
+    pub(super) syncs: u64,
+    pub(super) delta_syncs: u64,
+    pub(super) syncs_failed: u64,
+    pub(super) follow_gaps: u64,
+    pub(super) followed: u64,
+}
+
+/// How much may wait while a snapshot is under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BacklogLimits {
+    pub(super) count: usize,
+    pub(super) bytes: usize,
+}
+
+impl BacklogLimits {
+    fn is_exceeded(self, count: usize, bytes: usize) -> bool {
+        count > self.count || bytes > self.bytes
+    }
+}
+
+/// How another broker is followed.
 #[derive(Debug)]
 pub(super) struct Follow {
-    /// The run of the active that is followed.
+    /// The run of the broker that is followed; zero before a relay's upstream was heard.
     node: u64,
+    /// Keys that begin so are followed: all, for one of a pair.
+    subtree: Box<[u8]>,
+    limits: BacklogLimits,
+    /// Of a subtree: what came since it was last known to be whole.
+    counted: Counted,
     stage: Stage,
     /// When the stage has lasted too long.
     until: Time,
@@ -40,6 +66,18 @@ pub(super) struct Follow {
     is_backlog_cut: bool,
     /// A delta was too large to be kept until its end: the whole is asked for.
     needs_whole: bool,
+}
+
+/// Under a subtree sequences have gaps; what is missing shows in the counts of its
+/// heartbeats.
+#[derive(Debug, Default)]
+struct Counted {
+    /// What the last heartbeat said that was published.
+    published: Option<u64>,
+    /// Changes that came since.
+    received: u64,
+    /// A heartbeat that fitted said that the whole tree was here.
+    whole_at: Sequence,
 }
 
 #[derive(Debug)]
@@ -67,12 +105,17 @@ struct Sync {
     uuids: Vec<u8>,
     /// The end of the snapshot, once it is there.
     end: Option<Owned>,
+    /// Whether the heartbeat that tells whether it is whole was asked for.
+    has_asked: bool,
 }
 
 impl Follow {
-    fn new(node: u64, until: Time) -> Follow {
+    pub(super) fn new(node: u64, subtree: &[u8], limits: BacklogLimits, until: Time) -> Follow {
         Follow {
             node,
+            subtree: subtree.into(),
+            limits,
+            counted: Counted::default(),
             stage: Stage::Proving,
             until,
             backlog: VecDeque::new(),
@@ -84,6 +127,51 @@ impl Follow {
 
     pub(super) fn node(&self) -> u64 {
         self.node
+    }
+
+    /// Whether it is the whole tree that is followed.
+    fn is_all(&self) -> bool {
+        self.subtree.is_empty()
+    }
+
+    /// Whether something may be missing below our position.
+    pub(super) fn is_doubtful(&self) -> bool {
+        !self.is_all() && (self.needs_whole || self.counted.received > 0)
+    }
+
+    /// Nothing less than the whole will do.
+    pub(super) fn ask_whole(&mut self) {
+        self.needs_whole = true;
+    }
+
+    /// The upstream is another, or has begun another epoch: begins with a sync.
+    pub(super) fn prove_again(&mut self) {
+        self.stage = Stage::Proving;
+        self.backlog.clear();
+        (self.backlog_bytes, self.is_backlog_cut) = (0, false);
+        self.until = Time::NEVER;
+    }
+
+    /// Another run is followed from now on. False: it was this one before.
+    pub(super) fn turn_to(&mut self, node: u64) -> bool {
+        std::mem::replace(&mut self.node, node) != node
+    }
+
+    /// Whether a subtree is whole its next heartbeat tells: asks for it, once for each
+    /// snapshot.
+    fn ask_count(&mut self, out: &mut impl BrokerOutbox) {
+        let is_all = self.is_all();
+        if let Stage::Syncing(sync) = &mut self.stage
+            && !is_all
+            && !std::mem::replace(&mut sync.has_asked, true)
+        {
+            out.ask_heartbeat();
+        }
+    }
+
+    /// Whether each change is applied as it comes.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.stage, Stage::Live)
     }
 
     /// Whose changes our position counts: nobody's before the first sync.
@@ -102,6 +190,9 @@ impl Follow {
     /// Whether each change after `end` is in the backlog up to `whole`. `None`: one is
     /// missing, and will not come.
     fn covers(&self, end: Sequence, whole: Sequence) -> Option<bool> {
+        if !self.is_all() {
+            return Some(self.is_backlog_cut || self.counted.whole_at >= whole);
+        }
         let last = self.backlog.back().map_or(end, |last| last.sequence.max(end));
         if last < whole && !self.is_backlog_cut {
             return Some(false);
@@ -119,17 +210,34 @@ impl Follow {
         (reached >= whole).then_some(true)
     }
 
-    fn keep(&mut self, kvmsg: &KvMsg<'_>, max_count: usize, max_bytes: usize) {
+    fn keep(&mut self, kvmsg: &KvMsg<'_>) {
         let change = Owned::new(kvmsg);
-        let is_full =
-            self.backlog.len() >= max_count || self.backlog_bytes + change.size() > max_bytes;
-        if is_full || self.is_backlog_cut {
+        let (count, bytes) = (self.backlog.len() + 1, self.backlog_bytes + change.size());
+        if self.limits.is_exceeded(count, bytes) || self.is_backlog_cut {
             // The oldest are kept: they are applied first.
             self.is_backlog_cut = true;
             return;
         }
         self.backlog_bytes += change.size();
         self.backlog.push_back(change);
+    }
+}
+
+impl Counted {
+    /// A heartbeat of the subtree. False: something is missing.
+    fn check(&mut self, kvmsg: &KvMsg<'_>) -> bool {
+        let told = kvmsg.properties.parse::<u64>("published");
+        let received = std::mem::take(&mut self.received);
+        let is_whole = match (self.published, told) {
+            (Some(before), Some(now)) => now.checked_sub(before) == Some(received),
+            _ => false,
+        };
+        self.published = told;
+        self.whole_at = match is_whole {
+            true => kvmsg.properties.parse("at").unwrap_or(kvmsg.sequence),
+            false => Sequence::ZERO,
+        };
+        is_whole
     }
 }
 
@@ -203,40 +311,36 @@ fn take_over(
     })
 }
 
-impl Broker {
-    /// Turns to this active.
-    pub(super) fn begin_follow(&mut self, now: Time, node: u64, out: &mut impl BrokerOutbox) {
-        self.end_follow(now, out);
-        if self.role == Role::Starting {
-            self.role = Role::Passive;
-            if let Some(pair) = self.pair.as_deref_mut() {
-                pair.role_change = Some((Role::Passive, pair.heard_epoch));
-            }
-            log::info!("passive: broker {node:016x} is active");
-            self.publish_status(now, out);
-        }
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        let until = now + PATIENCE.max(pair.interval * SILENT_INTERVALS);
-        pair.follow = Some(Follow::new(node, until));
-        out.open_follow();
-    }
+/// The run of the broker that says this.
+pub(super) fn node_of(kvmsg: &KvMsg<'_>) -> Option<u64> {
+    let node = str::from_utf8(kvmsg.properties.get("node")?).ok()?;
+    u64::from_str_radix(node, 16).ok()
+}
 
-    /// Turns away from the active: what it published and we have is applied first.
+/// Limits for what comes from another broker: its properties are longer than a client's.
+pub(super) fn limits(limits: &Limits) -> Limits {
+    let mut limits = *limits;
+    limits.max_properties = limits.max_properties.max(64 << 10);
+    limits.max_value = limits.max_value.max(64 << 10);
+    limits
+}
+
+impl Broker {
+    /// Turns away from whom it follows: what that one published and we have is applied
+    /// first.
     pub(super) fn end_follow(&mut self, now: Time, out: &mut impl BrokerOutbox) {
-        self.drain_backlog(now, usize::MAX);
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        if pair.follow.take().is_some() {
+        self.drain_backlog(now, usize::MAX, out);
+        if self.follow.take().is_some() {
             out.close_follow();
         }
     }
 
     /// Goes on with what is under way, or begins it anew.
     pub(super) fn tend_follow(&mut self, now: Time, out: &mut impl BrokerOutbox) {
-        if !self.drain_backlog(now, BACKLOG_AT_ONCE) {
+        if !self.drain_backlog(now, BACKLOG_AT_ONCE, out) {
             self.sync(now, out);
         }
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        let Some(follow) = &mut pair.follow else { return };
+        let Some(follow) = &mut self.follow else { return };
         if now < follow.until {
             return;
         }
@@ -244,10 +348,14 @@ impl Broker {
         match follow.stage {
             Stage::Live => {}
             // The connection may be the trouble: a new one.
-            Stage::Proving => self.begin_follow(now, node, out),
+            Stage::Proving => match self.relay {
+                None => self.begin_follow(now, node, out),
+                Some(_) => self.leave_upstream(now, "it sends no heartbeats", out),
+            },
             Stage::Syncing(_) => {
-                pair.stats.syncs_failed += 1;
-                warn_rarely(pair.stats.syncs_failed, "sync begun anew", &"it made no progress");
+                self.follow_stats.syncs_failed += 1;
+                let failed = self.follow_stats.syncs_failed;
+                warn_rarely(failed, "sync begun anew", &"it made no progress");
                 self.sync(now, out);
             }
         }
@@ -255,9 +363,9 @@ impl Broker {
 
     /// Applies what came during a sync, at most so much. False: something is
     /// missing in it.
-    fn drain_backlog(&mut self, now: Time, most: usize) -> bool {
+    fn drain_backlog(&mut self, now: Time, most: usize, out: &mut impl BrokerOutbox) -> bool {
         for _ in 0..most {
-            let Some(follow) = self.following() else { return true };
+            let Some(follow) = &mut self.follow else { return true };
             if !matches!(follow.stage, Stage::Live) {
                 return true;
             }
@@ -265,7 +373,7 @@ impl Broker {
                 return !std::mem::take(&mut follow.is_backlog_cut);
             };
             follow.backlog_bytes -= change.size();
-            if !self.follow_change(now, &change.kvmsg()) {
+            if !self.follow_change(now, &change.kvmsg(), out) {
                 // What is behind it comes with the sync.
                 return false;
             }
@@ -273,16 +381,11 @@ impl Broker {
         true
     }
 
-    fn following(&mut self) -> Option<&mut Follow> {
-        self.pair.as_deref_mut()?.follow.as_mut()
-    }
-
     /// Asks for what is missing, or for all.
-    fn sync(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+    pub(super) fn sync(&mut self, now: Time, out: &mut impl BrokerOutbox) {
         let since = self.sync_since();
         let store = self.config.store;
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        let Some(follow) = &mut pair.follow else { return };
+        let Some(follow) = &mut self.follow else { return };
         follow.until = now + PATIENCE;
         follow.backlog.clear();
         (follow.backlog_bytes, follow.is_backlog_cut) = (0, false);
@@ -294,6 +397,7 @@ impl Broker {
             count: 0,
             uuids: Vec::new(),
             end: None,
+            has_asked: false,
         }));
         let to = self.scratch.clear();
         to.push("order", "changes").push("uuids", 1);
@@ -301,18 +405,25 @@ impl Broker {
             to.push("since", since);
         }
         out.open_sync();
-        if out.request_sync(&[ICANHAZ, b"", to.as_properties().as_bytes()]).is_err() {
-            log::debug!("no connection to the peer for a snapshot: tried again");
+        let properties = to.as_properties().as_bytes();
+        if out.request_sync(&[ICANHAZ, &follow.subtree, properties]).is_err() {
+            log::debug!("no connection for a snapshot: tried again");
         }
     }
 
-    /// Where a delta can begin: at our position, if that is in the history of the
-    /// active.
+    /// Where a delta can begin: at our position, if that is in the history of whom we
+    /// follow. A relay leaves that to its upstream to judge.
     fn sync_since(&self) -> Option<Sequence> {
-        let pair = self.pair.as_deref()?;
-        let theirs = pair.peer.as_ref()?.lineage.as_ref()?;
-        let follow = pair.follow.as_ref()?;
-        if !pair.has_state || follow.needs_whole || theirs.root() != self.lineage.root() {
+        let follow = self.follow.as_ref()?;
+        if !self.has_state() || follow.needs_whole {
+            return None;
+        }
+        let Some(pair) = self.pair.as_deref() else {
+            // Of a subtree it must be known that nothing is missing up to there.
+            return (follow.is_all() || follow.counted.received == 0).then_some(self.sequence);
+        };
+        let theirs = pair.peer_lineage()?;
+        if theirs.root() != self.lineage.root() {
             return None;
         }
         // Of its present epoch we have only what it gave us.
@@ -321,91 +432,112 @@ impl Broker {
         is_known.then_some(self.sequence)
     }
 
-    /// Takes a message of the SUB at the peer.
+    /// Takes a message of the SUB at the peer, or at a relay's upstream.
     pub fn handle_peer_update(
         &mut self,
         now: Time,
         message: Message<'_>,
         out: &mut impl BrokerOutbox,
     ) {
-        let limits = peer::limits(&self.config.limits);
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        let Some(follow) = &mut pair.follow else { return };
+        let limits = limits(&self.config.limits);
+        if self.follow.is_none() {
+            return;
+        }
         let kvmsg = match KvMsg::decode(message, &limits) {
             Ok(kvmsg) => kvmsg,
             // If it was a change, the next one shows that it is missing.
-            Err(error) => return pair.refuse(&error),
+            Err(error) => return self.refuse_followed(&error),
         };
-        if kvmsg.key == HUGZ {
-            return self.followed_heartbeat(now, &kvmsg, out);
-        }
-        if is_reserved(kvmsg.key) {
-            // Heartbeats of subtrees.
+        if self.relay.is_some() && !self.hear_upstream(now, &kvmsg, out) {
             return;
         }
-        let (max_count, max_bytes) = (pair.config.backlog_count, pair.config.backlog_bytes);
+        let Some(follow) = &mut self.follow else { return };
+        if kvmsg.key.strip_prefix(HUGZ) == Some(&*follow.subtree) {
+            return self.followed_heartbeat(now, &kvmsg, out);
+        }
+        if is_reserved(kvmsg.key) || !kvmsg.key.starts_with(&follow.subtree) {
+            // Heartbeats of other subtrees, and what answers other subscriptions.
+            return;
+        }
+        follow.counted.received += 1;
         match follow.stage {
             // The snapshot that is asked for after the proof has it.
             Stage::Proving => {}
             Stage::Live if follow.backlog.is_empty() => {
-                if !self.follow_change(now, &kvmsg) {
+                if !self.follow_change(now, &kvmsg, out) {
                     self.gap(now, &kvmsg, out);
                 }
             }
-            Stage::Live => follow.keep(&kvmsg, max_count, max_bytes),
+            Stage::Live => follow.keep(&kvmsg),
             Stage::Syncing(_) => {
-                follow.keep(&kvmsg, max_count, max_bytes);
+                follow.keep(&kvmsg);
                 self.finish_sync(now, out);
             }
         }
     }
 
+    /// A message of whom we follow, or of one who claims to be it, was refused.
+    fn refuse_followed(&mut self, why: &dyn std::fmt::Display) {
+        match (&mut self.pair, &mut self.relay) {
+            (Some(pair), _) => pair.refuse(why),
+            (None, Some(relay)) => relay.refuse(why),
+            _ => {}
+        }
+    }
+
     fn followed_heartbeat(&mut self, now: Time, kvmsg: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
         let sequence = self.sequence;
-        let Some(follow) = self.following() else { return };
-        let node = kvmsg.properties.get("node").and_then(|node| str::from_utf8(node).ok());
-        let node = node.and_then(|node| u64::from_str_radix(node, 16).ok());
-        if node != Some(follow.node) || kvmsg.properties.get("role") != Some(b"active") {
+        let Some(follow) = &mut self.follow else { return };
+        if node_of(kvmsg) != Some(follow.node) {
             return;
         }
+        if self.relay.is_none() && kvmsg.properties.get("role") != Some(b"active") {
+            return;
+        }
+        let is_whole = follow.is_all() || follow.counted.check(kvmsg);
         match follow.stage {
             Stage::Proving => self.sync(now, out),
-            Stage::Live if follow.backlog.is_empty() && kvmsg.sequence > sequence => {
-                self.count(|stats| stats.follow_gaps += 1);
+            Stage::Live if !is_whole => {
+                // What is missing may be older than what has come since.
+                follow.needs_whole = true;
+                self.follow_stats.follow_gaps += 1;
                 self.sync(now, out);
             }
+            Stage::Live if follow.backlog.is_empty() && kvmsg.sequence > sequence => {
+                self.follow_stats.follow_gaps += 1;
+                self.sync(now, out);
+            }
+            Stage::Syncing(_) if !is_whole => self.sync(now, out),
+            Stage::Syncing(_) if !follow.is_all() => self.finish_sync(now, out),
             _ => {}
         }
     }
 
     /// A change is missing before this one.
     fn gap(&mut self, now: Time, kvmsg: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
-        self.count(|stats| stats.follow_gaps += 1);
+        self.follow_stats.follow_gaps += 1;
         self.sync(now, out);
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        let (max_count, max_bytes) = (pair.config.backlog_count, pair.config.backlog_bytes);
-        if let Some(follow) = &mut pair.follow {
-            follow.keep(kvmsg, max_count, max_bytes);
+        if let Some(follow) = &mut self.follow {
+            follow.keep(kvmsg);
         }
     }
 
-    /// Applies the next change of the active. False: it is not the next one.
-    fn follow_change(&mut self, now: Time, kvmsg: &KvMsg<'_>) -> bool {
+    /// Applies the next change of whom we follow. False: it is not the next one.
+    fn follow_change(&mut self, now: Time, kvmsg: &KvMsg<'_>, out: &mut impl BrokerOutbox) -> bool {
         if kvmsg.sequence <= self.sequence {
             // It was in the snapshot.
             return true;
         }
-        if kvmsg.sequence != self.sequence.next() {
+        let is_subtree = self.follow.as_ref().is_some_and(|follow| !follow.is_all());
+        if kvmsg.sequence != self.sequence.next() && !is_subtree {
             return false;
         }
         if let Err(full) = take_over(&mut self.store, kvmsg, now, &mut self.scratch) {
-            // Better no standby than one that lacks something and does not know.
-            let failed = self.pair.as_deref_mut().map_or(0, |pair| {
-                pair.has_state = false;
-                pair.stats.syncs_failed += 1;
-                pair.stats.syncs_failed
-            });
-            warn_rarely(failed, "the state of the active has no room here", &full);
+            // Better no copy than one that lacks something and does not know.
+            self.set_state(false);
+            self.follow_stats.syncs_failed += 1;
+            let failed = self.follow_stats.syncs_failed;
+            warn_rarely(failed, "the state of the other broker has no room here", &full);
             return false;
         }
         if let Some(uuid) = kvmsg.uuid.filter(|_| !Fault::ForgetWhatWasFollowed.is_planted()) {
@@ -413,8 +545,20 @@ impl Broker {
         }
         self.sequence = kvmsg.sequence;
         self.published += 1;
-        self.count(|stats| stats.followed += 1);
+        self.follow_stats.followed += 1;
+        if self.relay.is_some() {
+            self.pass_on(kvmsg, out);
+        }
         true
+    }
+
+    /// Tells those who follow a relay of a change that it has applied.
+    pub(super) fn pass_on(&mut self, kvmsg: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
+        self.watched.published(kvmsg.key, kvmsg.sequence);
+        publish(kvmsg, &mut self.stats, out);
+        if let (Some(uuid), Some(relay)) = (kvmsg.uuid, self.relay.as_deref_mut()) {
+            relay.applied(uuid, kvmsg.sequence);
+        }
     }
 
     /// Takes a message of the DEALER that was opened last for a request.
@@ -424,15 +568,17 @@ impl Broker {
         message: Message<'_>,
         out: &mut impl BrokerOutbox,
     ) {
-        let limits = peer::limits(&self.config.limits);
-        let Some(pair) = self.pair.as_deref_mut() else { return };
+        let limits = limits(&self.config.limits);
         let kvmsg = match KvMsg::decode(message, &limits) {
             Ok(kvmsg) => kvmsg,
-            Err(error) => return pair.refuse(&error),
+            Err(error) => return self.refuse_followed(&error),
         };
-        let Some(follow) = &mut pair.follow else { return };
+        let Some(follow) = &mut self.follow else { return };
         let Stage::Syncing(sync) = &mut follow.stage else { return };
         follow.until = now + PATIENCE;
+        if let Some(relay) = &mut self.relay {
+            relay.hear_snapshot(now);
+        }
         let taken = match kvmsg.key {
             KTHXBAI => {
                 sync.end = Some(Owned::new(&kvmsg));
@@ -443,7 +589,7 @@ impl Broker {
                 Ok(())
             }
             _ if is_reserved(kvmsg.key) => Err("neither an entry nor an end"),
-            _ => sync.take(&kvmsg, now, &pair.config, &mut self.scratch),
+            _ => sync.take(&kvmsg, now, follow.limits, &mut self.scratch),
         };
         if let Err(why) = taken {
             follow.needs_whole = sync.since.is_some();
@@ -453,10 +599,9 @@ impl Broker {
 
     /// The sync came to nothing: another, after a while.
     fn fail_sync(&mut self, now: Time, why: &str) {
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        pair.stats.syncs_failed += 1;
-        warn_rarely(pair.stats.syncs_failed, "sync failed", &why);
-        if let Some(follow) = &mut pair.follow {
+        self.follow_stats.syncs_failed += 1;
+        warn_rarely(self.follow_stats.syncs_failed, "sync failed", &why);
+        if let Some(follow) = &mut self.follow {
             follow.stage = Stage::Proving;
             follow.until = now + PATIENCE;
         }
@@ -467,49 +612,62 @@ impl Broker {
     /// are missing in the snapshot, or old; until those changes are there, too, the new
     /// state would claim a position that it does not have, and the old one has.
     fn finish_sync(&mut self, now: Time, out: &mut impl BrokerOutbox) {
-        let Some(follow) = self.following() else { return };
+        let Some(follow) = &mut self.follow else { return };
         let Stage::Syncing(sync) = &follow.stage else { return };
         let Some(end) = &sync.end else { return };
         let end = end.kvmsg();
-        let whole = end.properties.parse("whole").unwrap_or(end.sequence);
-        match follow.covers(end.sequence, whole) {
+        let (sequence, whole) = (end.sequence, end.properties.parse("whole"));
+        let whole = whole.unwrap_or(sequence);
+        match follow.covers(sequence, whole) {
             Some(true) => {}
-            Some(false) => return,
+            Some(false) => return follow.ask_count(out),
             None => {
                 return self.fail_sync(now, "changes are missing that were published meanwhile");
             }
         }
+        let is_subtree = !follow.is_all();
         let Stage::Syncing(mut sync) = std::mem::replace(&mut follow.stage, Stage::Proving) else {
             return;
         };
         let Some(end) = sync.end.take() else { return };
-        if let Err(why) = self.install_sync(now, *sync, &end.kvmsg()) {
+        if let Err(why) = self.install_sync(now, *sync, &end.kvmsg(), out) {
             return self.fail_sync(now, why);
         }
         self.finish_window(&end.kvmsg());
-        if let Some(pair) = self.pair.as_deref_mut() {
-            pair.has_state = true;
-            if let Some(follow) = &mut pair.follow {
-                follow.stage = Stage::Live;
-            }
+        self.set_state(true);
+        if let Some(follow) = &mut self.follow {
+            follow.stage = Stage::Live;
         }
-        let waiting = self.following().map_or(0, |follow| follow.backlog.len());
+        let waiting = self.follow.as_ref().map_or(0, |follow| follow.backlog.len());
         for _ in 0..waiting {
-            if self.sequence >= whole || !self.drain_backlog(now, 1) {
+            if (self.sequence >= whole && !is_subtree) || !self.drain_backlog(now, 1, out) {
                 break;
             }
         }
-        if self.sequence < whole {
+        if self.sequence < whole && !is_subtree {
             // There was no room in the store for one of them: no state, and that was logged.
             return self.fail_sync(now, "what was published meanwhile could not be kept");
         }
-        log::info!("has the state of the active: {} keys at {:?}", self.store.len(), self.sequence);
+        log::info!(
+            "has the state of the other broker: {} keys at {:?}",
+            self.store.len(),
+            self.sequence
+        );
         self.tend_follow(now, out);
-        self.push(now, out);
+        match self.relay {
+            Some(_) => self.relay_synced(now, out),
+            None => self.push(now, out),
+        }
     }
 
-    fn install_sync(&mut self, now: Time, sync: Sync, end: &KvMsg<'_>) -> Result<(), &'static str> {
-        let Some(follow) = self.following() else { return Err("nobody is followed") };
+    fn install_sync(
+        &mut self,
+        now: Time,
+        sync: Sync,
+        end: &KvMsg<'_>,
+        out: &mut impl BrokerOutbox,
+    ) -> Result<(), &'static str> {
+        let Some(follow) = &mut self.follow else { return Err("nobody is followed") };
         let needed_whole = std::mem::take(&mut follow.needs_whole);
         let text = |name| end.properties.get(name).and_then(|value| str::from_utf8(value).ok());
         let lineage =
@@ -522,9 +680,9 @@ impl Broker {
         }
         match text("mode") {
             Some("delta") if sync.since == Some(self.sequence) && !needed_whole => {
-                self.install_delta(now, sync, end)?;
+                self.install_delta(now, sync, end, out)?;
             }
-            Some("full") => self.install(now, sync, end, &lineage)?,
+            Some("full") => self.install(now, sync, end, &lineage, out)?,
             _ => return Err("its end tells no mode"),
         }
         self.lineage = lineage;
@@ -538,6 +696,7 @@ impl Broker {
         mut sync: Sync,
         end: &KvMsg<'_>,
         lineage: &Lineage,
+        out: &mut impl BrokerOutbox,
     ) -> Result<(), &'static str> {
         if sync.since.is_some() {
             // It was asked for less, and got everything.
@@ -556,14 +715,18 @@ impl Broker {
         let mut recent = Recent::new(self.config.recent_count, self.config.recent_age);
         recent.read_records(now, &sync.uuids).ok_or("unreadable uuids")?;
         let fork = self.lineage.last_common(lineage);
+        self.snapshots.drop_under_way(&mut self.store);
         let old_store = std::mem::replace(&mut self.store, store);
         let old_recent = std::mem::replace(&mut self.recent, recent);
         let was_ours = self.sequence;
         self.sequence = end.sequence;
-        let Some(pair) = self.pair.as_deref_mut() else { return Ok(()) };
-        pair.stats.syncs += 1;
-        if pair.has_state && was_ours > fork && pair.tail.is_none() {
-            pair.tail = Some(Tail::new(old_store, &old_recent, fork));
+        self.follow_stats.syncs += 1;
+        if let Some(pair) = self.pair.as_deref_mut()
+            && was_ours > fork
+        {
+            pair.keep_tail(old_store, &old_recent, fork);
+        } else if self.relay.is_some() && self.has_state() {
+            self.pass_on_newer(was_ours, out);
         }
         Ok(())
     }
@@ -573,7 +736,10 @@ impl Broker {
         now: Time,
         sync: Sync,
         end: &KvMsg<'_>,
+        out: &mut impl BrokerOutbox,
     ) -> Result<(), &'static str> {
+        let is_all = self.follow.as_ref().is_none_or(Follow::is_all);
+        let (before, mut taken) = (self.sequence, 0);
         for change in &sync.delta {
             let kvmsg = change.kvmsg();
             if kvmsg.sequence <= self.store.sequence() {
@@ -581,13 +747,22 @@ impl Broker {
             }
             take_over(&mut self.store, &kvmsg, now, &mut self.scratch)
                 .map_err(|full| full.reason())?;
+            taken += 1;
+            if self.relay.is_some() {
+                self.pass_on(&kvmsg, out);
+            }
         }
         if end.sequence > self.store.sequence() {
             self.store.advance(end.sequence);
         }
         self.sequence = self.store.sequence();
+        self.published += match is_all && self.sequence.epoch() == before.epoch() {
+            // As many as there were: changes of a key that another followed are not in it.
+            true => self.sequence.get() - before.get(),
+            false => taken,
+        };
         self.recent.read_records(now, &sync.uuids).ok_or("unreadable uuids")?;
-        self.count(|stats| stats.delta_syncs += 1);
+        self.follow_stats.delta_syncs += 1;
         Ok(())
     }
 
@@ -604,7 +779,7 @@ impl Sync {
         &mut self,
         kvmsg: &KvMsg<'_>,
         now: Time,
-        config: &crate::clone::pair::PairConfig,
+        limits: BacklogLimits,
         scratch: &mut PropertiesBuf,
     ) -> Result<(), &'static str> {
         self.count += 1;
@@ -614,7 +789,7 @@ impl Sync {
         let change = Owned::new(kvmsg);
         self.delta_bytes += change.size();
         self.delta.push(change);
-        match self.delta.len() > config.backlog_count || self.delta_bytes > config.backlog_bytes {
+        match limits.is_exceeded(self.delta.len(), self.delta_bytes) {
             true => Err("too much has changed for a delta"),
             false => Ok(()),
         }

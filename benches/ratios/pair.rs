@@ -1,0 +1,170 @@
+//! Changes through the active of a pair, whose standby follows it in a process of its own,
+//! and through a broker that is alone.
+//!
+//! The traffic is that of `relay.rs`: a sender at most a window ahead of a subscriber. The
+//! standby is this program once more, over a Unix socket, so that the two brokers share
+//! nothing but the machine; the loop, the sockets and the traffic of both sides are alike.
+
+use std::env;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pollux::clone::pair::{PairConfig, SafePolicy, Seat, pair_id};
+use pollux::node::{BrokerNode, BrokerOptions};
+use pollux::reactor::{Backend, Reactor};
+
+use super::common::measure::{interleave, median, median_ratio};
+use super::outcome::Outcome;
+use super::relay::{Endpoints, Traffic};
+
+const ROUNDS: usize = 15;
+const VALUE_LEN: usize = 64;
+
+/// Longer than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The first argument of the process that is the standby.
+const STANDBY: &str = "--standby";
+
+pub(crate) fn throughput() -> Vec<Outcome> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut lone = Served::lone(directory.path());
+    let mut pair = Served::pair(directory.path());
+    let [lone, paired] = interleave(ROUNDS, [&mut || lone.round(), &mut || pair.round()]);
+    // A standby that was left behind would have cost nothing.
+    let behind = pair.wait_for_standby();
+    let figures = format!(
+        "{:.0} updates/s with a live standby, alone {:.0} (values of {VALUE_LEN} bytes); the \
+         standby had all {:.0} ms after the last",
+        median(&paired),
+        median(&lone),
+        behind.as_secs_f64() * 1e3,
+    );
+    vec![Outcome::new("broker_pair", median_ratio(&paired, &lone), figures)]
+}
+
+/// If this process was started as the standby, is it until its stdin ends.
+pub(crate) fn stand_by() {
+    let args: Vec<String> = env::args().collect();
+    let [_, first, own, peer] = args.as_slice() else { return };
+    if first != STANDBY {
+        return;
+    }
+    thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+    let context = zmq::Context::new();
+    let (mut reactor, mut node) = attach(&context, own, paired(Seat::Backup, peer));
+    reactor.run(&mut node).expect("the standby runs");
+}
+
+fn paired(seat: Seat, peer: &str) -> BrokerOptions {
+    let mut options = alone();
+    let mut pair = PairConfig::new(pair_id("bench"), seat);
+    // Only what the standby has is safe: so one sees whether it has it.
+    pair.policy = SafePolicy::Wait;
+    options.config.pair = Some(pair);
+    options.peer = Some(peer.to_owned());
+    options
+}
+
+fn alone() -> BrokerOptions {
+    let mut options = BrokerOptions::default();
+    // Nothing is dropped; the window bounds the queues.
+    (options.updates_hwm, options.changes_hwm) = (0, 0);
+    options
+}
+
+fn attach(
+    context: &zmq::Context,
+    endpoint: &str,
+    options: BrokerOptions,
+) -> (Reactor<BrokerNode>, BrokerNode) {
+    let mut node = BrokerNode::bind(context, endpoint, options).expect("a broker");
+    let mut reactor = Reactor::builder().backend(Backend::Epoll).build().expect("a reactor");
+    BrokerNode::attach(&mut reactor, &mut node, |node| node).expect("attached");
+    (reactor, node)
+}
+
+/// A broker in this thread, alone or with a standby.
+struct Served {
+    traffic: Traffic,
+    reactor: Reactor<BrokerNode>,
+    node: BrokerNode,
+    standby: Option<Standby>,
+}
+
+/// The process, which ends with this.
+struct Standby(Child);
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+impl Served {
+    fn lone(directory: &Path) -> Served {
+        Served::new(&format!("ipc://{}/lone", directory.display()), alone())
+    }
+
+    fn pair(directory: &Path) -> Served {
+        let at = |name: &str| format!("ipc://{}/{name}", directory.display());
+        let (own, other) = (at("active"), at("standby"));
+        let mut served = Served::new(&own, paired(Seat::Primary, &other));
+        let process = Command::new(env::current_exe().expect("this program"))
+            .args([STANDBY, &other, &own])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the standby starts");
+        served.standby = Some(Standby(process));
+        served.wait_for_standby();
+        served
+    }
+
+    fn new(endpoint: &str, options: BrokerOptions) -> Served {
+        let context = zmq::Context::new();
+        let (reactor, node) = attach(&context, endpoint, options);
+        let endpoints = Endpoints {
+            changes: node.endpoints().changes.clone(),
+            updates: node.endpoints().updates.clone(),
+        };
+        let traffic = Traffic { context, endpoints, value_len: VALUE_LEN, sent: 0 };
+        Served { traffic, reactor, node, standby: None }
+    }
+
+    fn round(&mut self) -> f64 {
+        let Served { traffic, reactor, node, .. } = self;
+        traffic.round(|done| {
+            while !done.load(Ordering::Acquire) {
+                reactor.turn(node, Duration::from_millis(10)).expect("a turn");
+            }
+        })
+    }
+
+    /// Serves until the standby has confirmed everything; gives how long that took.
+    fn wait_for_standby(&mut self) -> Duration {
+        let began = Instant::now();
+        let heartbeats = self.traffic.context.socket(zmq::SUB).expect("a SUB");
+        heartbeats.set_subscribe(b"HUGZ").expect("SUBSCRIBE");
+        heartbeats.connect(&self.traffic.endpoints.updates).expect("connected");
+        loop {
+            assert!(began.elapsed() < DEADLINE, "the standby does not follow");
+            self.reactor.turn(&mut self.node, Duration::from_millis(1)).expect("a turn");
+            while let Ok(frames) = heartbeats.recv_multipart(zmq::DONTWAIT) {
+                let properties = String::from_utf8_lossy(&frames[3]).into_owned();
+                let stable = format!("stable={}\n", self.node.machine().sequence());
+                if properties.contains("standby=live\n") && properties.contains(&stable) {
+                    return began.elapsed();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! [`Forwards`]: changes of clients on their way upstream, until they are safe there.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::clone::broker::follow::Owned;
+use crate::clone::kvmsg::Uuid;
+use crate::clone::sequence::Sequence;
+use crate::time::Time;
+
+/// A change that has no answer yet, or is applied and not yet safe.
+#[derive(Debug)]
+pub(super) struct Forward {
+    pub(super) change: Owned,
+    /// When it came.
+    pub(super) since: Time,
+    /// When it was sent last.
+    pub(super) sent: Option<Time>,
+    /// The sequence known when it was sent first: up to there it was not applied.
+    pub(super) known: Sequence,
+}
+
+/// Changes by the order in which they came, those without an answer apart from those
+/// that are applied.
+#[derive(Debug, Default)]
+pub(super) struct Forwards {
+    numbers: HashMap<Uuid, u64>,
+    next: u64,
+    unanswered: BTreeMap<u64, Forward>,
+    /// By their sequences, with their numbers.
+    applied: BTreeMap<Sequence, (u64, Forward)>,
+    bytes: usize,
+    /// The first that was never sent; those behind it are not sent either.
+    unsent: u64,
+}
+
+impl Forwards {
+    /// Changes without an answer.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    /// Of these, those that were not sent yet.
+    pub(super) fn unsent(&self) -> usize {
+        self.unanswered.range(self.unsent..).count()
+    }
+
+    /// Whether something waits to be sent.
+    pub(super) fn are_waiting(&self) -> bool {
+        self.unanswered.range(self.unsent..).next().is_some()
+    }
+
+    /// Changes that are applied, but not safe.
+    pub(super) fn applied(&self) -> usize {
+        self.applied.len()
+    }
+
+    /// Whether a change with this uuid is under way.
+    pub(super) fn contains(&self, uuid: &Uuid) -> bool {
+        self.numbers.contains_key(uuid)
+    }
+
+    /// When the first of those without an answer came, and when it was sent.
+    pub(super) fn first(&self) -> Option<(Time, Option<Time>)> {
+        self.unanswered.values().next().map(|forward| (forward.since, forward.sent))
+    }
+
+    /// Makes room for so many bytes more within the limits; those that are applied can
+    /// go. Gives how many had to, or `None` if that is not enough.
+    pub(super) fn make_room(&mut self, bytes: usize, max: (usize, usize)) -> Option<u64> {
+        let mut gone = 0;
+        while self.unanswered.len() + self.applied.len() >= max.0 || self.bytes + bytes > max.1 {
+            let (_, (_, oldest)) = self.applied.pop_first()?;
+            self.drop_one(&oldest);
+            gone += 1;
+        }
+        Some(gone)
+    }
+
+    fn drop_one(&mut self, forward: &Forward) {
+        self.bytes -= forward.change.size();
+        if let Some(uuid) = forward.change.kvmsg().uuid {
+            self.numbers.remove(&uuid);
+        }
+    }
+
+    /// Takes a change: sent at this time, or to be sent.
+    pub(super) fn push(&mut self, change: Owned, now: Time, sent: Option<Time>, known: Sequence) {
+        let number = self.next;
+        self.next += 1;
+        self.bytes += change.size();
+        if let Some(uuid) = change.kvmsg().uuid {
+            self.numbers.insert(uuid, number);
+        }
+        if sent.is_some() {
+            self.unsent = self.next;
+        }
+        self.unanswered.insert(number, Forward { change, since: now, sent, known });
+    }
+
+    /// The number of the next to be sent.
+    pub(super) fn next_unsent(&self) -> Option<u64> {
+        self.unanswered.range(self.unsent..).next().map(|(&number, _)| number)
+    }
+
+    /// One of those without an answer.
+    pub(super) fn get(&self, number: u64) -> Option<&Forward> {
+        self.unanswered.get(&number)
+    }
+
+    /// It was sent, when so much was known. One without a uuid has no answer to wait for.
+    pub(super) fn set_sent(&mut self, number: u64, now: Time, known: Sequence) {
+        let Some(forward) = self.unanswered.get_mut(&number) else { return };
+        if forward.sent.replace(now).is_none() {
+            forward.known = known;
+        }
+        self.unsent = self.unsent.max(number + 1);
+        if forward.change.kvmsg().uuid.is_none() {
+            self.remove(number);
+        }
+    }
+
+    /// The key of a change that has no answer.
+    pub(super) fn key_of(&self, uuid: &Uuid) -> Option<Vec<u8>> {
+        let forward = self.unanswered.get(self.numbers.get(uuid)?)?;
+        Some(forward.change.kvmsg().key.to_vec())
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Forward> {
+        let forward = self.unanswered.remove(&number)?;
+        self.drop_one(&forward);
+        Some(forward)
+    }
+
+    /// A change is applied: it stays until it is safe.
+    pub(super) fn apply(&mut self, uuid: Uuid, sequence: Sequence) {
+        let Some(&number) = self.numbers.get(&uuid) else { return };
+        if let Some(forward) = self.unanswered.remove(&number)
+            && let Some((_, other)) = self.applied.insert(sequence, (number, forward))
+        {
+            // Two under one sequence: only from an upstream that is confused.
+            self.drop_one(&other);
+        }
+    }
+
+    /// Changes of which the uuid is known by now are applied.
+    pub(super) fn find_applied(&mut self, sequence_of: impl Fn(&Uuid) -> Option<Sequence>) {
+        let uuids = self.unanswered.values().filter_map(|forward| forward.change.kvmsg().uuid);
+        let found: Vec<_> = uuids.filter_map(|uuid| Some((uuid, sequence_of(&uuid)?))).collect();
+        for (uuid, sequence) in found {
+            self.apply(uuid, sequence);
+        }
+    }
+
+    /// The answer was another: gives the change.
+    pub(super) fn end(&mut self, uuid: &Uuid) -> Option<Owned> {
+        let number = *self.numbers.get(uuid)?;
+        self.remove(number).map(|forward| forward.change)
+    }
+
+    /// Forgets what is safe.
+    pub(super) fn settle(&mut self, is_safe: impl Fn(Sequence) -> bool) {
+        while let Some(first) = self.applied.first_entry() {
+            if !is_safe(*first.key()) {
+                return;
+            }
+            let (_, forward) = first.remove();
+            self.drop_one(&forward);
+        }
+    }
+
+    /// The upstream is another, or has begun another epoch, and may lack what was not
+    /// safe: all of it is to be sent again, in its old order, but for what `is_kept` says
+    /// is in its history, which stays as it is. Of each key the newest goes alone: an older one, unknown there,
+    /// would be applied behind it.
+    pub(super) fn begin_anew(&mut self, is_kept: impl Fn(Sequence) -> bool) {
+        for (sequence, (number, forward)) in std::mem::take(&mut self.applied) {
+            match is_kept(sequence) {
+                true => _ = self.applied.insert(sequence, (number, forward)),
+                false => _ = self.unanswered.insert(number, forward),
+            }
+        }
+        self.drop_replaced(|forward| forward.sent.is_some());
+        self.unsent = self.unanswered.keys().next().copied().unwrap_or(self.next);
+    }
+
+    /// Drops those of which there is a newer one for the same key that was sent, too.
+    fn drop_replaced(&mut self, is_meant: impl Fn(&Forward) -> bool) {
+        let mut keys: HashSet<&[u8]> = HashSet::new();
+        let meant = self.unanswered.iter().rev().filter(|(_, forward)| is_meant(forward));
+        let replaced = meant.filter(|(_, forward)| !keys.insert(forward.change.kvmsg().key));
+        let replaced: Vec<u64> = replaced.map(|(&number, _)| number).collect();
+        for number in replaced {
+            self.remove(number);
+        }
+    }
+
+    /// What was sent before `limit` and has no answer is to be sent again; gives the
+    /// numbers of these, and how many are not. If there is a newer change of the same key,
+    /// of ours or one that `changed` tells, it would be applied behind that: whether it
+    /// is still meant its sender knows alone.
+    pub(super) fn repeat(
+        &mut self,
+        limit: Time,
+        changed: impl Fn(&[u8]) -> Option<Sequence>,
+    ) -> (Vec<u64>, u64) {
+        let mut newer: HashSet<&[u8]> =
+            self.applied.values().map(|(_, forward)| forward.change.kvmsg().key).collect();
+        let (mut due, mut replaced) = (Vec::new(), Vec::new());
+        for (&number, forward) in self.unanswered.range(..self.unsent).rev() {
+            let key = forward.change.kvmsg().key;
+            let is_newest = newer.insert(key) && changed(key).is_none_or(|at| at <= forward.known);
+            match forward.sent.is_some_and(|sent| sent <= limit) {
+                true if is_newest => due.push(number),
+                true => replaced.push(number),
+                false => {}
+            }
+        }
+        let count = replaced.len() as u64;
+        for number in replaced {
+            self.remove(number);
+        }
+        due.reverse();
+        (due, count)
+    }
+
+    /// Takes the first without an answer out.
+    pub(super) fn pop_first(&mut self) -> Option<Forward> {
+        let (&number, _) = self.unanswered.first_key_value()?;
+        self.remove(number)
+    }
+}

@@ -1,0 +1,304 @@
+//! The relay's copy: of the whole and of a subtree, after losses, over other relays, and
+//! with an upstream that comes and goes.
+
+use std::time::Duration;
+
+use super::world::{HEARTBEAT, World};
+use crate::clone::pair::Role;
+use crate::message::Message;
+
+fn filled(keys: u8) -> World {
+    let mut world = World::new();
+    for n in 0..keys {
+        world.set(0, n, &format!("/{n}"), "x");
+    }
+    world
+}
+
+#[test]
+fn it_has_what_the_upstream_has_under_the_same_sequences() {
+    let mut world = filled(100);
+    let relay = world.relay(&[0]);
+    world.pass_ms(50);
+    assert_eq!(world.role(relay), Role::Relay);
+    world.set(0, 101, "/new", "y");
+    world.set(0, 102, "/1", "");
+    world.pass_ms(5);
+    assert_eq!(world.map(relay), world.map(0));
+    assert_eq!(world.broker(relay).sequence(), world.broker(0).sequence());
+    assert_eq!(world.stats(relay).syncs, 1);
+    let told = |name| world.told(relay, "HUGZ", name);
+    assert_eq!(told("role").as_deref(), Some("relay"));
+    assert_eq!(told("upstream").as_deref(), Some("live"));
+    assert_eq!(told("standby").as_deref(), Some("none"));
+}
+
+#[test]
+fn a_gap_is_healed_by_a_delta_which_is_passed_on() {
+    let mut world = filled(10);
+    let relay = world.relay(&[0]);
+    world.pass_ms(50);
+    world.lose_updates.insert(relay, 3);
+    for n in 0..5 {
+        world.set(0, 100 + n, &format!("/late/{n}"), "x");
+    }
+    world.pass_ms(50);
+    assert_eq!(world.map(relay), world.map(0));
+    let stats = world.stats(relay);
+    assert_eq!((stats.syncs, stats.delta_syncs), (1, 1));
+    let changes = world.changes(relay);
+    assert_eq!(changes.len(), 5, "{changes:?}");
+    assert!(changes.is_sorted_by_key(|(sequence, _)| *sequence));
+}
+
+#[test]
+fn a_lost_tail_is_noticed_by_the_next_heartbeat() {
+    let mut world = filled(10);
+    let relay = world.relay(&[0]);
+    world.pass_ms(50);
+    world.lose_updates.insert(relay, 1);
+    world.set(0, 100, "/last", "x");
+    world.pass(HEARTBEAT + Duration::from_millis(20));
+    assert_eq!(world.map(relay), world.map(0));
+}
+
+#[test]
+fn a_relay_of_a_subtree_has_that_alone_and_notices_what_it_misses() {
+    let mut world = World::new();
+    for n in 0..10 {
+        world.set(0, n, &format!("/a/{n}"), "x");
+        world.set(0, 50 + n, &format!("/b/{n}"), "x");
+    }
+    let relay = world.relay_with(&[0], |relay| relay.subtree = b"/a/".to_vec());
+    world.pass_ms(250);
+    assert_eq!(world.map(relay), world.map_below(0, "/a/"));
+    for n in 0..10 {
+        world.set(0, 100 + n, &format!("/b/{n}"), "y");
+        world.set(0, 110 + n, &format!("/a/{n}"), if n % 2 == 0 { "" } else { "y" });
+        world.pass_ms(1);
+    }
+    assert_eq!(world.map(relay), world.map_below(0, "/a/"));
+    assert_eq!(world.stats(relay).follow_gaps, 0);
+    assert_eq!(world.told(relay, "HUGZ", "subtree").as_deref(), Some("/a/"));
+    // In the middle, and at the end, where only the count tells.
+    for lost in [1, 2] {
+        world.lose_updates.insert(relay, lost);
+        world.set(0, 130 + lost as u8, "/a/lost", "1");
+        world.set(0, 140 + lost as u8, "/a/lost-too", "2");
+        world.pass(HEARTBEAT * 3);
+        assert_eq!(world.map(relay), world.map_below(0, "/a/"), "{lost}");
+    }
+    assert_eq!(world.stats(relay).follow_gaps, 2);
+}
+
+#[test]
+fn changes_while_it_takes_over_the_state_are_not_missed() {
+    for subtree in ["", "/a/"] {
+        let mut world = World::with(|config| config.snapshots.slice_entries = 2);
+        for n in 0..200u8 {
+            world.set(0, n, &format!("/a/{n}"), "x");
+        }
+        let relay = world.relay_with(&[0], |relay| relay.subtree = subtree.into());
+        for n in 0..200u8 {
+            world.pass(Duration::from_micros(100));
+            let number = n as usize * 7 % 300;
+            let value = if n % 5 == 0 { "" } else { "y" };
+            world.set_with(
+                0,
+                [n, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+                &format!("/a/{number}"),
+                "",
+                value,
+            );
+        }
+        world.pass_ms(500);
+        assert_eq!(world.map(relay), world.map(0), "{subtree}");
+        assert_eq!(world.stats(relay).syncs, 1, "{subtree}");
+    }
+}
+
+#[test]
+fn relays_follow_relays_and_turn_to_another_without_a_full_snapshot() {
+    let mut world = filled(20);
+    let (left, right) = (world.relay(&[0]), world.relay(&[0]));
+    let far = world.relay(&[left, right]);
+    world.pass_ms(500);
+    assert_eq!(world.map(far), world.map(0));
+    world.kill(left);
+    world.set(0, 100, "/new", "x");
+    world.pass_ms(1500);
+    assert_eq!(world.map(far), world.map(0));
+    assert_eq!(world.stats(far).syncs, 1);
+    assert_eq!(world.stats(far).upstreams_lost, 1);
+    world.set(far, 101, "/over/two", "x");
+    world.pass_ms(50);
+    assert_eq!(world.map(0)["/over/two"].1, "x");
+    assert_eq!(world.map(far), world.map(0));
+}
+
+#[test]
+fn a_lost_upstream_is_told_and_a_new_history_is_followed() {
+    let mut world = filled(20);
+    let relay = world.relay(&[0]);
+    world.pass_ms(500);
+    let before = world.map(relay);
+    world.kill(0);
+    world.pass_ms(1500);
+    assert_eq!(world.role(relay), Role::Relay, "it serves what it has");
+    assert_eq!(world.map(relay), before);
+    assert_eq!(world.told(relay, "HUGZ", "upstream").as_deref(), Some("lost"));
+    let epoch = world.broker(relay).sequence().epoch();
+    world.pass(Duration::from_secs(60));
+    world.start(0);
+    world.set(0, 100, "/3", "other");
+    world.pass_ms(5000);
+    assert_eq!(world.map(relay), world.map(0));
+    assert!(world.broker(relay).sequence().epoch() > epoch);
+    assert_eq!(world.told(relay, "HUGZ", "upstream").as_deref(), Some("live"));
+    // Who does not count is told what is new.
+    let told = world.changes(relay).iter().filter(|(_, key)| key == "/3").count();
+    assert_eq!(told, 1);
+}
+
+#[test]
+fn an_upstream_with_an_older_history_is_not_followed_while_there_may_be_another() {
+    let mut world = filled(5);
+    let relay = world.relay(&[0]);
+    world.pass_ms(500);
+    let before = world.map(relay);
+    world.kill(0);
+    // As if its clock had gone back by years.
+    world.configure_start(0, |config| config.start = crate::clone::Sequence::new(3, 0));
+    world.set(0, 100, "/old", "x");
+    world.pass(HEARTBEAT * 9);
+    assert_eq!(world.map(relay), before);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.map(relay), world.map(0), "there is no other");
+}
+
+#[test]
+fn circles_are_noticed_with_and_without_a_state() {
+    let mut world = World::new();
+    let (a, b, c) = (1, 2, 3);
+    assert_eq!((world.relay(&[b]), world.relay(&[c]), world.relay(&[a])), (a, b, c));
+    world.pass(Duration::from_secs(10));
+    for relay in [a, b, c] {
+        assert!(world.stats(relay).loops_refused > 0, "{relay}");
+        assert_eq!(world.role(relay), Role::Starting);
+    }
+    // With a state: what the broker had is served by one that follows itself over another.
+    let mut world = filled(3);
+    let near = world.relay(&[0]);
+    let far = world.relay(&[near]);
+    world.pass_ms(500);
+    world.repoint(near, &[far]);
+    world.pass(Duration::from_secs(10));
+    assert!(world.stats(near).loops_refused + world.stats(far).loops_refused > 0);
+    assert_eq!(world.told(far, "HUGZ", "upstream").as_deref(), Some("lost"));
+}
+
+#[test]
+fn a_chain_has_a_limit() {
+    let mut world = filled(3);
+    let mut last = 0;
+    for _ in 0..8 {
+        last = world.relay(&[last]);
+        world.pass_ms(1000);
+        assert_eq!(world.map(last), world.map(0));
+    }
+    let beyond = world.relay(&[last]);
+    world.pass_ms(3000);
+    assert_eq!(world.role(beyond), Role::Starting);
+    assert!(world.stats(beyond).loops_refused > 0);
+}
+
+#[test]
+fn a_relay_of_more_than_the_upstream_has_is_refused() {
+    let mut world = filled(3);
+    let part = world.relay_with(&[0], |relay| relay.subtree = b"/a/".to_vec());
+    let whole = world.relay(&[part]);
+    let below = world.relay_with(&[part], |relay| relay.subtree = b"/a/b/".to_vec());
+    world.pass_ms(3000);
+    assert_eq!(world.role(whole), Role::Starting);
+    assert!(world.stats(whole).upstream_refused > 0);
+    assert_eq!(world.role(below), Role::Relay);
+}
+
+#[test]
+fn a_client_that_is_ahead_is_answered_when_the_relay_has_come_as_far() {
+    let mut world = filled(5);
+    let relay = world.relay(&[0]);
+    world.pass_ms(500);
+    world.cut(relay);
+    world.set(0, 100, "/new", "x");
+    let ahead = world.broker(0).sequence();
+    world.request(relay, "client", &[b"ICANHAZ?", b"", format!("since={ahead}\n").as_bytes()]);
+    let behind = world.broker(relay).sequence();
+    world.request(relay, "other", &[b"ICANHAZ?", b"", format!("since={behind}\n").as_bytes()]);
+    world.pass_ms(50);
+    assert_eq!(world.answered(relay, "client", "mode"), None, "it would go back in time");
+    assert_eq!(world.answered(relay, "other", "mode").as_deref(), Some("delta"));
+    world.heal();
+    world.pass_ms(3000);
+    assert_eq!(world.answered(relay, "client", "mode").as_deref(), Some("delta"));
+    // A number that will never be reached holds up nobody, and they are bounded.
+    let far = crate::clone::Sequence::new(ahead.epoch(), ahead.counter() + (1 << 30));
+    for n in 0..5000 {
+        let properties = format!("since={far}\n");
+        world.request(relay, &format!("far-{n}"), &[b"ICANHAZ?", b"", properties.as_bytes()]);
+    }
+    world.request(relay, "near", &[b"ICANHAZ?", b"", format!("since={ahead}\n").as_bytes()]);
+    world.pass_ms(50);
+    assert_eq!(world.answered(relay, "near", "mode").as_deref(), Some("delta"));
+    assert_eq!(world.stats(relay).held_dropped, 5000 - 4096);
+}
+
+#[test]
+fn who_asks_before_there_is_a_state_is_answered_when_there_is() {
+    let mut world = World::new();
+    world.kill(0);
+    let relay = world.relay(&[0]);
+    world.request(relay, "client", &[b"ICANHAZ?", b""]);
+    world.pass_ms(1000);
+    assert_eq!(world.answered(relay, "client", "mode"), None);
+    assert!(world.changes(relay).is_empty());
+    assert_eq!(world.told(relay, "HUGZ", "role"), None, "it is silent");
+    world.start(0);
+    world.set(0, 1, "/a", "x");
+    world.pass_ms(5000);
+    assert_eq!(world.answered(relay, "client", "count").as_deref(), Some("1"));
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_counted() {
+    let mut world = filled(3);
+    let relay = world.relay(&[0]);
+    world.pass_ms(500);
+    let (before, position) = (world.map(relay), world.broker(relay).sequence());
+    let next = position.next().to_wire();
+    let messages: [&[&[u8]]; 5] = [
+        &[b"HUGZ"],
+        &[b"HUGZ", &next, b"", b"", b""],
+        &[b"HUGZ", &next, b"", b"chp=2\nnode=xyz\n", b""],
+        &[b"HUGZ", &next, b"", b"chp=2\nnode=1\nvia=1,xyz\n", b""],
+        &[b"HUGZ", &next, b"", b"chp=2\nnode=1\nsubtree=/b/\n", b""],
+    ];
+    for (number, frames) in messages.iter().enumerate() {
+        world.act(relay, |broker, now, net| {
+            broker.handle_peer_update(now, Message::new(frames), net);
+        });
+        assert_eq!(world.stats(relay).upstream_refused, number as u64 + 1, "{frames:?}");
+    }
+    // Nobody has asked for a snapshot.
+    let entry: [&[u8]; 5] = [b"/x", &next, b"", b"", b"x"];
+    world.act(relay, |broker, now, net| {
+        broker.handle_peer_snapshot(now, Message::new(&entry), net);
+    });
+    // Only a broker of a pair is told of these.
+    world.request(relay, "client", &[b"PEER?", b"pair=1\n"]);
+    world.request(relay, "client", &[b"PROMOTE?"]);
+    world.pass_ms(500);
+    assert_eq!((world.map(relay), world.broker(relay).sequence()), (before, position));
+    assert_eq!(world.broker(relay).stats().requests_malformed, 1);
+    assert_eq!(world.role(relay), Role::Relay);
+}
