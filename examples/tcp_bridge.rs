@@ -15,6 +15,8 @@ use pollux::reactor::{Context, Flow, Interest, Key, Reactor, Ready, SourceKey};
 use pollux::socket::{Socket, SocketType};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+type Cx<'a> = Context<'a, App>;
+
 #[derive(Default)]
 struct App {
     peers: Vec<SourceKey<TcpStream>>,
@@ -48,7 +50,7 @@ fn main() -> io::Result<()> {
 }
 
 /// One line for each peer, its frames with a space between.
-fn tell(app: &mut App, cx: &mut Context<'_, App>, message: Message<'_>) -> Flow {
+fn tell(app: &mut App, cx: &mut Cx<'_>, message: Message<'_>) -> Flow {
     let mut line = message.frames().join(&b' ');
     line.push(b'\n');
     let before = app.peers.len();
@@ -66,12 +68,7 @@ fn tell(app: &mut App, cx: &mut Context<'_, App>, message: Message<'_>) -> Flow 
 }
 
 /// What peers say is not read; when they hang up, they are forgotten.
-fn gone(
-    app: &mut App,
-    cx: &mut Context<'_, App>,
-    _: &mut TcpStream,
-    is: Ready,
-) -> io::Result<Flow> {
+fn gone(app: &mut App, cx: &mut Cx<'_>, _: &mut TcpStream, is: Ready) -> io::Result<Flow> {
     if !is.read_closed && !is.error {
         return Ok(Flow::Continue);
     }

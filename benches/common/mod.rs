@@ -4,4 +4,5 @@
 
 pub(crate) mod alloc;
 pub(crate) mod bare;
+pub(crate) mod cores;
 pub(crate) mod measure;

@@ -85,7 +85,9 @@ impl Traffic {
         thread::scope(|scope| {
             let subscriber = scope.spawn(|| subscriber(sub, &received));
             let sender = scope.spawn(|| {
-                let sent = sender(push, &received, first, value_len);
+                // Closed when all has arrived: it keeps nothing that is still to be sent.
+                let push = push;
+                let sent = sender(&push, &received, first, value_len);
                 // The subscriber has all; the server may go.
                 let rate = subscriber.join().expect("subscriber");
                 done.store(true, Ordering::Release);
@@ -100,7 +102,7 @@ impl Traffic {
 }
 
 /// Sends probes until the first came through, then the changes of one round.
-fn sender(push: Bare, received: &AtomicU64, first: u64, value_len: usize) -> u64 {
+fn sender(push: &Bare, received: &AtomicU64, first: u64, value_len: usize) -> u64 {
     let mut value = vec![0x5a; value_len];
     let mut number = first;
     let mut send = |key: &[u8]| {

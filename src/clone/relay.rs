@@ -26,6 +26,19 @@
 use std::time::Duration;
 
 /// What a relay is told of its upstream, and its limits.
+///
+/// ```
+/// use pollux::clone::relay::RelayConfig;
+/// use pollux::node::{BrokerNode, BrokerOptions};
+///
+/// let mut relay = RelayConfig::new(vec!["tcp://10.0.0.1:5556".to_owned()]);
+/// relay.subtree = b"/config/".to_vec();
+/// let mut options = BrokerOptions::default();
+/// options.follow = Some(relay);
+/// let relay = BrokerNode::bind(&zmq::Context::new(), "inproc://doc-relay", options)?;
+/// assert!(relay.machine().relay_stats().is_some());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RelayConfig {

@@ -145,7 +145,8 @@ fn on_ready<S: 'static, F>(
 where
     F: Fn(&mut S) -> &mut Proxy<S> + Copy + 'static,
 {
-    with_pump(state, cx, project, |state, pump, sockets, phase, now| {
+    let mut is_empty = false;
+    let flow = with_pump(state, cx, project, |state, pump, sockets, phase, now| {
         let other = side.other();
         if ready.writable
             && pump.lane(other).held.is_some()
@@ -155,10 +156,14 @@ where
             pump.forward(state, other, sockets)?;
         }
         if ready.readable && phase == Phase::Running && pump.lane(side).held.is_none() {
-            pump.forward(state, side, sockets)?;
+            is_empty = pump.forward(state, side, sockets)?;
         }
         Ok(())
-    })
+    })?;
+    if is_empty && let Key::Socket(key) = cx.key() {
+        cx.seen_empty(key);
+    }
+    Ok(flow)
 }
 
 /// A message is to be tried again, it has taken too long to end, or it is paused and

@@ -146,7 +146,7 @@ impl<S> Pump<S> {
     }
 
     /// Moves messages that came from a side to the other one, at most as many as the
-    /// budget allows, until there is none or no room for one.
+    /// budget allows, until there is none (`true`) or no room for one.
     ///
     /// # Errors
     /// If a socket failed for good.
@@ -155,14 +155,14 @@ impl<S> Pump<S> {
         state: &mut S,
         from: Side,
         sockets: &Sockets<'_>,
-    ) -> Result<(), ProxyError> {
+    ) -> Result<bool, ProxyError> {
         let (source, target) = (sockets.of(from), sockets.of(from.other()));
         let watched = self.hook.is_some()
             || sockets.capture.is_some()
             || self.max_message_bytes < usize::MAX
             || !target.takes_any_number_of_frames();
         let (mut received, mut sent) = (Amount::default(), Amount::default());
-        let mut result = Ok(());
+        let mut result = Ok(false);
         let mut left = self.budget;
         while left > 0 {
             let stopped = if watched {
@@ -170,7 +170,10 @@ impl<S> Pump<S> {
                 self.step(state, from, sockets, &mut received, &mut sent)
             } else {
                 let transit = &mut self.lane_mut(from).transit;
-                let passed = pass_all(transit, source, target, &mut left, &mut sent);
+                let (gone, passed) = transit.pass(source, target, left.into());
+                sent.messages += gone.messages;
+                sent.bytes += gone.bytes;
+                left -= gone.messages as u32;
                 if let Err(Stopped::Send(_, bytes)) = &passed {
                     received.add(*bytes);
                     left -= 1;
@@ -179,8 +182,12 @@ impl<S> Pump<S> {
             };
             match stopped {
                 Ok(()) => {}
-                // EFSM: it is not its turn to receive (REQ, REP).
-                Err(Stopped::Receive(Errno::EAGAIN | Errno::EFSM)) => break,
+                Err(Stopped::Receive(Errno::EAGAIN)) => {
+                    result = Ok(true);
+                    break;
+                }
+                // It is not its turn to receive (REQ, REP).
+                Err(Stopped::Receive(Errno::EFSM)) => break,
                 Err(Stopped::Receive(errno)) => {
                     let error = source.receive_failed(errno);
                     result = Err(ProxyError::Socket { side: from, error });
@@ -329,35 +336,6 @@ impl<S> Pump<S> {
         }
         Ok(true)
     }
-}
-
-/// Passes messages on with nothing to look at, until `left` of them have gone: the hot
-/// loop, with its sums in registers.
-fn pass_all(
-    transit: &mut Transit,
-    source: &Socket,
-    target: &Socket,
-    left: &mut u32,
-    sent: &mut Amount,
-) -> Result<(), Stopped> {
-    let (mut messages, mut bytes) = (0, 0);
-    let most = *left;
-    let result = loop {
-        if messages == most {
-            break Ok(());
-        }
-        match transit.pass(source, target) {
-            Ok(length) => {
-                messages += 1;
-                bytes += length as u64;
-            }
-            Err(stopped) => break Err(stopped),
-        }
-    };
-    *left -= messages;
-    sent.messages += u64::from(messages);
-    sent.bytes += bytes;
-    result
 }
 
 /// Logs the first of its kind and then each that doubles the count, so that a flood of

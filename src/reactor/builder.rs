@@ -29,12 +29,15 @@ pub enum Wait {
     #[default]
     Block,
     /// Never blocks but asks again and again, the socket that had the last message
-    /// without pause and all others every 2 microseconds: the lowest latency, for a
-    /// whole core.
+    /// without pause and all others every 2 microseconds (without pause, too, if that
+    /// message was not received by the loop, but by an `on_ready` handler): the lowest
+    /// latency, for a whole core.
     /// Only where libzmq's I/O thread has a core of its own, too: with fewer cores
     /// than busy threads it makes everything slower.
     Spin,
-    /// Asks again and again for this long, then blocks.
+    /// Asks again and again for this long, then blocks. After four times in a row without
+    /// success it does so before one sleep in eight only, until that finds something: where
+    /// events are rarer, or come from a thread on the same core, it would but delay them.
     SpinFor(Duration),
 }
 

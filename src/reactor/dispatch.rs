@@ -3,6 +3,8 @@
 use std::io;
 use std::mem;
 
+use mio::Interest;
+
 use super::context::{Context, Flow, Ready};
 use super::key::{Key, SocketKey, SourceId, TimerKey};
 use super::registry::{Queued, Registry};
@@ -276,14 +278,26 @@ impl<S> Registry<S> {
         let Some(slot) = self.sockets.get_mut(key) else { return 0 };
         let Some(mut handler) = slot.on_ready.take() else { return 0 };
         slot.stats.events += 1;
+        slot.drained = false;
         let mut running = Running::new(self, SocketKey(key));
         let result = handler(state, &mut running.cx, ready);
         running.returned();
+        let mut is_done = false;
         if let Some(slot) = self.sockets.get_mut(key) {
             slot.on_ready.get_or_insert(handler);
+            is_done = slot.drained && slot.interest == Some(Interest::READABLE);
+            if is_done {
+                slot.touched.set(false);
+            }
+        }
+        if ready.readable {
+            // What spinning is to look for is not a message to be received here.
+            self.recent = None;
         }
         self.obey(state, SocketKey(key).into(), result);
-        self.queue_socket(key);
+        if !is_done {
+            self.queue_socket(key);
+        }
         1
     }
 

@@ -16,6 +16,7 @@ use super::sockets::SocketSlot;
 use super::sources::SourceSlot;
 use super::stats::{SharedStats, SourceStats, Stats};
 use super::timers::Timers;
+use super::waiting::Spins;
 use super::waker::{WakeQueue, WakeState};
 use crate::socket::FrameList;
 use crate::time::Time;
@@ -49,6 +50,8 @@ pub struct Registry<S> {
     pub(super) handed_out: Cell<Vec<SlotKey>>,
     /// The socket that had the last message.
     pub(super) recent: Option<SlotKey>,
+    /// What spinning was good for lately.
+    pub(super) spins: Spins,
     /// How many sockets are waited for.
     pub(super) waited_for: usize,
     pub(super) wakes: Arc<WakeQueue>,
@@ -111,6 +114,7 @@ impl<S> Registry<S> {
             touched: Cell::new(Vec::new()),
             handed_out: Cell::new(Vec::new()),
             recent: None,
+            spins: Spins::default(),
             waited_for: 0,
             wakes,
             woken: Vec::new(),

@@ -37,6 +37,8 @@ pub(super) struct SocketSlot<S> {
     pub(super) role: Role,
     /// It is in the queue of what to serve.
     pub(super) queued: bool,
+    /// Its `on_ready` handler has seen it empty and done nothing with it since.
+    pub(super) drained: bool,
     /// A handler has had its hands on it since it was last seen empty, so that the
     /// edge of `ZMQ_FD` may be lost.
     pub(super) touched: Cell<bool>,
@@ -206,6 +208,7 @@ impl<S> Registry<S> {
             on_ready,
             role,
             queued: false,
+            drained: false,
             touched: Cell::new(false),
             handed_out: Cell::new(false),
             watched,
@@ -345,6 +348,15 @@ impl<S> Registry<S> {
             self.stats.add_sent(sent);
         }
         self.handed_out.set(handed_out);
+    }
+
+    /// For a handler of `on_ready` that has received until there was nothing more, as the
+    /// last thing it has done with the socket: it need not be asked once more whether it
+    /// is still readable.
+    pub(crate) fn seen_empty(&mut self, key: SocketKey) {
+        if let Some(slot) = self.sockets.get_mut(key.0) {
+            slot.drained = true;
+        }
     }
 
     /// Removes a socket and gives it back, with whatever it has not delivered yet.

@@ -18,6 +18,38 @@ const TOO_SHORT_TO_SLEEP: Duration = Duration::from_micros(1);
 /// had the last message all the time: that is cheaper and finds more.
 const SPIN_POLL_INTERVAL: Duration = Duration::from_micros(2);
 
+/// Whether spinning before a sleep has found anything lately.
+///
+/// It finds nothing where events are rarer than it lasts, and where those who cause them wait
+/// for the very core on which it spins. Then it only delays the sleep, and them.
+#[derive(Debug, Default)]
+pub(super) struct Spins {
+    /// How many have found nothing, since one that has, at most [`FUTILE_SPINS`].
+    futile: u32,
+    /// Sleeps without one since the last.
+    skipped: u32,
+}
+
+/// So many spins in a row that find nothing are enough to do without for the time being.
+const FUTILE_SPINS: u32 = 4;
+
+/// One sleep of so many is then preceded by a spin all the same: things may have changed.
+const SPIN_AGAIN: u32 = 8;
+
+impl Spins {
+    fn is_worth_it(&mut self) -> bool {
+        if self.futile < FUTILE_SPINS {
+            return true;
+        }
+        self.skipped = (self.skipped + 1) % SPIN_AGAIN;
+        self.skipped == 0
+    }
+
+    fn ended(&mut self, found: bool) {
+        self.futile = if found { 0 } else { (self.futile + 1).min(FUTILE_SPINS) };
+    }
+}
+
 impl<S> Registry<S> {
     /// Waits until something is ready, a timer is due, or `max_wait` is over, and
     /// reads the clock. `start` is a reading just made, if there is one.
@@ -40,9 +72,15 @@ impl<S> Registry<S> {
         let spin_until = match self.settings.wait {
             Wait::Block => start,
             Wait::Spin => Time::NEVER,
-            Wait::SpinFor(duration) => start + duration,
+            Wait::SpinFor(duration) if self.spins.is_worth_it() => start + duration,
+            Wait::SpinFor(_) => start,
         };
-        if self.spin(until.min(spin_until), start)? || self.clock.now >= until {
+        let spinning = spin_until > start;
+        let found = self.spin(until.min(spin_until), start)?;
+        if spinning {
+            self.spins.ended(found);
+        }
+        if found || self.clock.now >= until {
             return Ok(true);
         }
         self.block(until).map(|()| true)
@@ -68,10 +106,12 @@ impl<S> Registry<S> {
     fn spin(&mut self, until: Time, start: Time) -> io::Result<bool> {
         self.clock.now = start;
         while self.clock.now < until {
-            if self.recent_has_message() {
+            let asked = self.recent_has_message();
+            if asked == Some(true) {
                 return Ok(true);
             }
-            if self.clock.now.since(self.polled_at) < SPIN_POLL_INTERVAL {
+            let others_can_wait = self.clock.now.since(self.polled_at) < SPIN_POLL_INTERVAL;
+            if asked.is_some() && others_can_wait {
                 self.clock.now = self.clock.read();
             } else {
                 self.poll_now()?;
@@ -84,12 +124,13 @@ impl<S> Registry<S> {
     }
 
     /// Receives from the socket that had the last message, and queues it if it has
-    /// another. To ask it only, and receive when it is served, would take a call more.
-    fn recent_has_message(&mut self) -> bool {
-        let Some(key) = self.recent else { return false };
+    /// another; `None` if there is no such socket. To ask it only, and receive when it is
+    /// served, would take a call more.
+    fn recent_has_message(&mut self) -> Option<bool> {
+        let key = self.recent?;
         let Some(slot) = self.sockets.get(key).filter(|slot| slot.receiving) else {
             self.recent = None;
-            return false;
+            return None;
         };
         debug_assert!(self.queue.is_empty(), "it is served next, with what was received ahead");
         let queue = match self.frames.try_receive_ahead(&slot.socket) {
@@ -103,7 +144,7 @@ impl<S> Registry<S> {
         if queue {
             self.queue_socket(key);
         }
-        queue
+        Some(queue)
     }
 
     /// Blocks until something is there or `until` has come.
@@ -201,4 +242,29 @@ impl<S> Registry<S> {
 /// 24 days.
 fn round_up_to_ms(duration: Duration) -> i32 {
     duration.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spins_that_find_nothing_become_rare_until_one_finds_something() {
+        let mut spins = Spins::default();
+        let mut spun = |finds: bool| {
+            let spins_now = spins.is_worth_it();
+            if spins_now {
+                spins.ended(finds);
+            }
+            spins_now
+        };
+        let futile: Vec<bool> = (0..4 + 3 * 8).map(|_| spun(false)).collect();
+        assert!(futile[..4].iter().all(|spun| *spun));
+        for eight in futile[4..].chunks(8) {
+            assert_eq!(eight.iter().filter(|spun| **spun).count(), 1, "{futile:?}");
+        }
+        while !spun(true) {}
+        assert!((0..4).all(|_| spun(false)), "it is worth it again");
+        assert!(!spun(false));
+    }
 }

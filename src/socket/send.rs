@@ -105,14 +105,16 @@ impl Socket {
         self.transmit(&mut heads, last)
     }
 
-    /// Sends one frame as a whole message; after an error it is still there.
+    /// Sends one frame as a whole message; after an error it is still there. Whoever calls
+    /// this counts it.
     #[inline]
     pub(super) fn send_only(&self, frame: &mut Frame) -> Result<(), SendError> {
         self.check_count(1)?;
-        self.send_first(frame, LAST)
+        self.send_first_uncounted(frame, LAST).map(drop)
     }
 
     /// Sends a frame of a message of several, which is the first one unless `following`.
+    /// Whoever calls this counts it.
     #[inline]
     pub(super) fn send_next(
         &self,
@@ -122,10 +124,17 @@ impl Socket {
     ) -> Result<(), SendError> {
         let flags = if more { MORE } else { LAST };
         if following {
-            self.send_part(frame, flags).map_err(|errno| self.broken_off(flags, errno))
+            let sent = self.send_uncounted(frame, flags);
+            sent.map(drop).map_err(|errno| self.broken_off(flags, errno))
         } else {
-            self.send_first(frame, flags)
+            self.send_first_uncounted(frame, flags).map(drop)
         }
+    }
+
+    /// Counts what was sent uncounted.
+    #[inline]
+    pub(super) fn count_sent(&self, sent: Sent) {
+        self.sent.set(self.sent.get() + sent);
     }
 
     /// Whether a message may be sent frame by frame as it comes: however many there will
@@ -211,7 +220,14 @@ impl Socket {
 
     #[inline]
     fn send_first(&self, part: &mut Frame, flags: c_int) -> Result<(), SendError> {
-        self.send_part(part, flags).or_else(|errno| self.send_first_again(part, flags, errno))
+        let bytes = self.send_first_uncounted(part, flags)?;
+        self.count_sent(Sent { messages: u64::from(flags == LAST), frames: 1, bytes });
+        Ok(())
+    }
+
+    #[inline]
+    fn send_first_uncounted(&self, part: &mut Frame, flags: c_int) -> Result<u64, SendError> {
+        self.send_uncounted(part, flags).or_else(|errno| self.send_first_again(part, flags, errno))
     }
 
     /// libzmq looks for news of peers (room made, connected) at most about every
@@ -223,10 +239,10 @@ impl Socket {
         part: &mut Frame,
         flags: c_int,
         errno: Errno,
-    ) -> Result<(), SendError> {
+    ) -> Result<u64, SendError> {
         let outdated = matches!(errno, Errno::EAGAIN | Errno::EHOSTUNREACH);
         let again = match outdated && self.events().is_ok() {
-            true => self.send_part(part, flags),
+            true => self.send_uncounted(part, flags),
             false => Err(errno),
         };
         again.map_err(|errno| SendError::new(self.socket_type(), errno))
@@ -269,12 +285,7 @@ impl Socket {
     #[inline]
     fn send_part(&self, part: &mut Frame, flags: c_int) -> Result<(), Errno> {
         let bytes = self.send_uncounted(part, flags)?;
-        let Sent { messages, frames, bytes: before } = self.sent.get();
-        self.sent.set(Sent {
-            messages: messages + u64::from(flags == LAST),
-            frames: frames + 1,
-            bytes: before + bytes,
-        });
+        self.count_sent(Sent { messages: u64::from(flags == LAST), frames: 1, bytes });
         Ok(())
     }
 

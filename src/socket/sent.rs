@@ -1,6 +1,6 @@
 //! [`Sent`]: what a socket has sent.
 
-use std::ops::Sub;
+use std::ops::{Add, Sub};
 
 /// What a socket has sent since it was made: what libzmq has taken, whether or not
 /// it has dropped it since (PUB, ROUTER).
@@ -22,6 +22,18 @@ impl Sub for Sent {
             messages: self.messages - earlier.messages,
             frames: self.frames - earlier.frames,
             bytes: self.bytes - earlier.bytes,
+        }
+    }
+}
+
+impl Add for Sent {
+    type Output = Sent;
+    #[inline]
+    fn add(self, more: Sent) -> Sent {
+        Sent {
+            messages: self.messages + more.messages,
+            frames: self.frames + more.frames,
+            bytes: self.bytes + more.bytes,
         }
     }
 }

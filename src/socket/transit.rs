@@ -1,6 +1,8 @@
 //! [`Transit`]: a message on its way from one socket to another.
 
-use super::{Errno, Frame, SendError, Socket};
+use std::ffi::c_int;
+
+use super::{Errno, Frame, SendError, Sent, Socket};
 
 /// How many frames are kept to receive into; a longer message allocates.
 const KEPT: usize = 16;
@@ -16,8 +18,34 @@ pub(crate) struct Transit {
     count: usize,
     /// How many of `frames` and of `spare` may have content.
     used: usize,
-    /// Second handles on the frames that were sent before the last one.
+    /// Second handles on the frames that were sent before the last one, without the one
+    /// that is in `head`.
     spare: Vec<Frame>,
+    /// The content of the first frame that was sent, if it is short.
+    head: Head,
+}
+
+/// A copy of a first frame that is short, as routing ids are: it costs less than a second
+/// handle, and nearly all messages of several frames have one.
+#[derive(Debug, Default)]
+struct Head {
+    /// `None` if there is a second handle instead; <= [`MOST`](Head::MOST).
+    length: Option<usize>,
+    bytes: [u8; Head::MOST],
+}
+
+impl Head {
+    const MOST: usize = 32;
+
+    #[inline]
+    fn keep(&mut self, content: &[u8]) {
+        self.bytes[..content.len()].copy_from_slice(content);
+        self.length = Some(content.len());
+    }
+
+    fn take(&mut self) -> Option<Frame> {
+        self.length.take().map(|length| Frame::copy_from(&self.bytes[..length]))
+    }
 }
 
 /// Why a message was not passed on.
@@ -30,52 +58,90 @@ pub(crate) enum Stopped {
 }
 
 impl Transit {
-    /// Receives a message and sends it on, each frame as soon as it is there. Its length
-    /// in bytes. Only to a socket that [takes any
+    /// Receives messages and sends them on, each frame as soon as it is there, until there
+    /// is none or `most` have gone; and what has. Only to a socket that [takes any
     /// number](Socket::takes_any_number_of_frames) of frames.
     ///
     /// # Errors
     /// Those of [`receive`](Transit::receive) and of [`send`](Transit::send).
-    #[inline]
-    pub(crate) fn pass(&mut self, from: &Socket, to: &Socket) -> Result<usize, Stopped> {
+    pub(crate) fn pass(
+        &mut self,
+        from: &Socket,
+        to: &Socket,
+        most: u64,
+    ) -> (Sent, Result<(), Stopped>) {
         self.count = 0;
         self.used = self.used.max(1);
         if self.frames.is_empty() {
             self.frames.push(Frame::new());
         }
-        let first = &mut self.frames[0];
-        let (bytes, more) = from.receive_length(first).map_err(Stopped::Receive)?;
-        if more {
-            return self.pass_more(from, to, bytes);
-        }
-        match to.send_only(first) {
-            Ok(()) => Ok(bytes),
-            Err(error) => {
-                self.count = 1;
-                Err(Stopped::Send(error, bytes))
+        let may_break_off = to.may_break_off();
+        // The sums stay in registers: this loop is what a proxy does.
+        let mut sent = Sent::default();
+        let result = loop {
+            if sent.messages == most {
+                break Ok(());
             }
-        }
+            let first = &mut self.frames[0];
+            let (bytes, more) = match from.receive_length(first) {
+                Ok(received) => received,
+                Err(errno) => break Err(Stopped::Receive(errno)),
+            };
+            if more {
+                match self.pass_more(from, to, may_break_off, bytes) {
+                    Ok((frames, bytes)) => {
+                        sent = sent + Sent { messages: 1, frames, bytes: bytes as u64 };
+                    }
+                    Err(stopped) => break Err(stopped),
+                }
+                continue;
+            }
+            if let Err(error) = to.send_only(first) {
+                self.count = 1;
+                break Err(Stopped::Send(error, bytes));
+            }
+            sent = sent + Sent { messages: 1, frames: 1, bytes: bytes as u64 };
+        };
+        to.count_sent(sent);
+        (sent, result)
     }
 
-    /// Sends the first frame of several, which is there, and all that follow.
-    fn pass_more(&mut self, from: &Socket, to: &Socket, first: usize) -> Result<usize, Stopped> {
-        let may_break_off = to.may_break_off();
+    /// Sends the first frame of several, which is there, and all that follow; how many
+    /// there were, and bytes in them.
+    #[inline]
+    fn pass_more(
+        &mut self,
+        from: &Socket,
+        to: &Socket,
+        may_break_off: bool,
+        first: usize,
+    ) -> Result<(u64, usize), Stopped> {
+        let frame = &mut self.frames[0];
         let (mut bytes, mut more, mut sent) = (first, true, 0);
+        self.head.length = None;
         loop {
-            let frame = &mut self.frames[0];
             if may_break_off && more {
-                if sent == self.spare.len() {
-                    self.spare.push(Frame::new());
+                if sent == 0 && first <= Head::MOST {
+                    self.head.keep(frame.bytes_of(first as c_int));
+                } else {
+                    let kept = sent - usize::from(self.head.length.is_some());
+                    match self.spare.get_mut(kept) {
+                        Some(spare) => frame.share_into(spare),
+                        None => self.spare.push(frame.share()),
+                    }
                 }
-                frame.share_into(&mut self.spare[sent]);
             }
             if let Err(error) = to.send_next(frame, sent > 0, more) {
+                // (Of a frame that went before its message was broken off, the frame
+                // is counted, and its bytes.)
+                let gone = bytes - frame.len();
+                to.count_sent(Sent { messages: 0, frames: sent as u64, bytes: gone as u64 });
                 return Err(self.not_passed(from, error, sent, more, bytes));
             }
             sent += 1;
             if !more {
                 self.used = self.used.max(sent);
-                return Ok(bytes);
+                return Ok((sent as u64, bytes));
             }
             let length;
             (length, more) = from.receive_length(frame).map_err(Stopped::Receive)?;
@@ -98,7 +164,10 @@ impl Transit {
         self.frames.clear();
         // (Those of a socket that never breaks off have no second handles; it has
         // failed for good, and so has the message.)
-        self.frames.extend(self.spare.iter_mut().take(sent).map(std::mem::take));
+        let head = self.head.take().filter(|_| sent > 0);
+        let kept = sent - usize::from(head.is_some());
+        self.frames.extend(head);
+        self.frames.extend(self.spare.iter_mut().take(kept).map(std::mem::take));
         self.frames.push(refused);
         self.spare.clear();
         let mut more = more;
@@ -232,14 +301,17 @@ mod tests {
         for count in [1, 5, 1000, 2, 1] {
             let message = numbered(count);
             left.send(&message).unwrap();
-            assert_eq!(transit.pass(&inner_left, &inner_right).unwrap(), message.bytes());
+            let (sent, result) = transit.pass(&inner_left, &inner_right, 1);
+            result.unwrap();
+            let bytes = message.bytes() as u64;
+            assert_eq!(sent, Sent { messages: 1, frames: count as u64, bytes });
             assert_eq!(right.receive_message().unwrap(), Some(message));
             transit.clear();
             assert!(transit.frames.len() <= KEPT && transit.spare.len() <= KEPT);
         }
-        let Err(Stopped::Receive(Errno::EAGAIN)) = transit.pass(&inner_left, &inner_right) else {
-            panic!("there was a message");
-        };
+        let (sent, result) = transit.pass(&inner_left, &inner_right, 1);
+        assert_eq!(sent, Sent::default());
+        assert!(matches!(result, Err(Stopped::Receive(Errno::EAGAIN))), "there was a message");
     }
 
     #[test]
@@ -251,10 +323,11 @@ mod tests {
             let message = numbered(count);
             left.send(&message).unwrap();
             let mut transit = Transit::default();
-            let Err(Stopped::Send(SendError::WouldBlock, bytes)) = transit.pass(&inner, &lonely)
-            else {
+            let (sent, result) = transit.pass(&inner, &lonely, 10);
+            let Err(Stopped::Send(SendError::WouldBlock, bytes)) = result else {
                 panic!("somebody took it");
             };
+            assert_eq!((sent, lonely.sent()), (Sent::default(), Sent::default()));
             assert_eq!(bytes, message.bytes());
             transit.send(&inner).unwrap();
             assert_eq!(left.receive_message().unwrap(), Some(message));
@@ -267,8 +340,14 @@ mod tests {
     fn what_is_broken_off_is_put_together_again() {
         let context = zmq::Context::new();
         let (left, inner) = pair(&context).unwrap();
-        for (count, sent) in [(2, 1), (5, 1), (5, 3), (40, 39)] {
-            let message = numbered(count);
+        let cases = [(2, 1), (5, 1), (5, 3), (40, 39)];
+        let cases = cases.iter().flat_map(|case| [(case, true), (case, false)]);
+        for (&(count, sent), is_short) in cases {
+            let mut message = numbered(count);
+            if !is_short {
+                message.push_front(vec![1; Head::MOST + 1]);
+                message.pop_back();
+            }
             left.send(&message).unwrap();
             let mut transit = Transit::default();
             transit.frames.push(Frame::new());
@@ -279,9 +358,10 @@ mod tests {
                 let length;
                 (length, more) = inner.receive_length(frame).unwrap();
                 bytes += length;
-                if index < sent {
-                    transit.spare.push(Frame::new());
-                    frame.share_into(&mut transit.spare[index]);
+                if index == 0 && is_short {
+                    transit.head.keep(frame);
+                } else if index < sent {
+                    transit.spare.push(frame.share());
                 }
             }
             let stopped = transit.not_passed(&inner, SendError::WouldBlock, sent, more, bytes);

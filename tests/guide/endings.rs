@@ -37,8 +37,11 @@ fn those_that_serve_end_without_a_peer() {
             ("wu_proxy", &[NOBODY, FREE], 1),
             ("mt_server", &[FREE, "3"], 1),
             ("pipeline", &["task_sink", FREE, FREE], 2),
+            ("pipeline", &["task_vent", FREE, NOBODY], 2),
             ("node_sync", &["sync_pub", FREE, FREE, "1", "10"], 2),
             ("http_status", &[FREE], 1),
+            ("transport_bridge", &[FREE, FREE, "secret"], 1),
+            ("tcp_bridge", &[FREE, "127.0.0.1:0"], 1),
         ] {
             let mut process = start(name, args);
             (0..lines).for_each(|_| drop(process.line()));
@@ -87,7 +90,8 @@ fn those_that_ask_end_without_an_answer() {
     }
 }
 
-/// Those that only connect, with nobody there: nothing holds them up.
+/// Those that only connect, with nobody there, and one that is at work with itself: nothing
+/// holds them up.
 #[test]
 fn those_that_ask_end_without_anybody() {
     const SIGTERM: u32 = 15;
@@ -103,6 +107,7 @@ fn those_that_ask_end_without_anybody() {
         ("two_sources", &["ms_poller", NOBODY, NOBODY]),
         ("pipeline", &["task_work", NOBODY, NOBODY, NOBODY]),
         ("node_sync", &["sync_sub", NOBODY, NOBODY]),
+        ("mt_relay", &["1000000000"]),
     ] {
         let process = start(name, args);
         let started = std::time::Instant::now();

@@ -83,6 +83,8 @@ class Client:
             # Each server's subscription is told, not only the first.
             self.collector.setsockopt(zmq.XPUB_VERBOSE, 1)
         self.writable = options.collector == "pull"
+        self.subscribed = 0
+        """Servers that have subscribed to the changes."""
         for endpoint in options.connect:
             self.collector.connect(at_offset(endpoint, 2))
 
@@ -121,7 +123,7 @@ class Client:
         poller = zmq.Poller()
         if not self.stdin.ended:
             poller.register(self.stdin.fd, zmq.POLLIN)
-        if not self.writable:
+        if self.options.collector == "sub" and self.subscribed < len(self.servers):
             poller.register(self.collector, zmq.POLLIN)
         if self.state is State.ACTIVE:
             poller.register(server.updates, zmq.POLLIN)
@@ -190,6 +192,7 @@ class Client:
     def on_subscription(self, frame: bytes) -> None:
         if frame == b"\x01":
             self.writable = True
+            self.subscribed += 1
             emit("writable")
 
     def on_answer(self, frames: list[bytes]) -> None:

@@ -153,31 +153,6 @@ fn frames_are_what_they_were() {
     assert_eq!(world.stats().backend.bytes_out, bytes as u64);
 }
 
-/// In many parts, over tcp: 64 MiB, of which nothing is copied here.
-#[test]
-fn a_message_of_many_megabytes_goes_through_in_parts() {
-    const PART: usize = 1 << 20;
-    let mut world = World::new(pollux::reactor::Backend::Epoll);
-    let [frontend, backend] =
-        [Pull, Push].map(|socket_type| world.socket(of(socket_type).bind("tcp://127.0.0.1:*")));
-    let [front, back] =
-        [&frontend, &backend].map(|socket| socket.last_endpoint().expect("an endpoint"));
-    world.attach(Proxy::builder(frontend, backend).max_message_bytes(64 * PART));
-    let (push, pull) = (world.connected(Push, &front), world.connected(Pull, &back));
-    for parts in [64, 65] {
-        let message: Multipart = (0..parts).map(|part| vec![part as u8; PART]).collect();
-        world.send(&push, &message);
-    }
-    world.send(&push, "after it");
-    let large = world.receive(&pull);
-    assert_eq!((large.len(), large.bytes()), (64, 64 * PART));
-    assert!(
-        large.iter().enumerate().all(|(part, frame)| frame.iter().all(|&byte| byte == part as u8))
-    );
-    assert_eq!(world.receive(&pull), Multipart::from(["after it"]));
-    assert_eq!(world.stats().frontend.oversized, 1, "one part more was one too many");
-}
-
 #[test]
 fn every_message_of_both_directions_is_captured() {
     for (capture, spy) in [(Pub, Sub), (Push, Pull), (Pair, Pair), (Dealer, Dealer)] {

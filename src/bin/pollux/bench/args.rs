@@ -26,7 +26,8 @@ snapshot of everything and with keys that expire. It fails with exit code 4 if
  * the memory of this process, which a broker of its own shares, grows by more
    than --max-growth a minute: by regression over the last two thirds of the
    load, judged if they are two and a half minutes at least. (A broker of its
-   own then remembers 5,000 deletions only, so that it has them all by then.)
+   own then remembers 5,000 deletions and 65,536 uuids only, so that it has
+   as many when that begins.)
 
 Examples:
   pollux bench

@@ -13,6 +13,9 @@ use super::args::BenchArgs;
 /// of 100,000 for many minutes, which looks like a leak and is none.
 const SOAK_HISTORY: usize = 5_000;
 
+/// And uuids: those of the default window of a million get their memory one by one.
+const SOAK_UUIDS: usize = 1 << 16;
+
 struct App {
     broker: BrokerNode,
 }
@@ -34,6 +37,7 @@ impl BrokerThread {
         limits.max_value = limits.max_value.max(args.value_size);
         if args.churn > 0 {
             options.config.store.history = SOAK_HISTORY;
+            options.config.recent_count = SOAK_UUIDS;
         }
         let (ready, started) = sync_channel(1);
         let thread = thread::Builder::new()

@@ -11,8 +11,11 @@ use crate::session::Session;
 use crate::status;
 use crate::text::thousands;
 
+/// A count of a client, with its name.
+type Count = (&'static str, fn(&ClientStats) -> u64);
+
 /// What should not happen to a client while its broker lives.
-const FAULTS_OF_CLIENTS: [(&str, fn(&ClientStats) -> u64); 10] = [
+const FAULTS_OF_CLIENTS: [Count; 10] = [
     ("gaps", |stats| stats.gaps),
     ("missed", |stats| stats.missed),
     ("malformed", |stats| stats.malformed),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::text::thousands;
 
 /// Memory is judged over this time at least. Half as long goes before, in which a broker's
-/// window of uuids fills, which reaches back a minute.
+/// windows of uuids and deletions fill.
 const JUDGED_FROM: Duration = Duration::from_secs(150);
 
 /// For so long what was closed may be on its way to be closed at the other end, too.

@@ -279,6 +279,8 @@ impl Broker {
         let stay = (upstream.interval * 2).max(SHORTEST_STAY);
         upstream.leave_at = now + stay + pause(upstream.turns / count as u32, random);
         upstream.turns = upstream.turns.saturating_add(1);
+        // Opened anew where one is found: it may have failed.
+        relay.forward = None;
         let limits =
             BacklogLimits { count: relay.config.backlog_count, bytes: relay.config.backlog_bytes };
         let mut follow = Follow::new(0, &relay.config.subtree, limits, Time::NEVER);

@@ -219,10 +219,10 @@ proptest! {
                 Step::Full(at, is_full) => world.net(at).is_full = is_full,
                 Step::Pass(ms) => world.pass_ms(ms),
             }
-            for at in 0..4 {
+            for (at, before) in positions.iter_mut().enumerate() {
                 let position = world.broker(at).sequence();
-                prop_assert!(position >= positions[at], "node {} went back", at);
-                positions[at] = position;
+                prop_assert!(position >= *before, "node {} went back", at);
+                *before = position;
             }
         }
         world.heal();
