@@ -160,7 +160,9 @@ fn what_happens_is_said_when_asked_for() {
     let broker = Broker::start(&[]);
     let told = broker.pollux(["set", "/a", "x", "-v"]);
     told.success();
-    for what in ["found the broker at tcp://", "chp=2", "alone", "goes to the broker", "applied"] {
+    for what in
+        ["found the broker at tcp://", "chp=2", "of no pair", "goes to the broker", "applied"]
+    {
         assert!(told.stderr().contains(what), "{what:?} is missing in {}", told.stderr());
     }
     assert!(broker.pollux(["get", "/a", "-v"]).stderr().contains("the state is there: 1 key"));

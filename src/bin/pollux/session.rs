@@ -151,9 +151,9 @@ impl<'a, T: Task> Session<'a, T> {
                 "found the broker at {endpoint}: chp=2, node {node:016x}, epoch {}, {}",
                 broker.epoch,
                 match (broker.paired, broker.has_standby) {
-                    (false, _) => "alone",
-                    (true, false) => "active without a standby",
-                    (true, true) => "active with a standby",
+                    (false, _) => "of no pair",
+                    (true, false) => "without a standby",
+                    (true, true) => "with a standby",
                 }
             ),
             None => log::info!("found a server of RFC 12 at {endpoint}"),

@@ -59,6 +59,16 @@ Of a pair:
   ring_kept, ring_dropped, ring_applied, ring_known  changes kept while passive
   resubmitted, resubmit_conflicts, resubmit_refused  what only it had, as the loser
   taken_over, take_over_conflicts  what only the loser had, as the winner
+Of a relay:
+  upstream  live or lost              upstream_at  the one that it follows
+  upstream_sequence, upstream_epoch, upstream_node  what that said last
+  via, hops  the brokers between      lag_changes, lag_ms  how far it is behind
+  forwards_unsent, forwards_unanswered, forwards_not_safe  changes on their way
+  requests_held, requests_ahead  of clients that know more than it, until it does
+  upstreams_found, upstreams_lost  times; upstream_refused  messages that cannot be
+  loops_refused  upstreams that follow it
+  forwarded, forwards_repeated, forwards_known, forwards_refused, forwards_forgotten
+    changes sent upstream, and what became of them
 fork, root, lineage are explained in src/clone/PROTOCOL.md. Others may be added.
 
 --json: one object a broker, numbers as numbers, but node and peer_node as text.
@@ -237,7 +247,7 @@ fn object(figures: &[(String, String)]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use pollux::clone::broker::{BrokerStats, PairStats};
+    use pollux::clone::broker::{BrokerStats, PairStats, RelayStats};
 
     use super::*;
 
@@ -260,7 +270,8 @@ mod tests {
     fn each_count_is_explained() {
         let counts = BrokerStats::default().fields();
         let of_a_pair = PairStats::default().fields();
-        for (name, _) in counts.iter().chain(&of_a_pair) {
+        let of_a_relay = RelayStats::default().fields();
+        for (name, _) in counts.iter().chain(&of_a_pair).chain(&of_a_relay) {
             assert!(HELP.contains(name), "{name}");
         }
     }
