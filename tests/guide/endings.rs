@@ -37,7 +37,6 @@ fn those_that_serve_end_without_a_peer() {
             ("wu_proxy", &[NOBODY, FREE], 1),
             ("mt_server", &[FREE, "3"], 1),
             ("pipeline", &["task_sink", FREE, FREE], 2),
-            ("pipeline", &["task_vent", FREE, NOBODY], 2),
             ("node_sync", &["sync_pub", FREE, FREE, "1", "10"], 2),
             ("http_status", &[FREE], 1),
             ("transport_bridge", &[FREE, FREE, "secret"], 1),
@@ -48,6 +47,18 @@ fn those_that_serve_end_without_a_peer() {
             println!("{name} {args:?} ends by {signal}");
             end(process, signal);
         }
+    }
+}
+
+/// It has told the sink how many tasks to expect; without a sink that would be lost, and said.
+#[test]
+fn a_ventilator_ends_before_it_has_dealt_anything() {
+    for signal in ["INT", "TERM"] {
+        let sink = socket(of(SocketType::Pull).bind(FREE));
+        let mut vent = start("pipeline", &["task_vent", FREE, &sink.last_endpoint().unwrap()]);
+        (0..2).for_each(|_| drop(vent.line()));
+        assert_eq!(receive(&sink).get(0).unwrap(), "tasks");
+        assert_eq!(end(vent, signal), "dealt 0 tasks\n");
     }
 }
 

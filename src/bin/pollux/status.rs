@@ -52,6 +52,8 @@ Of a pair:
   peer_node, peer_role, peer_position, peer_epoch  what the peer said last
   changes_held  kept while passive, in case it must take over
   promotions, step_downs, handovers, epochs_lifted  changes of role and epoch
+  promoted_ordered, promoted_handed_over, promoted_vote, promoted_better_state,
+  promoted_older_state, promoted_first, promoted_alone  why it became active
   votes  requests of clients while passive
   syncs, delta_syncs, syncs_failed, follow_gaps, followed  taking over the state
   peer_refused, same_seat  messages of the peer that cannot be
