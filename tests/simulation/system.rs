@@ -599,10 +599,10 @@ impl<'p> System<'p> {
                 }
             }
             Program::OldClient(client) => {
-                if let Some(snapshot) = client.message(&mut self.net, socket, frames) {
+                if let Some(mut snapshot) = client.message(&mut self.net, socket, frames) {
                     let subtree = self.plan.clients[host - self.plan.servers.len()].subtrees[0];
-                    let sequence = snapshot.sequence;
-                    check_snapshot(&self.truth, sequence, subtree.as_bytes(), &snapshot.given);
+                    let given = snapshot.given.end(snapshot.count, &self.truth);
+                    check_snapshot(&self.truth, snapshot.sequence, subtree.as_bytes(), &given);
                 }
             }
             Program::Asker(asker) => asker.message(&mut self.net, &self.truth, frames),
