@@ -41,7 +41,9 @@ pub(crate) fn run(tasks: &str, results: &str, count: u64) -> io::Result<()> {
     sink.send(&["tasks", &count.to_string()])?;
     let workers = reactor.on_ready(workers, None, deal)?;
     reactor.add_fd(io::stdin(), Interest::READABLE, |vent: &mut Ventilator, cx, stdin, _| {
-        stdin.read_exact(&mut [0])?;
+        if stdin.read(&mut [0])? == 0 {
+            return Ok(Flow::Stop); // Nobody will press it any more.
+        }
         cx.set_interest(vent.workers, Interest::WRITABLE)?;
         Ok(Flow::Remove)
     })?;
