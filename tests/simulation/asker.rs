@@ -15,14 +15,62 @@ pub(crate) struct Asker {
     host: usize,
     server: usize,
     socket: Option<usize>,
-    /// The end of the snapshot before, which may come twice.
-    ended: Option<(u64, Vec<u8>)>,
-    given: BTreeMap<Vec<u8>, (u64, Vec<u8>)>,
+    given: Given,
+}
+
+/// Values of keys, each with its sequence.
+pub(crate) type Entries = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
+
+/// What came on one connection for snapshots since the last one ended.
+#[derive(Default)]
+pub(crate) struct Given {
+    entries: Vec<(Vec<u8>, u64, Vec<u8>)>,
+    last: Option<Frames>,
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.entries.fmt(f)
+    }
+}
+
+impl Given {
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Whether this is the message before, once more.
+    pub(crate) fn is_doubled(&mut self, frames: &Frames) -> bool {
+        self.last.replace(frames.clone()).is_some_and(|last| last.is(frames))
+    }
+
+    pub(crate) fn take(&mut self, key: &[u8], sequence: u64, value: &[u8]) {
+        self.entries.push((key.to_vec(), sequence, value.to_vec()));
+    }
+
+    /// Entries of the snapshot that ends, which has so many of them if it says so. What came
+    /// before them is of snapshots that were given up, and have no end: that, too, was once so.
+    pub(crate) fn end(&mut self, count: Option<u64>, truth: &Truth) -> Entries {
+        let mut entries = std::mem::take(&mut self.entries);
+        for (key, sequence, value) in &entries {
+            let Some(reign) = truth.reign_of(*sequence) else { continue };
+            let version = reign.at(key, *sequence);
+            assert!(
+                version.is_some_and(|it| it.sequence == *sequence && *it.value == **value),
+                "a snapshot has {} at {sequence} as {value:?}, not as {version:?}",
+                key.escape_ascii()
+            );
+        }
+        let count = count.map_or(entries.len(), |count| count as usize);
+        let before = entries.len().saturating_sub(count);
+        let given = entries.drain(before..).map(|(key, sequence, value)| (key, (sequence, value)));
+        given.collect()
+    }
 }
 
 impl Asker {
     pub(crate) fn new(host: usize, server: usize) -> Asker {
-        Asker { host, server, socket: None, ended: None, given: BTreeMap::new() }
+        Asker { host, server, socket: None, given: Given::default() }
     }
 
     fn open(&mut self, net: &mut Net, reads: bool) -> usize {
@@ -67,6 +115,9 @@ impl Asker {
 
     /// Checks an answer: complete up to its sequence.
     pub(crate) fn message(&mut self, net: &mut Net, truth: &Truth, frames: &Frames) {
+        if self.given.is_doubled(frames) {
+            return;
+        }
         frames.with(|message| match message.get(0) {
             Some(b"") => {
                 net.coverage.count("asker: whole answer");
@@ -84,33 +135,21 @@ impl Asker {
         match message.key {
             b"STATUS?" => net.coverage.count("asker: status"),
             b"KTHXBAI" => {
-                let end = (message.sequence.get(), message.body.to_vec());
-                if self.ended.as_ref() == Some(&end) && self.given.is_empty() {
-                    return;
-                }
-                self.ended = Some(end);
                 net.coverage.count("asker: snapshot");
                 let count = message.properties.parse::<u64>("count").expect("a count");
-                let given = std::mem::take(&mut self.given);
-                assert!(given.len() as u64 <= count, "{} of {count} entries", given.len());
+                let came = self.given.entries.len() as u64;
+                assert!(came >= count, "{came} of {count} entries");
+                let given = self.given.end(Some(count), truth);
                 check_snapshot(truth, message.sequence.get(), message.body, &given);
             }
-            key => {
-                let value = (message.sequence.get(), message.body.to_vec());
-                self.given.insert(key.to_vec(), value);
-            }
+            key => self.given.take(key, message.sequence.get(), message.body),
         }
     }
 }
 
 /// A snapshot has each key as it was at its end, but for those that have changed
 /// since.
-pub(crate) fn check_snapshot(
-    truth: &Truth,
-    sequence: u64,
-    subtree: &[u8],
-    given: &BTreeMap<Vec<u8>, (u64, Vec<u8>)>,
-) {
+pub(crate) fn check_snapshot(truth: &Truth, sequence: u64, subtree: &[u8], given: &Entries) {
     let Some(reign) = truth.reign_of(sequence) else { return };
     for (key, versions) in reign.under(subtree) {
         let Some(last) = versions.last().filter(|last| last.sequence <= sequence) else { continue };

@@ -39,6 +39,11 @@ impl Frames {
         f(Message::new(&frames))
     }
 
+    /// Whether it is the very same message, which came twice.
+    pub(crate) fn is(&self, other: &Frames) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
     /// For the trace of a run.
     pub(crate) fn text(&self) -> String {
         self.with(|message| match KvMsg::decode(message, &Limits::default()) {

@@ -7,15 +7,13 @@ use std::time::Duration;
 use pollux::Time;
 use pollux::clone::Uuid;
 
+use crate::asker::{Entries, Given};
 use crate::frames::Frames;
 use crate::net::{Net, Port, SocketKind};
 
 /// A server that was silent for so long is dead to a client.
 const SERVER_TTL: Duration = Duration::from_secs(5);
 const HUGZ_EVERY: Duration = Duration::from_secs(1);
-
-/// Values of keys, each with the sequence of who gave it.
-pub(crate) type Entries = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
 
 /// Five frames as they are on the wire.
 pub(crate) struct Five {
@@ -49,6 +47,12 @@ impl Five {
             &self.properties,
             &self.body,
         ])
+    }
+
+    /// How many entries a snapshot has, as one of our brokers tells at its end.
+    fn count(&self) -> Option<u64> {
+        let properties = str::from_utf8(&self.properties).ok()?;
+        properties.lines().find_map(|line| line.strip_prefix("count="))?.parse().ok()
     }
 }
 
@@ -84,7 +88,7 @@ pub(crate) struct OldClient {
     /// it shows of them need not have reached anybody.
     pub(crate) own: BTreeSet<Vec<u8>>,
     /// The snapshot that comes in.
-    given: Entries,
+    given: Given,
     /// Updates missed when the request was handled by a server that knew its
     /// subscriptions.
     clean_from: Option<u64>,
@@ -117,7 +121,7 @@ impl OldClient {
             sequence: 0,
             map: BTreeMap::new(),
             own: BTreeSet::new(),
-            given: BTreeMap::new(),
+            given: Given::default(),
             clean_from: None,
             synced_at: Time::ZERO,
         };
@@ -210,9 +214,15 @@ impl OldClient {
                 self.listen(net);
                 net.coverage.count("old client: snapshot");
                 let given = std::mem::take(&mut self.given);
-                return Some(Snapshot { sequence: message.sequence, given });
+                return Some(Snapshot {
+                    sequence: message.sequence,
+                    count: message.count(),
+                    given,
+                });
             }
-            self.given.insert(message.key.clone(), (message.sequence, message.body.clone()));
+            if !self.given.is_doubled(frames) {
+                self.given.take(&message.key, message.sequence, &message.body);
+            }
             self.store(message);
         } else if message.sequence > self.sequence {
             self.sequence = message.sequence;
@@ -250,10 +260,12 @@ impl OldClient {
     }
 }
 
-/// What an old client was given.
+/// What an old client was given, and how much of it is the snapshot, if that was told: the
+/// client itself does not know of it.
 pub(crate) struct Snapshot {
     pub(crate) sequence: u64,
-    pub(crate) given: Entries,
+    pub(crate) count: Option<u64>,
+    pub(crate) given: Given,
 }
 
 /// `clonesrv6.c`, one half of it: sequences from 1 after each start, heartbeats

@@ -396,8 +396,8 @@ impl<'p> System<'p> {
         let local = self.clock(host).local(self.net.now);
         let Program::Broker(program) = &mut self.programs[host] else { return None };
         let BrokerProgram { machine, line, follow, sync, published, told, .. } = &mut **program;
-        let net = &mut self.net;
-        let mut side = BrokerSide { host, line, follow, sync, published, told, net };
+        let (net, truth) = (&mut self.net, &mut self.truth);
+        let mut side = BrokerSide { host, line, follow, sync, published, told, net, truth };
         let result = f(machine, local, &mut side);
         check_bounds(machine, &mut self.net.coverage);
         self.take_published(host, local);
@@ -599,10 +599,10 @@ impl<'p> System<'p> {
                 }
             }
             Program::OldClient(client) => {
-                if let Some(snapshot) = client.message(&mut self.net, socket, frames) {
+                if let Some(mut snapshot) = client.message(&mut self.net, socket, frames) {
                     let subtree = self.plan.clients[host - self.plan.servers.len()].subtrees[0];
-                    let sequence = snapshot.sequence;
-                    check_snapshot(&self.truth, sequence, subtree.as_bytes(), &snapshot.given);
+                    let given = snapshot.given.end(snapshot.count, &self.truth);
+                    check_snapshot(&self.truth, snapshot.sequence, subtree.as_bytes(), &given);
                 }
             }
             Program::Asker(asker) => asker.message(&mut self.net, &self.truth, frames),
@@ -964,9 +964,13 @@ impl<'p> System<'p> {
         }
         for (uuid, submission) in &self.truth.submissions {
             let Fate::Safe(since) = submission.fate else { continue };
+            if self.truth.is_kept_by(active, submission, *uuid) {
+                continue;
+            }
+            let since = self.truth.confirmed_at(*uuid).map_or(since, |at| at.min(since));
             let survives = (0..self.plan.servers.len()).any(|host| self.started[host] <= since);
             assert!(
-                !survives || self.truth.is_kept_by(active, submission, *uuid),
+                !survives,
                 "no lost change: {uuid}, safe since {since:?}, is gone: {submission:?}"
             );
         }
@@ -1127,16 +1131,20 @@ struct BrokerSide<'a> {
     published: &'a mut Vec<Frames>,
     told: &'a mut Option<u64>,
     net: &'a mut Net,
+    truth: &'a mut Truth,
 }
 
 impl BrokerOutbox for BrokerSide<'_> {
     fn reply(&mut self, peer: &[u8], frames: &[&[u8]]) -> Result<(), SendFailure> {
         if let [b"PEER?", sequence, _, properties, _] = *frames {
             // Only a whole state has a history.
-            let has_state = Properties::check(properties, &Limits::default())
-                .is_ok_and(|properties| properties.get("lineage").is_some());
+            let properties = Properties::check(properties, &Limits::default());
+            let says = |name| properties.is_ok_and(|properties| properties.get(name).is_some());
             let position = sequence.try_into().map(u64::from_be_bytes).ok();
-            *self.told = position.filter(|_| has_state);
+            *self.told = position.filter(|_| says("lineage"));
+            if let Some(position) = self.told.filter(|_| says("of")) {
+                self.truth.confirm(position, self.net.now);
+            }
         }
         self.net.reply(peer, frames)
     }

@@ -139,6 +139,8 @@ pub(crate) struct Truth {
     pub(crate) reigns: BTreeMap<u64, Reign>,
     /// Which of them goes on at each host.
     ruling: BTreeMap<usize, u64>,
+    /// What standbys told to have of what they follow, and when.
+    confirmed: Vec<(u64, Time)>,
 }
 
 /// A time to live is told in whole milliseconds, rounded up.
@@ -274,6 +276,25 @@ impl Truth {
         if let Some(reign) = self.ruling.get(&host).and_then(|start| self.reigns.get_mut(start)) {
             reign.stable = reign.stable.max(stable);
         }
+    }
+
+    /// A standby says that it has everything up to here.
+    pub(crate) fn confirm(&mut self, position: u64, now: Time) {
+        if self.confirmed.last().is_none_or(|&(last, _)| last != position) {
+            self.confirmed.push((position, now));
+        }
+    }
+
+    /// When a standby first said that it had a change. That it is called safe for it comes to
+    /// brokers, clients and applications later, and what has happened until then they cannot
+    /// know.
+    pub(crate) fn confirmed_at(&self, uuid: Uuid) -> Option<Time> {
+        let applied: Vec<u64> = self.applied(uuid).collect();
+        let has = |position: u64| {
+            let Some(reign) = self.reign_of(position) else { return false };
+            applied.iter().any(|&it| it <= position && self.is_in_lineage(reign.start, it))
+        };
+        self.confirmed.iter().find(|&&(position, _)| has(position)).map(|&(_, at)| at)
     }
 
     /// The sequence under which a change took effect in what a reign went on from.

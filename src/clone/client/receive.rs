@@ -110,6 +110,10 @@ impl Client {
             Some(last) if sequence.epoch() != last.epoch() && sequence != last.next() => {
                 self.restart(now, ResyncReason::NewBroker, out);
             }
+            // The first since a snapshot for which there was no proof.
+            None if !self.is_extended() && self.is_below_snapshot(sequence) => {
+                self.restart(now, ResyncReason::SequenceDown, out);
+            }
             _ => {}
         }
         self.last = Some(sequence);
@@ -153,6 +157,13 @@ impl Client {
         if self.subtrees[index].is_current() {
             self.apply(now, index, kvmsg, out);
         }
+    }
+
+    /// Whether a map that is current is of a higher sequence than this one: then either
+    /// comes late, or is of a server that has begun again.
+    fn is_below_snapshot(&self, sequence: Sequence) -> bool {
+        let mut current = self.subtrees.iter().filter(|subtree| subtree.is_current());
+        current.any(|subtree| sequence < subtree.snapshot_end)
     }
 
     /// Keeps a change for the snapshot that is under way.
@@ -233,7 +244,7 @@ impl Client {
             self.stats.malformed += 1;
             return;
         }
-        self.has_heartbeats = true;
+        let is_first = !std::mem::replace(&mut self.has_heartbeats, true);
         self.heard_of = self.heard_of.max(kvmsg.sequence).max(info.stable);
         self.learn(now, info, out);
         if info.extended {
@@ -244,7 +255,7 @@ impl Client {
             let (echo, pending) = (&mut self.echo, &mut self.pending);
             echo.heartbeat(kvmsg.key, &mut self.topics, out, |held| pending.make_ready(held));
         } else {
-            self.rfc12_heartbeat(now, kvmsg.sequence, out);
+            self.rfc12_heartbeat(now, kvmsg.sequence, is_first, out);
         }
         if let Some(uuid) = kvmsg.uuid {
             self.confirm(now, uuid, kvmsg, out);
@@ -329,7 +340,16 @@ impl Client {
     }
 
     /// An RFC 12 server's heartbeat: its current sequence, nothing more.
-    fn rfc12_heartbeat(&mut self, now: Time, sequence: Sequence, out: &mut impl ClientOutbox) {
+    fn rfc12_heartbeat(
+        &mut self,
+        now: Time,
+        sequence: Sequence,
+        is_first: bool,
+        out: &mut impl ClientOutbox,
+    ) {
+        if is_first {
+            self.doubt_unproven(now, sequence, out);
+        }
         // By the letter of RFC 12 it is always zero; the Guide's servers send
         // the current one, which is zero only after a restart.
         let is_told = sequence != Sequence::ZERO || self.tells_sequence;
@@ -348,6 +368,29 @@ impl Client {
         {
             let missed = sequence.get() - whole.sequence.get();
             self.gap(now, 0, sequence, Some(missed), out);
+        }
+    }
+
+    /// The first heartbeat of a server that was asked without one, since it seemed to send
+    /// none. Between the snapshot and the first that came by the subscription changes may
+    /// have gone by, or the server have begun again with nothing: unless the heartbeat says
+    /// that it is where the snapshot ended, asks anew.
+    fn doubt_unproven(&mut self, now: Time, sequence: Sequence, out: &mut impl ClientOutbox) {
+        for index in 0..self.subtrees.len() {
+            let subtree = &self.subtrees[index];
+            let is_doubtful = match subtree.state {
+                SubtreeState::Waiting | SubtreeState::Queued => false,
+                SubtreeState::Syncing => true,
+                // By the letter of RFC 12 it says nothing.
+                SubtreeState::Current if sequence == Sequence::ZERO => true,
+                // Who follows everything counts on from there.
+                SubtreeState::Current if subtree.is_whole() => sequence < subtree.snapshot_end,
+                SubtreeState::Current => sequence != subtree.snapshot_end,
+            };
+            if is_doubtful {
+                self.leave_current(index, ResyncReason::Reconnected);
+                self.await_proof(now, index, out);
+            }
         }
     }
 }

@@ -213,6 +213,36 @@ fn a_client_that_takes_nothing_loses_its_snapshot_after_a_while() {
     assert_eq!(bench.snapshot_map("dead").len(), 100);
 }
 
+/// What was sent of a snapshot that is given up stays in front of the next answer on the same
+/// connection: `count=` tells which entries are the new one's.
+#[test]
+fn behind_a_snapshot_that_was_given_up_the_count_is_that_of_the_next_one() {
+    let mut bench = Bench::with(|config| config.snapshots.stall = Duration::from_secs(5));
+    fill(&mut bench, 100);
+    bench.net.room.insert(b"slow".to_vec(), 30);
+    bench.request("slow", &[ICANHAZ, b""]);
+    bench.settle();
+    bench.request("slow", &[ICANHAZ, b"/nothing/"]);
+    bench.pass_ms(5100);
+    assert_eq!(bench.stats().snapshots_abandoned, 1);
+    let given = bench.received("slow")[0].five_frames().text_key();
+    bench.net.room.clear();
+    bench.pass_ms(20);
+    let received = bench.received("slow");
+    assert_eq!(received.len(), 31, "no end of the first");
+    let end = received[30].five_frames();
+    assert_eq!((&*end.key, end.property("count").as_deref()), (&b"KTHXBAI"[..], Some("0")));
+    // What was given then may be gone now.
+    bench.delete(&given);
+    bench.request("slow", &[ICANHAZ, b""]);
+    bench.settle();
+    let received: Vec<Wire> = bench.received("slow").iter().map(Reply::five_frames).collect();
+    assert_eq!(received.len(), 31 + 100);
+    let (end, whole) = received[31..].split_last().expect("an end");
+    assert_eq!(end.property("count").as_deref(), Some("99"));
+    assert!(whole.iter().all(|entry| entry.text_key() != given));
+}
+
 #[test]
 fn a_slow_client_that_takes_a_little_keeps_its_snapshot() {
     let mut bench = Bench::with(|config| {

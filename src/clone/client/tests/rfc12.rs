@@ -88,6 +88,75 @@ fn a_sequence_that_goes_down_is_a_restarted_server() {
     }
 }
 
+/// A client that took the snapshot of a server before any of its heartbeats came.
+fn synced_without_proof(dialect: Dialect, subtree: &str) -> World {
+    let mut world = World::new(dialect, &[subtree]);
+    for key in ["/a/1", "/a/2", "/b/1"] {
+        world.broker.put(key.as_bytes(), b"old");
+    }
+    world.has_heartbeats = false;
+    world.start();
+    world.run(2 * SECOND);
+    assert_eq!(world.milestones(), ["Synced"]);
+    world.assert_equal();
+    world.events.clear();
+    world
+}
+
+#[test]
+fn a_server_that_begins_again_before_its_first_heartbeat_is_noticed() {
+    for subtree in ["", "/a/"] {
+        for changes in [0, 1] {
+            let mut world = synced_without_proof(Dialect::Rfc12, subtree);
+            world.restart_broker();
+            world.net.lose_updates = changes;
+            for _ in 0..changes {
+                world.broker.put(b"/a/3", b"new");
+            }
+            world.has_heartbeats = true;
+            world.run(1200 * MS);
+            assert_eq!(world.milestones(), ["Resync Reconnected", "Synced"], "{subtree} {changes}");
+            world.assert_equal();
+        }
+    }
+}
+
+#[test]
+fn what_went_by_before_the_first_heartbeat_is_asked_for_once() {
+    for (subtree, milestones) in [
+        ("", ["Gap", "Resync Gap", "Synced"].as_slice()),
+        ("/a/", &["Resync Reconnected", "Synced"]),
+    ] {
+        let mut world = synced_without_proof(Dialect::Rfc12, subtree);
+        world.net.lose_updates = 1;
+        world.broker.put(b"/a/1", b"went by");
+        world.has_heartbeats = true;
+        world.run(5 * SECOND);
+        assert_eq!(world.milestones(), milestones);
+        assert_eq!(world.broker.requests.len(), 2);
+        world.assert_equal();
+        // Nothing went by: the heartbeat says so.
+        let mut world = synced_without_proof(Dialect::Rfc12, subtree);
+        world.has_heartbeats = true;
+        world.run(5 * SECOND);
+        assert_eq!(world.milestones(), Vec::<String>::new());
+        assert_eq!(world.broker.requests.len(), 1);
+    }
+}
+
+#[test]
+fn a_server_without_heartbeats_that_begins_again_is_noticed_by_its_first_change() {
+    for subtree in ["", "/a/"] {
+        let mut world = synced_without_proof(Dialect::Heartbeatless, subtree);
+        world.restart_broker();
+        world.run(10 * MS);
+        world.broker.put(b"/a/3", b"new");
+        world.run(10 * MS);
+        assert_eq!(world.milestones(), ["Resync SequenceDown", "Synced"]);
+        world.assert_equal();
+    }
+}
+
 #[test]
 fn changes_go_by_pub_or_as_configured() {
     let mut world = World::synced(Dialect::Rfc12, &["/a/"]);
