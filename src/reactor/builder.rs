@@ -29,7 +29,7 @@ pub enum Wait {
     #[default]
     Block,
     /// Never blocks but asks again and again, the socket that had the last message
-    /// without pause and all others every 2 microseconds (without pause, too, if that
+    /// without pause and all others every 5 microseconds (without pause, too, if that
     /// message was not received by the loop, but by an `on_ready` handler): the lowest
     /// latency, for a whole core.
     /// Only where libzmq's I/O thread has a core of its own, too: with fewer cores
