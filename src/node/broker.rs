@@ -220,6 +220,10 @@ impl BrokerNode {
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
         H: FnMut(&mut S, &mut Context<'_, S>, (Role, u32)) -> io::Result<Flow> + 'static,
     {
+        // First of all: what a node that is attached already has on its loop stays there.
+        let sockets = project(state).sockets.take().ok_or_else(|| {
+            io::Error::other("broker: it was attached to a loop before; make a new one")
+        })?;
         let roles = registry.add_standing_timer(move |state: &mut S, cx| {
             match project(state).machine.poll_role() {
                 Some(change) => on_role(state, cx, change),
@@ -227,7 +231,8 @@ impl BrokerNode {
             }
         });
         let mut added: Vec<Key> = vec![roles.into()];
-        let result = BrokerNode::attach_ports(registry, state, project, roles, &mut added);
+        let result =
+            BrokerNode::attach_ports(registry, state, project, (sockets, roles), &mut added);
         if result.is_err() {
             added.extend(
                 project(state).peer.iter_mut().flat_map(PeerPorts::take_all).map(Key::from),
@@ -245,16 +250,13 @@ impl BrokerNode {
         registry: &mut Registry<S>,
         state: &mut S,
         project: F,
-        roles: TimerKey,
+        (sockets, roles): (Sockets, TimerKey),
         added: &mut Vec<Key>,
     ) -> io::Result<()>
     where
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
     {
         let now = registry.now();
-        let sockets = project(state).sockets.take().ok_or_else(|| {
-            io::Error::other("broker: it was attached to a loop before; make a new one")
-        })?;
         let snapshots = registry
             .on_message(sockets.snapshots, move |state: &mut S, cx, message| {
                 project(state).on_request(cx, message)
@@ -311,6 +313,12 @@ impl BrokerNode {
     pub(super) fn lose_changes<S>(&self, registry: &mut Registry<S>) {
         let key = self.ports.map(|ports| ports.changes);
         drop(key.and_then(|key| registry.remove(key).ok()).expect("a socket for changes"));
+    }
+
+    /// The connection to the peer.
+    #[cfg(test)]
+    pub(super) fn line(&self) -> Option<SocketKey> {
+        self.ports.and_then(|ports| ports.line)
     }
 
     /// Detaches what is left if the loop has removed a socket.

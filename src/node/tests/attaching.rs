@@ -35,6 +35,18 @@ fn what_cannot_be_attached_as_a_whole_leaves_nothing_behind() {
 }
 
 #[test]
+fn attaching_once_more_takes_nothing_from_the_first_time() {
+    let mut app = alone("inproc://twice", "inproc://nobody-else");
+    let mut reactor: Reactor<Alone> = Reactor::new().unwrap();
+    BrokerNode::attach(&mut reactor, &mut app, |app| &mut app.broker).unwrap();
+    let line = app.broker.line().unwrap();
+    let error = BrokerNode::attach(&mut reactor, &mut app, |app| &mut app.broker).unwrap_err();
+    assert!(error.to_string().contains("make a new one"), "{error}");
+    assert!(app.broker.is_attached());
+    assert!(reactor.contains(line), "the connection to the peer is still there");
+}
+
+#[test]
 fn a_handler_for_roles_that_fails_is_the_only_thing_that_ends() {
     let mut app = alone("inproc://roles", "inproc://nobody");
     let mut reactor = Reactor::new().unwrap();
