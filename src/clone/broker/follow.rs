@@ -66,6 +66,8 @@ pub(super) struct Follow {
     is_backlog_cut: bool,
     /// A delta was too large to be kept until its end: the whole is asked for.
     needs_whole: bool,
+    /// Changes that the active has refused, as far as they are known here.
+    refusals: u64,
 }
 
 /// Under a subtree sequences have gaps; what is missing shows in the counts of its
@@ -122,6 +124,7 @@ impl Follow {
             backlog_bytes: 0,
             is_backlog_cut: false,
             needs_whole: false,
+            refusals: 0,
         }
     }
 
@@ -401,6 +404,9 @@ impl Broker {
         }));
         let to = self.scratch.clear();
         to.push("order", "changes").push("uuids", 1);
+        if self.pair.is_some() {
+            to.push("refusals", 1);
+        }
         if let Some(since) = since {
             to.push("since", since);
         }
@@ -494,6 +500,15 @@ impl Broker {
         if self.relay.is_none() && kvmsg.properties.get("role") != Some(b"active") {
             return;
         }
+        if self.pair.is_some()
+            && let (Some(uuid), Some(reason)) = (kvmsg.uuid, kvmsg.properties.get("refused"))
+        {
+            // Should a copy of it come here after a takeover, it must have no effect either.
+            let is_new = self.refused.adopt(uuid, reason, kvmsg.sequence, now);
+            follow.refusals += u64::from(is_new);
+        }
+        let told = kvmsg.properties.parse::<u64>("refusals");
+        let lacks_refusals = told.is_some_and(|told| told > follow.refusals);
         let is_whole = follow.is_all() || follow.counted.check(kvmsg);
         match follow.stage {
             Stage::Proving => self.sync(now, out),
@@ -503,7 +518,10 @@ impl Broker {
                 self.follow_stats.follow_gaps += 1;
                 self.sync(now, out);
             }
-            Stage::Live if follow.backlog.is_empty() && kvmsg.sequence > sequence => {
+            Stage::Live
+                if follow.backlog.is_empty()
+                    && (kvmsg.sequence > sequence || (self.pair.is_some() && lacks_refusals)) =>
+            {
                 self.follow_stats.follow_gaps += 1;
                 self.sync(now, out);
             }
@@ -583,6 +601,12 @@ impl Broker {
             KTHXBAI => {
                 sync.end = Some(Owned::new(&kvmsg));
                 return self.finish_sync(now, out);
+            }
+            UUIDS if kvmsg.properties.get("refused").is_some() => {
+                // They are known whatever becomes of the rest: those changes have no effect.
+                let reason = kvmsg.properties.get("refused").unwrap_or_default();
+                let read = self.refused.read_records(now, reason, kvmsg.body);
+                read.ok_or("unreadable refusals")
             }
             UUIDS if sync.uuids.len() < self.config.recent_count.saturating_mul(2 * RECORD) => {
                 sync.uuids.extend_from_slice(kvmsg.body);
@@ -773,6 +797,12 @@ impl Broker {
 
     /// What the active has forgotten is unknown here, too.
     fn finish_window(&mut self, end: &KvMsg<'_>) {
+        if let (Some(follow), Some(count)) = (&mut self.follow, end.properties.parse("refusals")) {
+            follow.refusals = follow.refusals.max(count);
+        }
+        if let Some(until) = end.properties.parse("refusals_forgotten") {
+            self.refused.forget_until(until);
+        }
         if let Some(until) = end.properties.parse("forgotten") {
             self.recent.forget_until(until);
         }

@@ -159,9 +159,7 @@ impl Pair {
         to.push("stable", self.safe.stable(sequence));
         to.push("standby", self.safe.standby().name());
         to.push("policy", self.config.policy.name());
-        if let Some(fork) = lineage.fork() {
-            to.push("fork", fork);
-        }
+        lineage.announce(to);
     }
 
     /// For how long the standby has lacked the oldest of what it lacks, as far as the

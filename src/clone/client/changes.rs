@@ -364,7 +364,9 @@ impl Client {
 
     /// Another broker has taken over: it is sent what it may not have.
     pub(super) fn start_over(&mut self, now: Time, out: &mut impl ClientOutbox) {
-        for slot in self.pending.start_over(now) {
+        let broker = self.broker;
+        let is_there = |sequence| broker.is_some_and(|broker| broker.took_over(sequence));
+        for slot in self.pending.start_over(now, is_there) {
             match self.pending.get(slot).is_overtaken {
                 // It cannot be sent in its order, and whether it is there nobody says.
                 true => self.not_safe(now, slot, out),

@@ -290,3 +290,72 @@ fn clients_catch_up_by_a_delta_from_whichever_broker_has_the_history() {
         assert!(end.contains(&format!("mode={mode}\n")), "{client}: {end}");
     }
 }
+
+/// One key is all that fits; then three changes are refused.
+fn full_active() -> World {
+    let mut world = World::with(|config, _| config.store.max_keys = 1);
+    world.pass_ms(500);
+    world.set(A, 1, "/there", "x");
+    world.pass_ms(10);
+    for n in 2..=4 {
+        world.set(A, n, &format!("/new/{n}"), "x");
+    }
+    assert_eq!(world.broker(A).stats().changes_store_full, 3);
+    world
+}
+
+/// The active dies, there is room, and copies of what it refused come to the other.
+fn send_copies_to_the_standby(world: &mut World) {
+    // One came before the takeover, as those of RFC 12 clients do.
+    world.set(B, 2, "/new/2", "x");
+    world.kill(A);
+    world.ask(B);
+    world.pass_ms(300);
+    world.act(B, |broker, now, net| assert!(broker.delete(now, b"/there", net)));
+    world.act(B, |broker, now, _| {
+        broker.handle_subscription(now, crate::message::Message::new(&[b"\x01HUGZ"]));
+    });
+    for n in 2..=4 {
+        world.set(B, n, &format!("/new/{n}"), "x");
+        assert_eq!(world.told(B, "refused").as_deref(), Some("store-full-keys"), "{n}");
+    }
+    assert!(world.map(B).is_empty(), "{:?}", world.map(B));
+    world.set(B, 5, "/new/5", "x");
+    assert_eq!(world.map(B).len(), 1, "there is room for others");
+}
+
+#[test]
+fn what_the_active_refused_has_no_effect_after_a_takeover_either() {
+    let mut world = full_active();
+    world.pass_ms(10);
+    assert_eq!(world.stats(B).follow_gaps, 0);
+    send_copies_to_the_standby(&mut world);
+}
+
+#[test]
+fn refusals_that_were_not_heard_are_noticed_by_the_next_heartbeat() {
+    let mut world = full_active();
+    world.lose_updates = 3;
+    world.pass_ms(10);
+    assert_eq!(world.lose_updates, 0);
+    world.pass(HEARTBEAT);
+    assert_eq!((world.stats(B).follow_gaps, world.stats(B).delta_syncs), (1, 1));
+    world.pass(HEARTBEAT * 5);
+    assert_eq!(world.stats(B).follow_gaps, 1, "once is enough");
+    send_copies_to_the_standby(&mut world);
+}
+
+#[test]
+fn refusals_from_before_it_came_cross_to_the_standby_with_the_state() {
+    let mut world = World::down(|config, _| config.store.max_keys = 1);
+    world.start(A);
+    world.pass_ms(5000);
+    world.set(A, 1, "/there", "x");
+    for n in 2..=4 {
+        world.set(A, n, &format!("/new/{n}"), "x");
+    }
+    world.start(B);
+    world.pass_ms(500);
+    assert_eq!((world.stats(B).syncs, world.stats(B).follow_gaps), (1, 0));
+    send_copies_to_the_standby(&mut world);
+}
