@@ -59,7 +59,6 @@ pub(crate) struct ClientProgram {
 pub(crate) struct BrokerProgram {
     machine: Broker,
     line: Option<usize>,
-    follow: Option<usize>,
     sync: Option<usize>,
     /// What it has published and was not taken into account yet.
     published: Vec<Frames>,
@@ -308,7 +307,6 @@ impl<'p> System<'p> {
         let program = BrokerProgram {
             machine,
             line,
-            follow: None,
             sync: None,
             published: Vec::new(),
             told: None,
@@ -395,9 +393,9 @@ impl<'p> System<'p> {
     ) -> Option<R> {
         let local = self.clock(host).local(self.net.now);
         let Program::Broker(program) = &mut self.programs[host] else { return None };
-        let BrokerProgram { machine, line, follow, sync, published, told, .. } = &mut **program;
+        let BrokerProgram { machine, line, sync, published, told, .. } = &mut **program;
         let (net, truth) = (&mut self.net, &mut self.truth);
-        let mut side = BrokerSide { host, line, follow, sync, published, told, net, truth };
+        let mut side = BrokerSide { host, line, sync, published, told, net, truth };
         let result = f(machine, local, &mut side);
         check_bounds(machine, &mut self.net.coverage);
         self.take_published(host, local);
@@ -608,14 +606,12 @@ impl<'p> System<'p> {
             Program::Asker(asker) => asker.message(&mut self.net, &self.truth, frames),
             Program::Broker(program) => {
                 let socket = Some(socket);
-                let (line, follow, sync) = (program.line, program.follow, program.sync);
+                let (line, sync) = (program.line, program.sync);
                 let refused = program.machine.pair_stats().map(|stats| stats.peer_refused);
                 self.with_broker(host, |broker, now, out| {
                     frames.with(|message| {
                         if socket == line {
                             broker.handle_peer(now, message, out);
-                        } else if socket == follow {
-                            broker.handle_peer_update(now, message, out);
                         } else if socket == sync {
                             broker.handle_peer_snapshot(now, message, out);
                         }
@@ -1126,7 +1122,6 @@ fn limits() -> Limits {
 struct BrokerSide<'a> {
     host: usize,
     line: &'a Option<usize>,
-    follow: &'a mut Option<usize>,
     sync: &'a mut Option<usize>,
     published: &'a mut Vec<Frames>,
     told: &'a mut Option<u64>,
@@ -1159,21 +1154,6 @@ impl BrokerOutbox for BrokerSide<'_> {
     fn tell_peer(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
         let line = self.line.ok_or(SendFailure::Unreachable)?;
         self.net.tell(line, frames)
-    }
-
-    fn open_follow(&mut self) {
-        self.close_follow();
-        let socket = self.net.open(self.host, SocketKind::Sub);
-        self.net.subscribe(socket, b"");
-        self.net.subscribe(socket, b"HUGZ");
-        self.net.connect(socket, 1 - self.host, Port::Updates);
-        *self.follow = Some(socket);
-    }
-
-    fn close_follow(&mut self) {
-        if let Some(socket) = self.follow.take() {
-            self.net.close(socket);
-        }
     }
 
     fn open_sync(&mut self) {
