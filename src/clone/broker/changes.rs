@@ -74,6 +74,7 @@ impl Broker {
             warn_rarely(self.stats.changes_store_full, "change refused", &reason);
             if let Some(uuid) = change.uuid {
                 self.refused.insert(uuid, reason, self.sequence, now);
+                self.stream_refusal(uuid, reason, out);
             }
             self.answer(&change, Answer::Refused(reason), out);
         }
@@ -177,6 +178,9 @@ impl Broker {
         self.stats.changes_applied += 1;
         let message = KvMsg { sequence, properties, ..*change };
         publish(&message, &mut self.stats, out);
+        if let Some(pair) = self.pair.as_deref_mut() {
+            pair.stream(&message, out);
+        }
         Ok(())
     }
 

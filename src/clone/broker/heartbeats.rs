@@ -243,10 +243,6 @@ impl Broker {
         to.push("hb", config.heartbeat.as_millis());
         to.push("maxkey", config.limits.max_key);
         to.push("maxval", config.limits.max_value);
-        if self.pair.is_some() && self.refused.count() > 0 {
-            // By it a standby knows that it has heard of all of them.
-            to.push("refusals", self.refused.count());
-        }
         match (&self.pair, &self.relay) {
             (Some(pair), _) => pair.announce(self.sequence, &self.lineage, to),
             (None, Some(relay)) => relay.announce(self.sequence, &self.lineage, to),

@@ -116,12 +116,7 @@ impl Relay {
     }
 
     /// What heartbeats say on top of those of a lone broker.
-    pub(super) fn announce(
-        &self,
-        sequence: Sequence,
-        lineage: &Lineage,
-        to: &mut PropertiesBuf,
-    ) {
+    pub(super) fn announce(&self, sequence: Sequence, lineage: &Lineage, to: &mut PropertiesBuf) {
         self.upstream.announce(sequence, to);
         lineage.announce(to);
         if !self.config.subtree.is_empty() {

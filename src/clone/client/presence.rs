@@ -14,6 +14,9 @@ use crate::time::Time;
 
 /// How long to wait for a subtree's heartbeat before asking for it again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long heartbeats may be missing that are on their way from a broker that knows the
+/// extensions, before it is asked without proof.
+const ASKED_FOR: Duration = Duration::from_secs(4);
 /// A broker that knows the extensions answers the subscription to its heartbeat
 /// when it is back: after it was lost, ask without proof only after this long,
 /// in case that another kind of server takes its place.
@@ -74,9 +77,11 @@ impl Client {
         if !info.extended {
             self.subscribe_plain(out);
         } else if !self.servers.are_many() {
-            self.heard = now;
-            self.wake_at(now + REPLACED);
-            self.learn(now, info, out);
+            self.ask_unproven_at = self.ask_unproven_at.max(now + ASKED_FOR);
+            for subtree in &mut self.subtrees {
+                subtree.watch.ask_at = now + ASK_AGAIN;
+            }
+            self.wake_at(now + ASK_AGAIN);
         }
     }
 
@@ -106,11 +111,13 @@ impl Client {
             self.attempt = None;
         }
         let subtree = &mut self.subtrees[index];
-        subtree.state = SubtreeState::Waiting;
+        let before = std::mem::replace(&mut subtree.state, SubtreeState::Waiting);
         subtree.is_live = false;
         let watch = &mut subtree.watch;
-        (watch.baseline, watch.is_absent) = (None, false);
-        (watch.asked, watch.renewed) = (0, 0);
+        (watch.baseline, watch.is_absent, watch.asked) = (None, false, 0);
+        if before != SubtreeState::Waiting {
+            watch.renewed = 0;
+        }
         watch.ask_at = Time::NEVER;
         if is_extended {
             if !subtree.is_whole() && !subtree.watch.is_subscribed {

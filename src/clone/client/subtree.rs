@@ -77,7 +77,7 @@ pub(crate) struct Watch {
     /// When to ask for one again, while there is none.
     pub(crate) ask_at: Time,
     pub(crate) asked: u32,
-    /// How often it was asked for again since the broker is known.
+    /// How often it was asked for again since it is waited for.
     pub(crate) renewed: u32,
     /// The broker does not send them: ask for changes instead.
     pub(crate) is_absent: bool,

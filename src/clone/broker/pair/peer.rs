@@ -30,6 +30,10 @@ pub(super) struct PeerStatus {
     /// The history of its state, if it has one.
     pub(super) lineage: Option<Lineage>,
     pub(super) stable: Sequence,
+    /// Whom it sends each change.
+    pub(super) to: Option<u64>,
+    /// So many changes it has refused.
+    pub(super) refusals: u64,
     /// It was told to take over.
     pub(super) wants: bool,
     /// It has handed over here.
@@ -47,6 +51,8 @@ impl Default for PeerStatus {
             of: None,
             lineage: None,
             stable: Sequence::ZERO,
+            to: None,
+            refusals: 0,
             wants: false,
             handover: None,
         }
@@ -138,6 +144,8 @@ impl PeerStatus {
             of: hex("of"),
             lineage,
             stable: properties.parse("stable").unwrap_or_default(),
+            to: hex("to"),
+            refusals: properties.parse("refusals").unwrap_or(0),
             wants: text("want") == Some("handover"),
             handover: properties.parse("handover"),
         })
@@ -189,6 +197,12 @@ impl PeerStatus {
             to.push("lineage", lineage.spans());
         }
         to.push("stable", self.stable);
+        if let Some(standby) = self.to {
+            to.push("to", format_args!("{standby:016x}"));
+        }
+        if self.refusals > 0 {
+            to.push("refusals", self.refusals);
+        }
         if self.wants {
             to.push("want", "handover");
         }

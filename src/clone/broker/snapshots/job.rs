@@ -219,8 +219,11 @@ impl Job {
         if self.request().replica {
             replica_properties(sequence, slice);
         }
-        if let (true, Some(until)) = (self.request().refusals, slice.refused.forgotten_until()) {
-            slice.scratch.push("refusals_forgotten", until);
+        if self.request().refusals {
+            slice.scratch.push("refusals", slice.refused.count());
+            if let Some(until) = slice.refused.forgotten_until() {
+                slice.scratch.push("refusals_forgotten", until);
+            }
         }
         kthxbai(sequence, slice.scratch.as_properties(), &self.request().subtree)
             .with_frames(|frames| out.reply(&self.asker.peer, frames))?;
@@ -256,7 +259,8 @@ impl Job {
         out: &mut impl BrokerOutbox,
     ) -> Result<bool, Halt> {
         let mut body = Vec::new();
-        let written = slice.refused.write_records(self.refusal, UUIDS_AT_ONCE, slice.now, &mut body);
+        let written =
+            slice.refused.write_records(self.refusal, UUIDS_AT_ONCE, slice.now, &mut body);
         let Some((reason, next)) = written else { return Ok(true) };
         let properties = slice.scratch.clear().push("refused", reason).as_properties();
         let message = KvMsg { key: UUIDS, sequence, uuid: None, properties, body: &body };

@@ -587,7 +587,11 @@ fn what_the_next_one_has_is_not_sent_again() {
     let sent = pair.client.stats().sent;
     pair.run(20 * SECOND);
     assert_eq!(pair.client.stats().sent, sent);
-    assert!(pair.events.iter().any(|event| matches!(event, Event::Safe { uuid: safe, .. } if *safe == uuid)));
+    assert!(
+        pair.events
+            .iter()
+            .any(|event| matches!(event, Event::Safe { uuid: safe, .. } if *safe == uuid))
+    );
     pair.check();
     pair.check_values();
 }
