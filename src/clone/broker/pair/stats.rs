@@ -41,6 +41,8 @@ pub struct PairStats {
     pub follow_gaps: u64,
     /// Changes applied as the active published them.
     pub followed: u64,
+    /// Messages with changes for the standby that found its queue full.
+    pub stream_dropped: u64,
     /// Messages of the peer, or of one who claimed to be it, that cannot be.
     pub peer_refused: u64,
     /// Messages of a peer that sits in the same place.
@@ -75,7 +77,7 @@ impl PairStats {
     }
 
     /// Each count with its name.
-    pub fn fields(&self) -> [(&'static str, u64); 29] {
+    pub fn fields(&self) -> [(&'static str, u64); 30] {
         [
             ("promotions", self.promotions),
             ("promoted_ordered", self.promoted_ordered),
@@ -94,6 +96,7 @@ impl PairStats {
             ("syncs_failed", self.syncs_failed),
             ("follow_gaps", self.follow_gaps),
             ("followed", self.followed),
+            ("stream_dropped", self.stream_dropped),
             ("peer_refused", self.peer_refused),
             ("same_seat", self.same_seat),
             ("held_dropped", self.held_dropped),

@@ -1,0 +1,200 @@
+//! The end of a run: faults end, and then everything comes right.
+
+use std::collections::BTreeMap;
+
+use pollux::Time;
+use pollux::clone::broker::PairStats;
+use pollux::clone::client::Client;
+use pollux::clone::pair::Role;
+
+use super::{Program, System};
+use crate::checks::Told;
+use crate::truth::Fate;
+
+impl System<'_> {
+    /// Faults end: what is down comes up, what was held up goes on.
+    pub(super) fn calm(&mut self) {
+        self.is_calm = true;
+        self.net.calm();
+        self.timers.clear();
+        for host in 0..self.programs.len() {
+            self.start(host);
+            if let Program::Client(program) = &mut self.programs[host] {
+                program.takes_events_at = Time::ZERO;
+            }
+        }
+    }
+
+    /// Why not everything is right, if it is not: every map is the broker's, and
+    /// every change has its answer.
+    pub(super) fn problem(&self) -> Option<String> {
+        let Some(active) = self.active() else {
+            return Some("not exactly one broker is active".to_owned());
+        };
+        (0..self.programs.len()).find_map(|host| {
+            let Program::Client(program) = &self.programs[host] else { return None };
+            let plan = &self.plan.clients[host - self.plan.servers.len()];
+            let Told { open, .. } = &program.told;
+            if !open.is_empty() {
+                return Some(format!("host {host} waits for answers: {open:?}"));
+            }
+            if plan.max_keys < 1000 || plan.max_bytes < 100_000 {
+                // It may rightly never be.
+                return None;
+            }
+            if !program.machine.is_current() {
+                let status: Vec<_> = program.machine.status().collect();
+                return Some(format!("host {host} is not current: {status:?}"));
+            }
+            if !program.told.applied.is_empty() {
+                return Some(format!("host {host}: are these safe? {:?}", program.told.applied));
+            }
+            let is_counted = matches!(self.programs[0], Program::Broker(_));
+            if !is_counted && plan.subtrees != [""] {
+                // Of a server that does not count, a loss under a part goes unnoticed.
+                return None;
+            }
+            plan.subtrees
+                .iter()
+                .find_map(|subtree| self.difference(active, &program.machine, subtree))
+        })
+    }
+
+    /// The server that serves, if there is one and no other.
+    fn active(&self) -> Option<usize> {
+        let mut active = (0..self.plan.servers.len()).filter(|&host| match &self.programs[host] {
+            Program::Broker(broker) => broker.machine.role() == Role::Active,
+            program => matches!(program, Program::OldServer(_)),
+        });
+        active.next().filter(|_| active.next().is_none())
+    }
+
+    fn difference(&self, active: usize, client: &Client, subtree: &str) -> Option<String> {
+        let subtree = subtree.as_bytes();
+        let truth: BTreeMap<&[u8], &[u8]> = match &self.programs[active] {
+            Program::Broker(broker) => {
+                broker.machine.store().iter(subtree).map(|entry| (entry.key, entry.value)).collect()
+            }
+            Program::OldServer(server) => {
+                let entries = server.map.iter().filter(|(key, _)| key.starts_with(subtree));
+                entries.map(|(key, (_, value))| (&**key, &**value)).collect()
+            }
+            _ => return Some("there is no server".to_owned()),
+        };
+        let map: BTreeMap<&[u8], &[u8]> =
+            client.iter(subtree).map(|entry| (entry.key, entry.value)).collect();
+        let keys = truth.keys().chain(map.keys());
+        keys.map(|key| (key, map.get(key), truth.get(key)))
+            .find(|(_, map, truth)| map != truth)
+            .map(|(key, map, truth)| {
+                let text =
+                    |value: Option<&&[u8]>| value.map(|value| value.escape_ascii().to_string());
+                format!("{} is {:?}, not {:?}", key.escape_ascii(), text(map), text(truth))
+            })
+    }
+
+    /// What was called safe is there at the end, as long as one broker that had it
+    /// lives: by the policy that waits for a standby, both had it.
+    pub(super) fn check_safe(&self) {
+        let Some(active) = self.active().filter(|_| self.plan.servers[0].waits_for_standby) else {
+            return;
+        };
+        if self.plan.servers.len() == 1 {
+            // Alone, its word is all there is.
+            return;
+        }
+        for (uuid, submission) in &self.truth.submissions {
+            let Fate::Safe(since) = submission.fate else { continue };
+            if self.truth.is_kept_by(active, submission, *uuid) {
+                continue;
+            }
+            let since = self.truth.confirmed_at(*uuid).map_or(since, |at| at.min(since));
+            let survives = (0..self.plan.servers.len()).any(|host| self.started[host] <= since);
+            assert!(
+                !survives,
+                "no lost change: {uuid}, safe since {since:?}, is gone: {submission:?}"
+            );
+        }
+    }
+
+    /// Clients of RFC 12 cannot know what they have missed; who missed nothing
+    /// has what the broker has.
+    pub(super) fn check_old_clients(&mut self) {
+        for program in &self.programs {
+            let Program::OldClient(client) = program else { continue };
+            let Some(Program::Broker(broker)) =
+                client.active_with().map(|host| &self.programs[host])
+            else {
+                continue;
+            };
+            // What a server learned while it was passive it has not published: a client
+            // that did not notice has no way to know.
+            let reign = client.active_with().and_then(|host| self.truth.reign_at(host));
+            let serves_since = reign.map_or(Time::NEVER, |reign| reign.began);
+            if !client.is_clean(&self.net) || client.synced_at < serves_since {
+                continue;
+            }
+            self.net.coverage.count("old client: in step");
+            if broker.machine.role() != Role::Active {
+                continue;
+            }
+            for entry in broker.machine.store().iter(client.subtree()) {
+                let value = client.map.get(entry.key).map(|(_, value)| &**value);
+                assert!(
+                    value == Some(entry.value) || client.own.contains(entry.key),
+                    "an old client has {} as {value:?}, the broker as {entry:?}",
+                    entry.key.escape_ascii()
+                );
+            }
+        }
+    }
+
+    pub(super) fn count_machines(&mut self) {
+        for host in 0..self.programs.len() {
+            self.count_machine(host);
+        }
+    }
+
+    /// Adds the counts of a program to what has happened.
+    pub(super) fn count_machine(&mut self, host: usize) {
+        let coverage = &mut self.net.coverage;
+        match &self.programs[host] {
+            Program::Broker(broker) => {
+                for (name, count) in broker.machine.stats().fields() {
+                    coverage.add(&format!("broker: {name}"), count);
+                }
+                for (name, count) in broker.machine.pair_stats().iter().flat_map(PairStats::fields)
+                {
+                    coverage.add(&format!("pair: {name}"), count);
+                }
+            }
+            Program::Client(program) => {
+                let stats = program.machine.stats();
+                for (name, count) in [
+                    ("applied", stats.applied),
+                    ("repeated", stats.repeated),
+                    ("strays", stats.strays),
+                    ("verified", stats.verified),
+                    ("snapshots", stats.snapshots),
+                    ("deltas", stats.deltas),
+                    ("truncated", stats.truncated),
+                    ("stalled", stats.stalled),
+                    ("gaps", stats.gaps),
+                    ("unwatched", stats.unwatched),
+                    ("limits", stats.limits),
+                    ("submitted", stats.submitted),
+                    ("resent", stats.resent),
+                    ("blocked", stats.blocked),
+                    ("votes", stats.votes),
+                    ("overrun", stats.overrun),
+                    ("timed_out", stats.timed_out),
+                    ("superseded", stats.superseded),
+                ] {
+                    coverage.add(&format!("client: {name}"), count);
+                }
+                assert_eq!(stats.malformed, 0, "malformed messages came to host {host}");
+            }
+            _ => {}
+        }
+    }
+}
