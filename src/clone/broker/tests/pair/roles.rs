@@ -219,6 +219,25 @@ fn two_actives_of_one_history_the_higher_epoch_wins_and_what_only_the_other_had_
     assert_eq!(world.map(B)["/twice"], "second");
 }
 
+/// Each answer says that the line has room again: nobody waits for the time after which
+/// what has no answer is sent anew.
+#[test]
+fn what_only_the_loser_had_goes_over_as_fast_as_the_line_takes_it() {
+    let mut world = ready();
+    split(&mut world);
+    for number in 0..250 {
+        world.set(A, number + 1, &format!("/only-a/{number}"), "value");
+    }
+    world.sides[A].net.line_room = Some(4);
+    world.cut(false);
+    world.pass_ms(500);
+    assert_eq!(world.roles(), [PASSIVE, ACTIVE]);
+    assert_eq!(world.stats(B).taken_over, 250);
+    assert_eq!(world.stats(A).resubmitted, 250);
+    assert_eq!(world.map(B).len(), 250);
+    assert_eq!(world.map(A), world.map(B));
+}
+
 #[test]
 fn a_deletion_that_only_the_loser_had_is_kept_and_an_expiry_is_not() {
     let mut world = ready();
