@@ -41,6 +41,8 @@ pub struct PairStats {
     pub follow_gaps: u64,
     /// Changes applied as the active published them.
     pub followed: u64,
+    /// Syncs during which more changes came than may wait: what was behind them was asked for.
+    pub backlogs_cut: u64,
     /// Messages of the peer, or of one who claimed to be it, that cannot be.
     pub peer_refused: u64,
     /// Messages of a peer that sits in the same place.
@@ -70,12 +72,13 @@ pub struct PairStats {
 impl PairStats {
     /// With what was counted while following.
     pub(super) fn with(self, followed: FollowStats) -> PairStats {
-        let FollowStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed } = followed;
-        PairStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed, ..self }
+        let FollowStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed, backlogs_cut } =
+            followed;
+        PairStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed, backlogs_cut, ..self }
     }
 
     /// Each count with its name.
-    pub fn fields(&self) -> [(&'static str, u64); 29] {
+    pub fn fields(&self) -> [(&'static str, u64); 30] {
         [
             ("promotions", self.promotions),
             ("promoted_ordered", self.promoted_ordered),
@@ -94,6 +97,7 @@ impl PairStats {
             ("syncs_failed", self.syncs_failed),
             ("follow_gaps", self.follow_gaps),
             ("followed", self.followed),
+            ("backlogs_cut", self.backlogs_cut),
             ("peer_refused", self.peer_refused),
             ("same_seat", self.same_seat),
             ("held_dropped", self.held_dropped),
