@@ -39,6 +39,9 @@ pub struct BrokerInfo {
     pub fork_from: Sequence,
     /// Whether it has only a part of the tree: a relay of a subtree.
     pub partial: bool,
+    /// Up to here it is known that it lacks nothing; beyond it a relay of a subtree may have
+    /// missed what it has not noticed yet.
+    pub proven: Sequence,
 }
 
 impl BrokerInfo {
@@ -68,6 +71,7 @@ impl BrokerInfo {
                 fork: Sequence::ZERO,
                 fork_from: Sequence::ZERO,
                 partial: false,
+                proven: Sequence::MAX,
             });
         }
         let heartbeat_ms = properties.parse::<u64>("hb").unwrap_or(1000);
@@ -90,6 +94,7 @@ impl BrokerInfo {
             fork: properties.parse("fork").unwrap_or_default(),
             fork_from: properties.parse("fork_from").unwrap_or_default(),
             partial: properties.get("subtree").is_some(),
+            proven: properties.parse("proven").unwrap_or(Sequence::MAX),
         })
     }
 

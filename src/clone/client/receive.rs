@@ -323,7 +323,9 @@ impl Client {
         if is_whole || Fault::SkipGapCheck.is_planted() {
             self.stats.verified += 1;
             if subtree.state == SubtreeState::Current {
-                let sequence = sequence.max(info.stable);
+                let told = sequence.max(info.stable).min(info.proven);
+                let before = subtree.verified.filter(|before| before.node == info.node);
+                let sequence = before.map_or(told, |before| before.sequence.max(told));
                 subtree.verified = Some(Verified { node: info.node, sequence });
                 subtree.fruitless = 0;
             }
@@ -359,6 +361,9 @@ impl Client {
         if is_told {
             self.tells_sequence = true;
             self.last = Some(sequence);
+        } else if is_first {
+            // What was heard before may be of a run that is over, whose numbers are given anew.
+            self.last = None;
         }
         self.prove_all(now, out);
         let whole = self.subtrees.first().filter(|subtree| subtree.is_whole());
