@@ -266,6 +266,10 @@ impl Client {
         match answer {
             Answer::Applied(sequence) => self.applied(now, slot, sequence, out),
             Answer::Refused(_) | Answer::Forgotten if is_told => self.not_safe(now, slot, out),
+            // Another history may have it, and its active hand it over or serve again.
+            Answer::Refused(_) if self.pending.get(slot).was_sent_before() => {
+                return self.answer(now, uuid, Answer::Forgotten, out);
+            }
             Answer::Refused(reason) => {
                 self.stats.refused += 1;
                 let reason = Arc::from(String::from_utf8_lossy(reason));

@@ -95,6 +95,11 @@ impl Change {
         self.sends > 0 || self.was_sent
     }
 
+    /// Whether a server that was left may have got it.
+    pub(crate) fn was_sent_before(&self) -> bool {
+        self.was_sent
+    }
+
     /// Whether it has its answer and waits to be safe.
     pub(crate) fn is_kept(&self) -> bool {
         self.applied.is_some()

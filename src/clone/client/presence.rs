@@ -16,7 +16,7 @@ use crate::time::Time;
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long heartbeats may be missing that are on their way from a broker that knows the
 /// extensions, before it is asked without proof.
-const ASKED_FOR: Duration = Duration::from_secs(6);
+const ASKED_FOR: Duration = Duration::from_secs(4);
 /// A broker that knows the extensions answers the subscription to its heartbeat
 /// when it is back: after it was lost, ask without proof only after this long,
 /// in case that another kind of server takes its place.

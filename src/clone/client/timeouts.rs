@@ -12,12 +12,12 @@ use super::subtree::SubtreeState;
 use crate::clone::fault::Fault;
 use crate::time::Time;
 
-/// So many requests for a subtree's heartbeat without an answer, the last one while others
+/// So many requests for a subtree's heartbeat without an answer, the last two while others
 /// were heard: the broker does not send it.
 const ASKED_ENOUGH: u32 = 3;
 
 /// So many times it is asked for before the plain heartbeat is, too.
-const RENEWED_ENOUGH: u32 = 4;
+const RENEWED_ENOUGH: u32 = 2;
 
 /// For how long [`Client::handle_backlog`] holds.
 const BEHIND: Duration = Duration::from_millis(20);
@@ -103,7 +103,7 @@ impl Client {
             let is_missing = subtree.watch.renewed >= RENEWED_ENOUGH;
             // Nothing at all comes from a broker that is not heard.
             subtree.watch.asked += u32::from(self.is_online);
-            if subtree.watch.renewed > ASKED_ENOUGH && subtree.watch.asked > 0 {
+            if subtree.watch.renewed > ASKED_ENOUGH && subtree.watch.asked > 1 {
                 // Its changes are asked for instead, as proof must do the
                 // plain heartbeat.
                 subtree.watch.is_absent = true;

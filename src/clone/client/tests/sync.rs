@@ -93,7 +93,7 @@ fn a_snapshot_without_proof_is_a_start_and_no_more() {
     world.net.lose_heartbeats = u32::MAX;
     world.broker.put(b"/a/1", b"one");
     world.start();
-    world.run(6500 * MS);
+    world.run(4500 * MS);
     // Asked without proof, in the old dialect; readable, but not current.
     assert_eq!(world.broker.requests[0].len(), 2);
     assert_eq!(world.client.get(b"/a/1").map(|entry| entry.value), Some(&b"one"[..]));
