@@ -37,7 +37,6 @@ struct Net {
     gone: BTreeSet<Vec<u8>>,
     publish_fails: bool,
     is_cut: bool,
-    follows: bool,
     has_sync: bool,
 }
 
@@ -57,6 +56,7 @@ fn check_message(frames: &[&[u8]]) {
 impl BrokerOutbox for Net {
     fn reply(&mut self, peer: &[u8], frames: &[&[u8]]) -> Result<(), SendFailure> {
         match frames {
+            [b"KVPUBS", changes] => assert!(!changes.is_empty()),
             [b"", groups @ ..] => {
                 assert_eq!(groups.len() % 5, 0, "a whole answer is groups of five frames");
                 groups.chunks(5).for_each(check_message);
@@ -88,14 +88,6 @@ impl BrokerOutbox for Net {
     fn tell_peer(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
         assert!(!frames.is_empty());
         if self.is_cut { Err(SendFailure::WouldBlock) } else { Ok(()) }
-    }
-
-    fn open_follow(&mut self) {
-        self.follows = true;
-    }
-
-    fn close_follow(&mut self) {
-        self.follows = false;
     }
 
     fn open_sync(&mut self) {
@@ -236,16 +228,17 @@ impl Run {
             23 => drop(self.broker.demote(self.now, &mut self.net)),
             24 => self.hear_peer(&input.frames(base)),
             25 | 26 => self.hear_peer(&peer_status(input, base)),
-            27 => self.follow(&input.frames(base)),
-            28 => self.follow(&input.kvmsg(base)),
+            27 => self.hear_peer(&[b"KVPUBS".to_vec(), input.frame(base)]),
+            28 => self.hear_peer(&[b"KVPUBS".to_vec(), streamed(&input.kvmsg(base))]),
             29 => {
-                let properties = format!("chp=2\nnode={PAIR:016x}\nrole=active\n").into_bytes();
-                let sequence = input.near(base).to_be_bytes().to_vec();
-                self.follow(&[b"HUGZ".to_vec(), sequence, vec![], properties, vec![]]);
+                let two = [streamed(&input.kvmsg(base)), streamed(&input.frames(base))].concat();
+                self.hear_peer(&[b"KVPUBS".to_vec(), two]);
             }
             30 => self.snapshot(input),
             _ => {
-                let hello = format!("pair={PAIR:016x}\nnode={PAIR:016x}\nseat=backup\nhb=500\n");
+                let hello = format!(
+                    "pair={PAIR:016x}\nnode={PAIR:016x}\nseat=backup\nhb=500\nfollow={NODE:016x}\n"
+                );
                 let mut frames = vec![b"PEER?".to_vec(), hello.into_bytes()];
                 if input.below(2) == 1 {
                     let base_line = format!("base={}\n", input.near(base));
@@ -316,13 +309,7 @@ impl Run {
         self.broker.handle_peer(self.now, Message::new(&refs(frames)), &mut self.net);
     }
 
-    /// What the sockets to the peer bring, as long as they are open.
-    fn follow(&mut self, frames: &[Vec<u8>]) {
-        if self.net.follows {
-            self.broker.handle_peer_update(self.now, Message::new(&refs(frames)), &mut self.net);
-        }
-    }
-
+    /// What the socket for snapshots brings, as long as it is open.
     fn synced(&mut self, frames: &[Vec<u8>]) {
         if self.net.has_sync {
             self.broker.handle_peer_snapshot(self.now, Message::new(&refs(frames)), &mut self.net);
@@ -484,6 +471,19 @@ fn ask(input: &mut Input<'_>, base: u64) -> Vec<Vec<u8>> {
     frames
 }
 
+/// Changes as an active streams them; of other numbers of frames than five, nonsense.
+fn streamed(frames: &[Vec<u8>]) -> Vec<u8> {
+    let [key, sequence, uuid, properties, body] = frames else { return frames.concat() };
+    let mut bytes = Vec::new();
+    for frame in [key, uuid, properties, body] {
+        bytes.extend_from_slice(&(frame.len() as u32).to_be_bytes());
+    }
+    for frame in [sequence, key, uuid, properties, body] {
+        bytes.extend_from_slice(frame);
+    }
+    bytes
+}
+
 /// What the peer says of itself, most times something that can be.
 fn peer_status(input: &mut Input<'_>, base: u64) -> Vec<Vec<u8>> {
     let kind = input.byte();
@@ -506,6 +506,9 @@ fn peer_status(input: &mut Input<'_>, base: u64) -> Vec<Vec<u8>> {
     }
     if role == "passive" {
         properties += &format!("of={NODE:016x}\n");
+    }
+    if role == "active" && kind & 32 == 0 {
+        properties += &format!("to={NODE:016x}\n");
     }
     if kind & 8 != 0 {
         properties += input.pick(&["want=handover\n", "want=yield\n", "want=none\n"]);

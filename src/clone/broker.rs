@@ -69,10 +69,6 @@ pub trait BrokerOutbox {
         Err(SendFailure::Unreachable)
     }
 
-    /// Opens a SUB at the peer's port P+1, with the topics `` and `HUGZ`, in place
-    /// of one opened earlier, of which nothing may come any more.
-    fn open_follow(&mut self) {}
-
     /// Opens a SUB at the updates port of the server with this number in a relay's list,
     /// in place of one opened earlier, of which nothing may come any more: with the topics
     /// `subtree`, `HUGZ` + `subtree`, and `STATUS?`, in this order (see
@@ -82,7 +78,7 @@ pub trait BrokerOutbox {
     /// Subscribes anew to `HUGZ` + `subtree` on that SUB, so that the heartbeat comes at once.
     fn ask_heartbeat(&mut self) {}
 
-    /// Closes that SUB, or the one of [`open_follow`](BrokerOutbox::open_follow).
+    /// Closes that SUB.
     fn close_follow(&mut self) {}
 
     /// Opens the socket for changes at a relay's upstream, a PUSH for

@@ -22,6 +22,8 @@ pub const STATUS: &[u8] = b"STATUS?";
 pub const PEER: &[u8] = b"PEER?";
 /// The first frame of a change that a broker hands to its peer, and the key of the answer.
 pub const RESUBMIT: &[u8] = b"RESUBMIT";
+/// The first frame of a message with many changes, from an active to its standby.
+pub const KVPUBS: &[u8] = b"KVPUBS";
 /// The key of a message with the uuids of changes.
 pub const UUIDS: &[u8] = b"UUIDS";
 /// The first frame of the order to become active, and the key of the answer.

@@ -8,19 +8,15 @@
 //! | connection | what it sends | what comes goes to |
 //! |---|---|---|
 //! | DEALER to the peer's P, the *line*, standing | [`BrokerOutbox::tell_peer`] | [`Broker::handle_peer`] |
-//! | SUB to the peer's P+1, topics `` and `HUGZ`; [`BrokerOutbox::open_follow`], [`BrokerOutbox::close_follow`] | | [`Broker::handle_peer_update`] |
 //! | DEALER to the peer's P, new with each [`BrokerOutbox::open_sync`] | [`BrokerOutbox::request_sync`] | [`Broker::handle_peer_snapshot`] |
 //!
 //! The rest is as with a lone broker: `handle_timeout` at `next_deadline`. After
 //! each call [`Broker::poll_role`] tells whether its role has changed.
 //!
 //! [`Broker::handle_peer`]: super::broker::Broker::handle_peer
-//! [`Broker::handle_peer_update`]: super::broker::Broker::handle_peer_update
 //! [`Broker::handle_peer_snapshot`]: super::broker::Broker::handle_peer_snapshot
 //! [`Broker::poll_role`]: super::broker::Broker::poll_role
 //! [`BrokerOutbox::tell_peer`]: super::broker::BrokerOutbox::tell_peer
-//! [`BrokerOutbox::open_follow`]: super::broker::BrokerOutbox::open_follow
-//! [`BrokerOutbox::close_follow`]: super::broker::BrokerOutbox::close_follow
 //! [`BrokerOutbox::open_sync`]: super::broker::BrokerOutbox::open_sync
 //! [`BrokerOutbox::request_sync`]: super::broker::BrokerOutbox::request_sync
 

@@ -614,10 +614,6 @@ impl<S> BrokerOutbox for Outbox<'_, S> {
         peer::tell(self.registry, self.ports.line, frames)
     }
 
-    fn open_follow(&mut self) {
-        self.want(|wanted| wanted.follow = Some(FollowWanted::Peer));
-    }
-
     fn open_upstream(&mut self, server: usize, subtree: &[u8]) {
         let subtree = subtree.into();
         self.want(|wanted| {

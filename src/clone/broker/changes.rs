@@ -177,6 +177,9 @@ impl Broker {
         self.stats.changes_applied += 1;
         let message = KvMsg { sequence, properties, ..*change };
         publish(&message, &mut self.stats, out);
+        if let Some(pair) = self.pair.as_deref_mut() {
+            pair.stream(&message, out);
+        }
         Ok(())
     }
 

@@ -346,7 +346,7 @@ impl Broker {
     /// first.
     pub(super) fn end_follow(&mut self, now: Time, out: &mut impl BrokerOutbox) {
         self.drain_backlog(now, usize::MAX, out);
-        if self.follow.take().is_some() {
+        if self.follow.take().is_some() && self.relay.is_some() {
             out.close_follow();
         }
     }
@@ -450,7 +450,7 @@ impl Broker {
         is_known.then_some(self.sequence)
     }
 
-    /// Takes a message of the SUB at the peer, or at a relay's upstream.
+    /// Takes a message of the SUB at a relay's upstream.
     pub fn handle_peer_update(
         &mut self,
         now: Time,
@@ -478,24 +478,35 @@ impl Broker {
             return;
         }
         follow.counted.take(kvmsg.sequence);
+        self.hear_change(now, &kvmsg, out);
+    }
+
+    /// A change of whom we follow has come.
+    pub(super) fn hear_change(
+        &mut self,
+        now: Time,
+        kvmsg: &KvMsg<'_>,
+        out: &mut impl BrokerOutbox,
+    ) {
+        let Some(follow) = &mut self.follow else { return };
         match follow.stage {
             // The snapshot that is asked for after the proof has it.
             Stage::Proving => {}
             Stage::Live if follow.backlog.is_empty() => {
-                if !self.follow_change(now, &kvmsg, out) {
-                    self.gap(now, &kvmsg, out);
+                if !self.follow_change(now, kvmsg, out) {
+                    self.gap(now, kvmsg, out);
                 }
             }
-            Stage::Live => follow.keep(&kvmsg, &mut self.follow_stats),
+            Stage::Live => follow.keep(kvmsg, &mut self.follow_stats),
             Stage::Syncing(_) => {
-                follow.keep(&kvmsg, &mut self.follow_stats);
+                follow.keep(kvmsg, &mut self.follow_stats);
                 self.finish_sync(now, out);
             }
         }
     }
 
     /// A message of whom we follow, or of one who claims to be it, was refused.
-    fn refuse_followed(&mut self, why: &dyn std::fmt::Display) {
+    pub(super) fn refuse_followed(&mut self, why: &dyn std::fmt::Display) {
         match (&mut self.pair, &mut self.relay) {
             (Some(pair), _) => pair.refuse(why),
             (None, Some(relay)) => relay.refuse(why),
@@ -507,9 +518,6 @@ impl Broker {
         let sequence = self.sequence;
         let Some(follow) = &mut self.follow else { return };
         if node_of(kvmsg) != Some(follow.node) {
-            return;
-        }
-        if self.relay.is_none() && kvmsg.properties.get("role") != Some(b"active") {
             return;
         }
         let is_whole = follow.is_all() || follow.counted.check(kvmsg);
@@ -534,6 +542,32 @@ impl Broker {
             }
             Stage::Syncing(_) if !is_whole => self.sync(now, out),
             Stage::Syncing(_) if !follow.is_all() => self.finish_sync(now, out),
+            _ => {}
+        }
+    }
+
+    /// The active of a pair says that it has published everything up to here, on the
+    /// connection on which its changes come if it sends them to us.
+    pub(super) fn hear_position(
+        &mut self,
+        now: Time,
+        (node, position): (u64, Sequence),
+        is_sent_to_us: bool,
+        out: &mut impl BrokerOutbox,
+    ) {
+        let sequence = self.sequence;
+        let Some(follow) = self.follow.as_mut().filter(|follow| follow.node == node) else {
+            return;
+        };
+        match follow.stage {
+            Stage::Proving if is_sent_to_us => self.sync(now, out),
+            Stage::Proving => {}
+            // It does not know us any more: what it has published since will not come.
+            _ if !is_sent_to_us => self.begin_follow(now, node, out),
+            Stage::Live if follow.backlog.is_empty() && position > sequence => {
+                self.follow_stats.follow_gaps += 1;
+                self.sync(now, out);
+            }
             _ => {}
         }
     }

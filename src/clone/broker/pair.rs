@@ -9,6 +9,7 @@
 //! | follow | `../follow.rs` | taking over the state of the active, and keeping up with it |
 //! | ring | `ring.rs` | changes that came while passive |
 //! | tail | `tail.rs` | what only we had, and what only the other had |
+//! | stream | `stream.rs` | each change on its way to the standby |
 //! | safe | `safe.rs` | what a standby has confirmed |
 
 mod listeners;
@@ -17,6 +18,7 @@ mod ring;
 mod roles;
 mod safe;
 mod stats;
+mod stream;
 mod tail;
 mod verdict;
 
@@ -30,12 +32,13 @@ use self::peer::PeerStatus;
 use self::ring::Ring;
 use self::safe::Safe;
 pub use self::stats::PairStats;
+use self::stream::{Changes, Stream};
 use self::tail::{HandedOver, Tail};
 use super::follow::{self, BacklogLimits, Follow, FollowStats, PATIENCE};
 use super::recent::Recent;
 use super::snapshots::Request;
 use super::{Broker, BrokerOutbox, warn_rarely};
-use crate::clone::kvmsg::{KvMsg, PEER};
+use crate::clone::kvmsg::{KvMsg, PEER, is_reserved};
 use crate::clone::pair::{Lineage, PairConfig, Role, Root, Seat};
 use crate::clone::properties::PropertiesBuf;
 use crate::clone::sequence::Sequence;
@@ -78,6 +81,7 @@ pub(super) struct Pair {
     hello_at: Time,
     push_at: Time,
     pushed: Sequence,
+    stream: Stream,
     /// When a client asked last, unless that has no time yet.
     vote: Option<Time>,
     has_new_vote: bool,
@@ -116,6 +120,7 @@ impl Pair {
             hello_at: now,
             push_at: now,
             pushed: Sequence::ZERO,
+            stream: Stream::default(),
             vote: None,
             has_new_vote: false,
             safe: Safe::new(config.policy),
@@ -225,6 +230,22 @@ impl Pair {
         self.has_state = has_state;
     }
 
+    /// Adds a change that is published to what the standby gets.
+    #[inline]
+    pub(super) fn stream(&mut self, change: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
+        if self.stream.add(change) {
+            self.flush_stream(out);
+        }
+    }
+
+    fn flush_stream(&mut self, out: &mut impl BrokerOutbox) {
+        if !self.stream.flush(out) {
+            self.stats.stream_dropped += 1;
+            let why = &"its queue is full; it will ask for them";
+            warn_rarely(self.stats.stream_dropped, "changes not sent to the standby", why);
+        }
+    }
+
     /// Keeps what only we had, when another's state takes its place.
     pub(super) fn keep_tail(&mut self, store: Store, recent: &Recent, fork: Sequence) {
         if self.has_state && self.tail.is_none() {
@@ -278,8 +299,10 @@ impl Broker {
         if std::mem::take(&mut pair.has_new_vote) {
             pair.vote = Some(now);
         }
-        pair.listeners.tend(now, pair.interval);
+        pair.stream.is_doubtful |= pair.listeners.tend(now, pair.interval);
         pair.ring.forget_old(now, &mut pair.stats);
+        self.tend_stream(now, out);
+        let Some(pair) = self.pair.as_deref_mut() else { return };
         if now >= pair.hello_at {
             pair.hello_at = now + heartbeat;
             self.say_hello(out);
@@ -295,7 +318,12 @@ impl Broker {
 
     pub(super) fn next_pair_deadline(&self) -> Time {
         let Some(pair) = &self.pair else { return Time::NEVER };
-        if pair.has_new_vote || !pair.orders.is_empty() || !pair.resubmits.is_empty() {
+        if pair.stream.is_doubtful
+            || pair.stream.is_waiting()
+            || pair.has_new_vote
+            || !pair.orders.is_empty()
+            || !pair.resubmits.is_empty()
+        {
             return Time::ZERO;
         }
         let mut next = pair.hello_at.min(pair.push_at).min(pair.listeners.deadline());
@@ -321,6 +349,9 @@ impl Broker {
         to.push("node", format_args!("{:016x}", self.config.node));
         to.push("seat", pair.seat);
         to.push("hb", self.config.heartbeat.as_millis());
+        if let Some(follow) = &self.follow {
+            to.push("follow", format_args!("{:016x}", follow.node()));
+        }
         // Nobody there: then there is nothing to hear either.
         let _ = out.tell_peer(&[PEER, to.as_properties().as_bytes()]);
     }
@@ -351,7 +382,23 @@ impl Broker {
         let limits =
             BacklogLimits { count: pair.config.backlog_count, bytes: pair.config.backlog_bytes };
         self.follow = Some(Follow::new(node, b"", limits, until));
-        out.open_follow();
+        self.say_hello(out);
+    }
+
+    /// Sends the standby what waits for it, and finds out who it is if that is in doubt.
+    fn tend_stream(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        let role = self.role;
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        pair.flush_stream(out);
+        if !pair.stream.is_doubtful {
+            return;
+        }
+        let peer = pair.peer.as_ref().map(|peer| peer.node).filter(|_| role == Role::Active);
+        let patience = pair.interval * SILENT_INTERVALS;
+        let is_other = pair.stream.turn_to(&pair.listeners, peer, (now, patience));
+        if is_other && pair.stream.to().is_some() {
+            self.push(now, out);
+        }
     }
 
     /// Tells our state to those who asked.
@@ -359,6 +406,8 @@ impl Broker {
         let position = self.position();
         let status = self.own_status(position);
         let Some(pair) = self.pair.as_deref_mut() else { return };
+        // Its position is that of the changes before it.
+        pair.flush_stream(out);
         (pair.push_at, pair.pushed) = (now + self.config.heartbeat, position);
         status.write(pair.config.pair, &mut self.scratch);
         let message = KvMsg {
@@ -388,6 +437,7 @@ impl Broker {
                 lineage
             });
             status.stable = pair.safe.stable(self.sequence);
+            status.to = pair.stream.to();
             status.wants = pair.want_until.is_some();
             status.handover = pair.yielded.map(|(sequence, _)| sequence);
         }
@@ -397,6 +447,9 @@ impl Broker {
     /// Takes a message of the line, the connection that was made to the peer.
     pub fn handle_peer(&mut self, now: Time, message: Message<'_>, out: &mut impl BrokerOutbox) {
         let Some(pair) = self.pair.as_deref_mut() else { return };
+        if let Some(changes) = Changes::of(message) {
+            return self.hear_changes(now, changes, out);
+        }
         let kvmsg = match KvMsg::decode(message, &peer::limits(&self.config.limits)) {
             Ok(kvmsg) => kvmsg,
             Err(error) => return pair.refuse(&error),
@@ -405,6 +458,27 @@ impl Broker {
             PEER => self.hear_peer(now, &kvmsg, out),
             crate::clone::kvmsg::RESUBMIT => self.handle_resubmitted(now, &kvmsg, out),
             _ => pair.refuse(&"neither PEER? nor RESUBMIT"),
+        }
+    }
+
+    /// Changes that the active has streamed to us.
+    fn hear_changes(&mut self, now: Time, changes: Changes<'_>, out: &mut impl BrokerOutbox) {
+        let limits = follow::limits(&self.config.limits);
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        let Some(follow) = &self.follow else { return };
+        if pair.peer.as_ref().is_some_and(|peer| peer.node == follow.node()) {
+            pair.heard = Some(now);
+        }
+        for change in changes {
+            let Ok(frames) = change else {
+                return self.refuse_followed(&"changes that end within one");
+            };
+            match KvMsg::decode(Message::new(&frames), &limits) {
+                Ok(kvmsg) if !is_reserved(kvmsg.key) => self.hear_change(now, &kvmsg, out),
+                Ok(_) => self.refuse_followed(&"a change of a reserved key"),
+                // The next one shows that it is missing.
+                Err(error) => self.refuse_followed(&error),
+            }
         }
     }
 
@@ -437,9 +511,15 @@ impl Broker {
             }
             _ => pair.together = sequence,
         }
+        pair.stream.is_doubtful |= pair.peer.as_ref().is_none_or(|peer| peer.node != status.node);
+        let is_active = status.role == Role::Active;
+        let (peer, position, to) = (status.node, status.position, status.to);
         (pair.peer, pair.heard) = (Some(status), Some(now));
         self.resolve_seats();
         self.decide(now, out);
+        if is_active {
+            self.hear_position(now, (peer, position), to == Some(node), out);
+        }
         self.tend_safe(now, out);
     }
 

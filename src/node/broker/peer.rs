@@ -17,6 +17,9 @@ use crate::socket::{AnyContext, ContextHandle, Interest, Socket, SocketType};
 /// comes back must not be thought dead for libzmq's own patience.
 const RECONNECT: Duration = Duration::from_millis(20);
 
+/// What a frame with many changes may have on top of the largest of them.
+const MAX_STREAMED: u64 = 128 << 10;
+
 /// Messages of the line that may wait.
 const LINE_HWM: u32 = 1000;
 
@@ -43,8 +46,6 @@ pub(super) struct PeerPorts {
 #[derive(Debug)]
 pub(super) enum FollowWanted {
     Closed,
-    /// At the peer.
-    Peer,
     /// At this server.
     Upstream {
         server: usize,
@@ -136,7 +137,8 @@ impl PeerPorts {
             // Nothing may wait for a peer that is not there.
             .immediate(true)
             .send_hwm(LINE_HWM)
-            .max_message_size(self.max_frame)
+            // Changes come many in a frame.
+            .max_message_size(self.max_frame + MAX_STREAMED)
             .reconnect_interval(RECONNECT)
             .linger(Duration::ZERO)
             .connect(&self.endpoints().snapshots)
@@ -155,7 +157,7 @@ impl PeerPorts {
         &mut self,
         registry: &mut Registry<S>,
         project: F,
-        subtree: Option<&[u8]>,
+        subtree: &[u8],
     ) -> io::Result<()>
     where
         F: Fn(&mut S) -> &mut BrokerNode + Copy + 'static,
@@ -166,14 +168,11 @@ impl PeerPorts {
             .reconnect_interval(RECONNECT)
             .linger(Duration::ZERO)
             .build(&self.context)?;
-        let prefix = subtree.unwrap_or_default();
-        self.heartbeats = [HUGZ, prefix].concat();
+        self.heartbeats = [HUGZ, subtree].concat();
         // The heartbeat that answers the second proves the first.
-        socket.subscribe(prefix)?;
+        socket.subscribe(subtree)?;
         socket.subscribe(&self.heartbeats)?;
-        if subtree.is_some() {
-            socket.subscribe(STATUS)?;
-        }
+        socket.subscribe(STATUS)?;
         socket.connect(&self.endpoints().updates)?;
         let key = registry.on_message(socket, move |state: &mut S, cx, message| {
             let now = cx.now();
@@ -251,10 +250,9 @@ impl PeerPorts {
             close(registry, self.follow.take());
             match follow {
                 FollowWanted::Closed => {}
-                FollowWanted::Peer => self.open_follow(registry, project, None)?,
                 FollowWanted::Upstream { server, subtree } => {
                     self.server = server.min(self.endpoints.len() - 1);
-                    self.open_follow(registry, project, Some(&subtree))?;
+                    self.open_follow(registry, project, &subtree)?;
                 }
             }
         }

@@ -342,10 +342,6 @@ impl BrokerOutbox for BrokerSide<'_> {
         self.net.tell(line, frames)
     }
 
-    fn open_follow(&mut self) {
-        self.subscribe(&[b"", b"HUGZ"]);
-    }
-
     fn open_upstream(&mut self, server: usize, subtree: &[u8]) {
         self.peer.at = server;
         self.peer.heartbeats = [b"HUGZ", subtree].concat();

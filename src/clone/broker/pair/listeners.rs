@@ -30,11 +30,13 @@ struct Listener {
     /// When it asked last, unless that has no time yet.
     asked: Option<Time>,
     is_new: bool,
+    /// It wants each change.
+    follows: bool,
 }
 
 impl Listeners {
-    /// Somebody asked.
-    pub(super) fn hear(&mut self, id: &[u8], node: u64) {
+    /// Somebody asked, and wants each change or does not.
+    pub(super) fn hear(&mut self, id: &[u8], node: u64, follows: bool) {
         let known = self.all.iter().position(|listener| *listener.id == *id);
         let is_new = known.is_none_or(|at| self.all[at].is_new);
         match known {
@@ -42,7 +44,7 @@ impl Listeners {
             None if self.all.len() == MOST => drop(self.all.remove(0)),
             None => {}
         }
-        self.all.push(Listener { id: id.into(), node, asked: None, is_new });
+        self.all.push(Listener { id: id.into(), node, asked: None, is_new, follows });
     }
 
     /// Whether `id` is one that called itself `node`.
@@ -50,10 +52,29 @@ impl Listeners {
         self.all.iter().any(|listener| *listener.id == *id && listener.node == node)
     }
 
-    /// Forgets those who ask no more.
-    pub(super) fn tend(&mut self, now: Time, interval: Duration) {
+    /// Under which id a broker wants each change: `current` if it asked under that less than
+    /// `patience` ago, else the one under which it has asked last.
+    pub(super) fn follower(
+        &self,
+        node: u64,
+        current: Option<&[u8]>,
+        (now, patience): (Time, Duration),
+    ) -> Option<&[u8]> {
+        let is_follower = |listener: &&Listener| listener.follows && listener.node == node;
+        let mut followers = self.all.iter().filter(is_follower);
+        let is_current = |listener: &&Listener| {
+            Some(&*listener.id) == current && now.since(listener.asked.unwrap_or(now)) < patience
+        };
+        let follower = followers.clone().find(is_current).or_else(|| followers.next_back());
+        follower.map(|listener| &*listener.id)
+    }
+
+    /// Forgets those who ask no more. True: there was one.
+    pub(super) fn tend(&mut self, now: Time, interval: Duration) -> bool {
         let patience = FORGET_AFTER.max(interval * FORGET_INTERVALS);
+        let before = self.all.len();
         self.all.retain_mut(|listener| now.since(*listener.asked.get_or_insert(now)) < patience);
+        self.all.len() < before
     }
 
     /// At once if somebody waits to hear of us for the first time.

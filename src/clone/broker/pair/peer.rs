@@ -30,6 +30,8 @@ pub(super) struct PeerStatus {
     /// The history of its state, if it has one.
     pub(super) lineage: Option<Lineage>,
     pub(super) stable: Sequence,
+    /// Whom it sends each change.
+    pub(super) to: Option<u64>,
     /// It was told to take over.
     pub(super) wants: bool,
     /// It has handed over here.
@@ -47,6 +49,7 @@ impl Default for PeerStatus {
             of: None,
             lineage: None,
             stable: Sequence::ZERO,
+            to: None,
             wants: false,
             handover: None,
         }
@@ -138,6 +141,7 @@ impl PeerStatus {
             of: hex("of"),
             lineage,
             stable: properties.parse("stable").unwrap_or_default(),
+            to: hex("to"),
             wants: text("want") == Some("handover"),
             handover: properties.parse("handover"),
         })
@@ -189,6 +193,9 @@ impl PeerStatus {
             to.push("lineage", lineage.spans());
         }
         to.push("stable", self.stable);
+        if let Some(standby) = self.to {
+            to.push("to", format_args!("{standby:016x}"));
+        }
         if self.wants {
             to.push("want", "handover");
         }

@@ -147,6 +147,8 @@ impl Broker {
         // What it gives is taken, also if it yields and comes back with another's state.
         pair.heard_epoch = pair.heard_epoch.max(self.sequence.epoch());
         (pair.want_until, pair.yielded) = (None, None);
+        // The other may have asked for the changes already.
+        pair.stream.is_doubtful = true;
         pair.stats.promoted(why);
         pair.role_change = Some((Role::Active, self.sequence.epoch()));
         pair.safe.promoted(self.sequence, pair.peer.as_ref().map(|peer| peer.stable));
@@ -197,6 +199,8 @@ impl Broker {
         self.role = Role::Passive;
         let epoch = self.sequence.epoch();
         if let Some(pair) = self.pair.as_deref_mut() {
+            pair.flush_stream(out);
+            pair.stream.end();
             pair.stats.step_downs += 1;
             pair.role_change = Some((Role::Passive, epoch));
             // Who asked before the active was heard of did not ask for this one.
@@ -286,7 +290,11 @@ impl Broker {
             u64::from_str_radix(text, 16).ok()
         };
         match (hex("pair"), hex("node")) {
-            (Some(name), Some(node)) if name == pair.config.pair => pair.listeners.hear(id, node),
+            (Some(name), Some(node)) if name == pair.config.pair => {
+                let follows = hex("follow") == Some(self.config.node);
+                pair.listeners.hear(id, node, follows);
+                pair.stream.is_doubtful = true;
+            }
             _ => {
                 pair.refuse(&"a greeting from another pair (--pair-name)");
                 let answer = KvMsg {

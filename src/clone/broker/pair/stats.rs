@@ -43,6 +43,8 @@ pub struct PairStats {
     pub followed: u64,
     /// Syncs during which more changes came than may wait: what was behind them was asked for.
     pub backlogs_cut: u64,
+    /// Messages with changes for the standby that found its queue full.
+    pub stream_dropped: u64,
     /// Messages of the peer, or of one who claimed to be it, that cannot be.
     pub peer_refused: u64,
     /// Messages of a peer that sits in the same place.
@@ -78,7 +80,7 @@ impl PairStats {
     }
 
     /// Each count with its name.
-    pub fn fields(&self) -> [(&'static str, u64); 30] {
+    pub fn fields(&self) -> [(&'static str, u64); 31] {
         [
             ("promotions", self.promotions),
             ("promoted_ordered", self.promoted_ordered),
@@ -98,6 +100,7 @@ impl PairStats {
             ("follow_gaps", self.follow_gaps),
             ("followed", self.followed),
             ("backlogs_cut", self.backlogs_cut),
+            ("stream_dropped", self.stream_dropped),
             ("peer_refused", self.peer_refused),
             ("same_seat", self.same_seat),
             ("held_dropped", self.held_dropped),

@@ -183,3 +183,37 @@ fn two_of_different_pairs_serve_each_for_itself() {
     assert_eq!(world.roles(), [Some(Role::Active), Some(Role::Active)]);
     assert!(world.stats(A).peer_refused > 0 && world.stats(B).peer_refused > 0);
 }
+
+#[test]
+fn changes_that_end_within_one_are_refused_and_what_they_lacked_is_asked_for() {
+    let mut world = ready();
+    let (refused, gaps) = (world.stats(B).peer_refused, world.stats(B).follow_gaps);
+    for changes in [&b"\0"[..], &[0xff; 40], &[0; 24]] {
+        push(&mut world, B, &[b"KVPUBS".to_vec(), changes.to_vec()]);
+    }
+    // Too short, a length beyond the end, a change without a key.
+    assert_eq!(world.stats(B).peer_refused, refused + 3);
+    world.set(A, 2, "/b", "2");
+    world.pass_ms(20);
+    assert_eq!(world.map(A), world.map(B));
+    assert_eq!(world.stats(B).follow_gaps, gaps, "nothing was missing");
+}
+
+#[test]
+fn who_claims_to_be_the_standby_does_not_get_its_changes() {
+    let mut world = ready();
+    let (a, b) = (world.broker(A).config().node, world.broker(B).config().node);
+    let greeting = format!(
+        "pair={:016x}\nnode={b:016x}\nseat=backup\nhb=100\nfollow={a:016x}\n",
+        pair_id("test")
+    );
+    world.request(A, "impostor", &[b"PEER?", greeting.as_bytes()]);
+    world.pass_ms(10);
+    world.set(A, 2, "/b", "2");
+    world.pass_ms(20);
+    assert_eq!(world.map(B)["/b"], "2");
+    let told = world.sides[A].net.replies.get(&b"impostor"[..]);
+    let has_changes = told.is_some_and(|all| all.iter().any(|frames| frames[0] == b"KVPUBS"));
+    assert!(!has_changes);
+    assert_eq!(world.stats(B).follow_gaps, 0);
+}

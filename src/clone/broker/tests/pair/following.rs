@@ -56,7 +56,7 @@ fn a_gap_is_healed_by_a_delta() {
     let mut world = filled(10);
     world.start(B);
     world.pass_ms(500);
-    world.lose_updates = 3;
+    world.lose_changes = 3;
     for n in 0..5u8 {
         world.set(A, 100 + n, &format!("/late/{n}"), "x");
     }
@@ -72,7 +72,7 @@ fn a_lost_tail_is_noticed_by_the_next_heartbeat() {
     let mut world = filled(10);
     world.start(B);
     world.pass_ms(500);
-    world.lose_updates = 1;
+    world.lose_changes = 1;
     world.set(A, 100, "/last", "x");
     world.pass(HEARTBEAT + Duration::from_millis(20));
     assert_eq!(world.map(B)["/last"], "x");
@@ -150,6 +150,7 @@ fn a_delta_that_is_too_large_becomes_a_snapshot() {
     for n in 0..100u8 {
         world.set(A, n, &format!("/{n}"), "x");
     }
+    world.pass_ms(1);
     world.cut(false);
     world.pass_ms(5000);
     assert_eq!(world.map(A), world.map(B));
@@ -289,4 +290,61 @@ fn clients_catch_up_by_a_delta_from_whichever_broker_has_the_history() {
         let end = String::from_utf8(answer.last().unwrap()[3].clone()).unwrap();
         assert!(end.contains(&format!("mode={mode}\n")), "{client}: {end}");
     }
+}
+
+#[test]
+fn many_changes_go_in_few_messages() {
+    let mut world = filled(10);
+    world.start(B);
+    world.pass_ms(500);
+    let before = world.streamed;
+    for n in 0..100u8 {
+        world.set(A, 100 + n, &format!("/late/{n}"), "x");
+    }
+    world.pass_ms(5);
+    assert_eq!(world.map(A), world.map(B));
+    assert_eq!(world.stats(B).followed, 100);
+    assert_eq!(world.streamed - before, 1, "all were at hand at once");
+    // A full message does not wait for more.
+    let large = "x".repeat(20_000);
+    for n in 0..3u8 {
+        world.set(A, 200 + n, &format!("/large/{n}"), &large);
+    }
+    world.pass_ms(5);
+    assert_eq!(world.map(A), world.map(B));
+    assert_eq!(world.streamed - before, 4);
+}
+
+#[test]
+fn a_standby_that_does_not_read_misses_changes_and_asks_for_them() {
+    let mut world = filled(10);
+    world.start(B);
+    world.pass_ms(500);
+    world.sides[A].net.is_full = true;
+    world.set(A, 100, "/missed", "x");
+    world.pass_ms(10);
+    assert_eq!(world.stats(A).stream_dropped, 1);
+    assert!(!world.map(B).contains_key("/missed"));
+    world.sides[A].net.is_full = false;
+    world.pass(HEARTBEAT + Duration::from_millis(20));
+    assert_eq!(world.map(A), world.map(B));
+    assert_eq!((world.stats(B).follow_gaps, world.stats(B).delta_syncs), (1, 1));
+}
+
+#[test]
+fn an_active_that_has_lost_its_standby_is_asked_anew() {
+    let mut world = filled(10);
+    world.start(B);
+    world.pass_ms(500);
+    // Unreachable for one message: the active forgets whom it streamed to.
+    world.sides[A].net.is_cut = true;
+    world.set(A, 100, "/missed", "x");
+    world.act(A, |broker, now, net| broker.handle_timeout(now, net));
+    world.sides[A].net.is_cut = false;
+    world.pass(HEARTBEAT * 3);
+    assert_eq!(world.map(A), world.map(B));
+    world.set(A, 101, "/next", "x");
+    world.pass_ms(20);
+    assert_eq!(world.map(A), world.map(B));
+    assert_eq!(world.stats(B).syncs, 1);
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox, PairStats};
-use crate::clone::kvmsg::{KvMsg, Limits};
+use crate::clone::kvmsg::{KVPUBS, KvMsg, Limits};
 use crate::clone::pair::{PairConfig, Role, Seat, pair_id};
 use crate::clone::{SendFailure, Sequence};
 use crate::message::Message;
@@ -25,12 +25,9 @@ enum Packet {
     Line(Frames),
     /// From the ROUTER, to the line.
     Push(Frames),
-    /// Published, to the SUB.
-    Update(Frames),
     /// On the DEALER for snapshots, and back.
     Request(u64, Frames),
     Entry(u64, Frames),
-    Subscribe(u64),
 }
 
 /// One of the two with what is open to the other.
@@ -49,12 +46,12 @@ pub(super) struct Net {
     /// What clients got on P, by routing id.
     pub(super) replies: BTreeMap<Vec<u8>, Vec<Frames>>,
     out: Vec<Packet>,
-    follow: Option<u64>,
-    is_subscribed: bool,
     sync: Option<u64>,
     opened: u64,
     /// Whether the other is reached at all.
-    is_cut: bool,
+    pub(super) is_cut: bool,
+    /// Whether the other reads nothing, so that no more goes into its queue.
+    pub(super) is_full: bool,
 }
 
 impl BrokerOutbox for Net {
@@ -62,6 +59,7 @@ impl BrokerOutbox for Net {
         let frames = own(frames);
         match peer {
             b"line" if self.is_cut => return Err(SendFailure::Unreachable),
+            b"line" if self.is_full => return Err(SendFailure::WouldBlock),
             b"line" => self.out.push(Packet::Push(frames)),
             _ => match peer.strip_prefix(b"sync-") {
                 Some(number) => {
@@ -76,7 +74,6 @@ impl BrokerOutbox for Net {
 
     fn publish(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
         self.published.push(own(frames));
-        self.out.push(Packet::Update(own(frames)));
         Ok(())
     }
 
@@ -86,16 +83,6 @@ impl BrokerOutbox for Net {
         }
         self.out.push(Packet::Line(own(frames)));
         Ok(())
-    }
-
-    fn open_follow(&mut self) {
-        self.opened += 1;
-        self.follow = Some(self.opened);
-        self.out.push(Packet::Subscribe(self.opened));
-    }
-
-    fn close_follow(&mut self) {
-        self.follow = None;
     }
 
     fn open_sync(&mut self) {
@@ -120,8 +107,10 @@ pub(super) struct World {
     pub(super) now: Time,
     air: VecDeque<(Time, usize, Packet)>,
     configure: fn(&mut BrokerConfig, &mut PairConfig),
-    /// Messages to the SUB of either that are lost on the way.
-    pub(super) lose_updates: usize,
+    /// Messages with changes to a standby that are lost on the way.
+    pub(super) lose_changes: usize,
+    /// Messages with changes to a standby.
+    pub(super) streamed: usize,
 }
 
 /// The primary.
@@ -147,7 +136,7 @@ impl World {
         let side = |seat| Side { broker: None, net: Net::default(), seat, runs: 0 };
         let sides = [side(Seat::Primary), side(Seat::Backup)];
         let now = Time::ZERO + Duration::from_secs(1000);
-        World { sides, now, air: VecDeque::new(), configure, lose_updates: 0 }
+        World { sides, now, air: VecDeque::new(), configure, lose_changes: 0, streamed: 0 }
     }
 
     pub(super) fn start(&mut self, at: usize) {
@@ -176,16 +165,12 @@ impl World {
     pub(super) fn kill(&mut self, at: usize) {
         self.sides[at].broker = None;
         self.air.retain(|&(_, to, _)| to == at);
-        // Its peer's connections are lost; the SUB is connected again by itself.
-        self.sides[1 - at].net.is_subscribed = false;
-        self.sides[at].net.is_subscribed = false;
     }
 
     /// The network between the two, which carries nothing any more, or does again.
     pub(super) fn cut(&mut self, is_cut: bool) {
         for side in &mut self.sides {
             side.net.is_cut = is_cut;
-            side.net.is_subscribed = false;
         }
         self.air.clear();
     }
@@ -232,8 +217,7 @@ impl World {
     }
 
     fn deliver(&mut self, to: usize, packet: Packet) {
-        let is_subscribed = self.sides[to].net.is_subscribed;
-        let (follow, sync) = (self.sides[to].net.follow, self.sides[to].net.sync);
+        let sync = self.sides[to].net.sync;
         if self.sides[to].broker.is_none() {
             return;
         }
@@ -254,36 +238,8 @@ impl World {
             Packet::Entry(number, frames) if sync == Some(*number) => {
                 broker.handle_peer_snapshot(now, Message::new(&frames_of(frames)), net);
             }
-            Packet::Update(frames) if follow.is_some() && is_subscribed => {
-                broker.handle_peer_update(now, Message::new(&frames_of(frames)), net);
-            }
-            Packet::Subscribe(_) => {
-                for topic in [&b"\x01"[..], b"\x01HUGZ"] {
-                    broker.handle_subscription(now, Message::new(&[topic]));
-                }
-            }
             _ => {}
         });
-        if let Packet::Subscribe(number) = packet
-            && self.sides[1 - to].net.follow == Some(number)
-        {
-            self.sides[1 - to].net.is_subscribed = true;
-        }
-    }
-
-    /// A SUB whose connection was lost is connected again.
-    fn reconnect(&mut self) {
-        for at in [A, B] {
-            let other_runs = self.sides[1 - at].broker.is_some();
-            let net = &mut self.sides[at].net;
-            if let (Some(number), false, true) = (net.follow, net.is_subscribed, other_runs)
-                && !net.is_cut
-                && self.sides[at].broker.is_some()
-                && !self.air.iter().any(|(_, _, packet)| matches!(packet, Packet::Subscribe(_)))
-            {
-                self.air.push_back((self.now + LATENCY, 1 - at, Packet::Subscribe(number)));
-            }
-        }
     }
 
     fn next_event(&self) -> Time {
@@ -297,7 +253,6 @@ impl World {
     pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         for _ in 0..200_000 {
-            self.reconnect();
             let next = self.next_event();
             if next > end {
                 self.now = end;
@@ -306,8 +261,10 @@ impl World {
             self.now = next;
             while self.air.front().is_some_and(|&(at, _, _)| at <= self.now) {
                 let Some((_, to, packet)) = self.air.pop_front() else { break };
-                if matches!(packet, Packet::Update(_)) && self.lose_updates > 0 {
-                    self.lose_updates -= 1;
+                let is_change = matches!(&packet, Packet::Push(frames) if frames[0] == KVPUBS);
+                self.streamed += usize::from(is_change);
+                if is_change && self.lose_changes > 0 {
+                    self.lose_changes -= 1;
                     continue;
                 }
                 self.deliver(to, packet);
