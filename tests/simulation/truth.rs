@@ -1,6 +1,6 @@
 //! Every change ever made: the plain model that programs are held against.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::rc::Rc;
 use std::time::Duration;
@@ -295,6 +295,19 @@ impl Truth {
         }
     }
 
+    /// Whether the broker that gave `sequence` has changed a key since, in an epoch in which it
+    /// went on.
+    pub(crate) fn is_changed_later(&self, key: &[u8], sequence: u64) -> bool {
+        let Some(reign) = self.reign_of(sequence) else { return false };
+        let mut later = self.reigns.range(reign.start + 1..).map(|(_, later)| later);
+        later.any(|later| {
+            let last = later.keys.get(key).and_then(|versions| versions.last());
+            later.host == reign.host
+                && last.is_some_and(|last| last.sequence > later.start)
+                && self.is_in_lineage(later.start, sequence)
+        })
+    }
+
     /// When a standby first said that it had a change. That it is called safe for it comes to
     /// brokers, clients and applications later, and what has happened until then they cannot
     /// know.
@@ -361,8 +374,32 @@ impl Truth {
     }
 
     /// Whether a change is in the history that a host's broker goes on with, or one that
-    /// replaced it, there or in a history that was given up, or a later one of its key, or
-    /// its time was over where it was applied.
+    /// replaced it, in whatever history, or one that replaced that, and so on.
+    ///
+    /// Two that were on their way together may have come in another order elsewhere, even
+    /// before this one: as long as one of those that replaced it is there, all is as if
+    /// it had been applied first. Nor need it be one history in which each was replaced: the
+    /// client of this one saw the next take its place, be it in a history that was lost since,
+    /// and of the next the same is promised.
+    fn has_effect_in(&self, host: usize, key: &[u8], uuid: Uuid) -> bool {
+        let (mut open, mut seen) = (vec![uuid], HashSet::from([uuid]));
+        while let Some(uuid) = open.pop() {
+            if self.is_in_history_of(host, uuid) {
+                return true;
+            }
+            for reign in self.reigns.values() {
+                let Some(sequence) = reign.applied(uuid) else { continue };
+                let versions = reign.keys.get(key).into_iter().flatten();
+                let later = versions.filter(|version| version.sequence > sequence);
+                open.extend(later.filter_map(|version| version.uuid).filter(|&it| seen.insert(it)));
+            }
+        }
+        false
+    }
+
+    /// Whether a change [has its effect](Truth::has_effect_in) in the history that a host's
+    /// broker goes on with, or a later one of its key, or its time was over where it was
+    /// applied.
     pub(crate) fn is_kept_by(&self, host: usize, submission: &Submission, uuid: Uuid) -> bool {
         let key = &submission.key;
         let versions = self.reigns.values().filter_map(|reign| {
@@ -382,18 +419,7 @@ impl Truth {
         let applied_at = versions.map(|version| version.at);
         let last = self.reign_at(host).and_then(|reign| reign.keys.get(key)?.last());
         let last = last.map(|last| last.at);
-        // Two that were on their way together may have come in another order elsewhere, even
-        // before this one: as long as one of those that replaced it is there, all is as if
-        // it had been applied first.
-        let is_replaced = self.reigns.values().any(|reign| {
-            let Some(sequence) = reign.applied(uuid) else { return false };
-            let versions = reign.keys.get(key).into_iter().flatten();
-            let mut later = versions.filter(|version| version.sequence > sequence);
-            later
-                .any(|version| version.uuid.is_some_and(|later| self.is_in_history_of(host, later)))
-        });
-        self.is_in_history_of(host, uuid)
-            || is_replaced
+        self.has_effect_in(host, key, uuid)
             || applied_at.min().is_some_and(|at| last.is_some_and(|last| last > at))
     }
 

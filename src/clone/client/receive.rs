@@ -361,6 +361,9 @@ impl Client {
         if is_told {
             self.tells_sequence = true;
             self.last = Some(sequence);
+        } else if is_first {
+            // What was heard before may be of a run that is over, whose numbers are given anew.
+            self.last = None;
         }
         self.prove_all(now, out);
         let whole = self.subtrees.first().filter(|subtree| subtree.is_whole());

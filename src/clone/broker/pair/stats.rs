@@ -41,10 +41,10 @@ pub struct PairStats {
     pub follow_gaps: u64,
     /// Changes applied as the active published them.
     pub followed: u64,
-    /// Syncs during which more changes came than may wait: what was behind them was asked for.
-    pub backlogs_cut: u64,
     /// Messages with changes for the standby that found its queue full.
     pub stream_dropped: u64,
+    /// Syncs during which more changes came than may wait: what was behind them was asked for.
+    pub backlogs_cut: u64,
     /// Messages of the peer, or of one who claimed to be it, that cannot be.
     pub peer_refused: u64,
     /// Messages of a peer that sits in the same place.
@@ -99,8 +99,8 @@ impl PairStats {
             ("syncs_failed", self.syncs_failed),
             ("follow_gaps", self.follow_gaps),
             ("followed", self.followed),
-            ("backlogs_cut", self.backlogs_cut),
             ("stream_dropped", self.stream_dropped),
+            ("backlogs_cut", self.backlogs_cut),
             ("peer_refused", self.peer_refused),
             ("same_seat", self.same_seat),
             ("held_dropped", self.held_dropped),

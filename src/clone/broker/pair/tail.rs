@@ -38,8 +38,10 @@ pub(super) struct Tail {
     cursor: Option<Cursor>,
     /// What both histories have up to here; the rest is the tail.
     fork: Sequence,
-    /// Sent, in this order, and not answered.
+    /// To be sent in this order, and those that were sent and not answered.
     sent: VecDeque<HandedOver>,
+    /// How many of them are on their way: the first ones.
+    on_the_way: usize,
     /// The uuids of the tail that are still to be told of, by their keys, oldest first.
     uuids: HashMap<KeyHash, Vec<(Sequence, Uuid)>>,
     resend_at: Time,
@@ -76,6 +78,7 @@ impl Tail {
             cursor,
             fork,
             sent: VecDeque::new(),
+            on_the_way: 0,
             uuids,
             resend_at: Time::ZERO,
             is_blocked: false,
@@ -86,6 +89,17 @@ impl Tail {
         match self.cursor.is_some() && self.sent.len() < WINDOW && !self.is_blocked {
             true => Time::ZERO,
             false => self.resend_at,
+        }
+    }
+
+    /// Sends what is to be sent and not on its way, while the line takes it.
+    fn send(&mut self, out: &mut impl BrokerOutbox) {
+        for change in self.sent.iter().skip(self.on_the_way) {
+            if send_change(change, self.fork, out).is_err() {
+                self.is_blocked = true;
+                return;
+            }
+            self.on_the_way += 1;
         }
     }
 
@@ -171,23 +185,20 @@ impl Broker {
             tail.resend_at = now + RESEND_AFTER;
             return;
         }
-        let mut failed = false;
-        let send = |change: &HandedOver, out: &mut _| send_change(change, tail.fork, out);
+        tail.is_blocked = false;
         if now >= tail.resend_at {
-            tail.is_blocked = false;
+            tail.on_the_way = 0;
             tail.resend_at = now + RESEND_AFTER;
-            failed = tail.sent.iter().any(|change| send(change, out).is_err());
         }
+        tail.send(out);
         let room = WINDOW.saturating_sub(tail.sent.len());
-        if !failed && room > 0 {
+        if !tail.is_blocked && room > 0 {
             let (recent, scratch) = (&self.recent, &mut self.scratch);
-            for change in tail.take(room, now, |uuid| recent.get(&uuid).is_some(), scratch) {
-                failed |= send_change(&change, tail.fork, out).is_err();
-                pair.stats.resubmitted += 1;
-                tail.sent.push_back(change);
-            }
+            let next = tail.take(room, now, |uuid| recent.get(&uuid).is_some(), scratch);
+            pair.stats.resubmitted += next.len() as u64;
+            tail.sent.extend(next);
+            tail.send(out);
         }
-        tail.is_blocked = failed;
         if tail.cursor.is_none() && tail.sent.is_empty() {
             pair.tail = None;
             log::info!("what only this broker had is with the active");
@@ -208,9 +219,11 @@ impl Broker {
             let change = change.change.kvmsg();
             change.uuid == answer.uuid && change.key == key
         });
-        let Some(HandedOver { change, replaced }) = sent.and_then(|at| tail.sent.remove(at)) else {
-            return;
-        };
+        let Some(at) = sent else { return };
+        let Some(HandedOver { change, replaced }) = tail.sent.remove(at) else { return };
+        // The line has room again. An answer to what was sent before may come for what is not
+        // on its way now.
+        tail.on_the_way -= usize::from(at < tail.on_the_way);
         tail.resend_at = now + RESEND_AFTER;
         let change = change.kvmsg();
         match answer.properties.get("refused") {

@@ -121,6 +121,28 @@ fn a_server_that_begins_again_before_its_first_heartbeat_is_noticed() {
     }
 }
 
+/// Its first heartbeat says zero, which may be all that it ever says: but the number that
+/// was heard before it is given again.
+#[test]
+fn a_number_of_before_the_first_heartbeat_is_given_again_by_a_server_that_begins_again() {
+    for subtree in ["", "/a/"] {
+        let mut world = World::new(Dialect::Rfc12, &[subtree]);
+        world.has_heartbeats = false;
+        world.start();
+        world.run(2 * SECOND);
+        world.broker.put(b"/a/1", b"of the run before");
+        world.run(10 * MS);
+        world.assert_equal();
+        world.restart_broker();
+        world.has_heartbeats = true;
+        world.run(1200 * MS);
+        world.broker.put(b"/a/2", b"under the same number");
+        world.run(10 * MS);
+        world.assert_equal();
+        assert_eq!(world.milestones(), ["Synced", "Resync Reconnected", "Synced"], "{subtree}");
+    }
+}
+
 #[test]
 fn what_went_by_before_the_first_heartbeat_is_asked_for_once() {
     for (subtree, milestones) in [

@@ -219,6 +219,25 @@ fn two_actives_of_one_history_the_higher_epoch_wins_and_what_only_the_other_had_
     assert_eq!(world.map(B)["/twice"], "second");
 }
 
+/// Each answer says that the line has room again: nobody waits for the time after which
+/// what has no answer is sent anew.
+#[test]
+fn what_only_the_loser_had_goes_over_as_fast_as_the_line_takes_it() {
+    let mut world = ready();
+    split(&mut world);
+    for number in 0..250 {
+        world.set(A, number + 1, &format!("/only-a/{number}"), "value");
+    }
+    world.sides[A].net.line_room = Some(4);
+    world.cut(false);
+    world.pass_ms(500);
+    assert_eq!(world.roles(), [PASSIVE, ACTIVE]);
+    assert_eq!(world.stats(B).taken_over, 250);
+    assert_eq!(world.stats(A).resubmitted, 250);
+    assert_eq!(world.map(B).len(), 250);
+    assert_eq!(world.map(A), world.map(B));
+}
+
 #[test]
 fn a_deletion_that_only_the_loser_had_is_kept_and_an_expiry_is_not() {
     let mut world = ready();
@@ -428,4 +447,27 @@ fn a_counter_that_runs_out_goes_on_in_the_next_epoch_of_its_own() {
     world.set(A, 1, "/a", "1");
     world.pass_ms(500);
     assert_eq!(world.map(B)["/a"], "1");
+}
+
+#[test]
+fn who_was_away_itself_does_not_call_its_peer_silent() {
+    let mut world = World::new();
+    world.pass_ms(500);
+    assert_eq!(world.roles(), [Some(Role::Active), Some(Role::Passive)]);
+    // A long call: the loop comes to its timers first, and to what waits to be read then.
+    world.now += HEARTBEAT * 5;
+    world.ask(B);
+    world.act(B, |broker, now, net| broker.handle_timeout(now, net));
+    assert_eq!(world.roles()[B], Some(Role::Passive));
+    world.pass_ms(500);
+    assert_eq!(world.roles(), [Some(Role::Active), Some(Role::Passive)]);
+    // One that is silent is so an interval later, once.
+    world.kill(A);
+    world.now += HEARTBEAT * 5;
+    world.ask(B);
+    world.act(B, |broker, now, net| broker.handle_timeout(now, net));
+    assert_eq!(world.roles()[B], Some(Role::Passive));
+    world.now += HEARTBEAT * 2;
+    world.act(B, |broker, now, net| broker.handle_timeout(now, net));
+    assert_eq!(world.roles()[B], Some(Role::Active));
 }

@@ -52,6 +52,10 @@ pub(super) struct Net {
     pub(super) is_cut: bool,
     /// Whether the other reads nothing, so that no more goes into its queue.
     pub(super) is_full: bool,
+    /// How many messages the line has room for, if not for any number, and how many are on
+    /// their way.
+    pub(super) line_room: Option<usize>,
+    on_line: usize,
 }
 
 impl BrokerOutbox for Net {
@@ -78,9 +82,10 @@ impl BrokerOutbox for Net {
     }
 
     fn tell_peer(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
-        if self.is_cut {
+        if self.is_cut || self.line_room.is_some_and(|room| self.on_line >= room) {
             return Err(SendFailure::WouldBlock);
         }
+        self.on_line += 1;
         self.out.push(Packet::Line(own(frames)));
         Ok(())
     }
@@ -171,6 +176,7 @@ impl World {
     pub(super) fn cut(&mut self, is_cut: bool) {
         for side in &mut self.sides {
             side.net.is_cut = is_cut;
+            side.net.on_line = 0;
         }
         self.air.clear();
     }
@@ -218,6 +224,10 @@ impl World {
 
     fn deliver(&mut self, to: usize, packet: Packet) {
         let sync = self.sides[to].net.sync;
+        if matches!(packet, Packet::Line(_)) {
+            let on_line = &mut self.sides[1 - to].net.on_line;
+            *on_line = on_line.saturating_sub(1);
+        }
         if self.sides[to].broker.is_none() {
             return;
         }
