@@ -52,6 +52,8 @@ impl BacklogLimits {
 pub(super) struct Follow {
     /// The run of the broker that is followed; zero before a relay's upstream was heard.
     node: u64,
+    /// There was a sync with that one since.
+    pub(super) has_position: bool,
     /// Keys that begin so are followed: all, for one of a pair.
     subtree: Box<[u8]>,
     limits: BacklogLimits,
@@ -115,6 +117,7 @@ impl Follow {
     pub(super) fn new(node: u64, subtree: &[u8], limits: BacklogLimits, until: Time) -> Follow {
         Follow {
             node,
+            has_position: false,
             subtree: subtree.into(),
             limits,
             counted: Counted::default(),
@@ -176,9 +179,10 @@ impl Follow {
         matches!(self.stage, Stage::Live)
     }
 
-    /// Whose changes our position counts: nobody's before the first sync.
+    /// Whose changes our position counts: nobody's before the first sync. From then on it
+    /// does, also while a gap is healed.
     pub(super) fn followed(&self) -> Option<u64> {
-        matches!(self.stage, Stage::Live).then_some(self.node)
+        self.has_position.then_some(self.node)
     }
 
     pub(super) fn deadline(&self) -> Time {
@@ -700,7 +704,7 @@ impl Broker {
         self.finish_window(&end.kvmsg());
         self.set_state(true);
         if let Some(follow) = &mut self.follow {
-            follow.stage = Stage::Live;
+            (follow.stage, follow.has_position) = (Stage::Live, true);
         }
         let waiting = self.follow.as_ref().map_or(0, |follow| follow.backlog.len());
         for _ in 0..waiting {

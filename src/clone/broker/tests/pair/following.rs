@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::world::{A, B, HEARTBEAT, World};
+use crate::clone::Sequence;
 use crate::clone::pair::Role;
 
 fn filled(keys: usize) -> World {
@@ -368,4 +369,25 @@ fn an_active_that_has_lost_its_standby_is_asked_anew() {
     world.pass_ms(20);
     assert_eq!(world.map(A), world.map(B));
     assert_eq!(world.stats(B).syncs, 1);
+}
+
+#[test]
+fn what_a_standby_lacks_that_has_lost_its_connection_is_not_called_safe() {
+    let mut world = filled(10);
+    world.start(B);
+    world.pass_ms(1000);
+    assert_eq!(world.told(A, "standby").as_deref(), Some("live"));
+    world.sides[A].net.is_cut = true;
+    world.set(A, 100, "/missed", "x");
+    world.act(A, |broker, now, net| broker.handle_timeout(now, net));
+    world.sides[A].net.is_cut = false;
+    for n in 0..200u8 {
+        world.set(A, n, &format!("/next/{}", n % 5), "x");
+        world.pass_ms(2);
+        let stable: Sequence = world.told(A, "stable").expect("it tells").parse().unwrap();
+        assert!(stable <= world.broker(B).sequence(), "{stable:?}, change {n}");
+        assert_eq!(world.told(A, "standby").as_deref(), Some("live"));
+    }
+    world.pass_ms(20);
+    assert_eq!(world.map(A), world.map(B));
 }

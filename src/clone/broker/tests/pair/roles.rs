@@ -471,3 +471,15 @@ fn who_was_away_itself_does_not_call_its_peer_silent() {
     world.act(B, |broker, now, net| broker.handle_timeout(now, net));
     assert_eq!(world.roles()[B], Some(Role::Active));
 }
+
+#[test]
+fn who_was_away_itself_does_not_take_a_dead_peer_for_live() {
+    let mut world = World::new();
+    world.pass_ms(500);
+    world.kill(A);
+    world.pass_ms(1000);
+    world.now += HEARTBEAT * 5;
+    world.act(B, |broker, now, net| broker.handle_timeout(now, net));
+    let pair = world.broker(B).pair.as_ref().expect("one of a pair");
+    assert_eq!(pair.peer_state(world.now), "silent");
+}
