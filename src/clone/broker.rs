@@ -33,6 +33,7 @@ use self::snapshots::Snapshots;
 use self::watched::Watched;
 use super::SendFailure;
 use super::collector::Collector;
+use super::fault::Fault;
 use super::kvmsg::KvMsg;
 use super::pair::{Lineage, Role, Root};
 use super::properties::PropertiesBuf;
@@ -234,7 +235,7 @@ impl Broker {
         if self.watched.any_asked() {
             next = next.min(self.rounds.answer_at);
         }
-        let expiry = self.store.next_deadline().filter(|_| self.role == Role::Active);
+        let expiry = self.store.next_deadline().filter(|_| self.expires());
         let expiry = expiry.map(|expiry| expiry.max(self.expire_from));
         for other in [expiry, self.snapshots.next_deadline()] {
             next = next.min(other.unwrap_or(Time::NEVER));
@@ -257,8 +258,7 @@ impl Broker {
             return;
         }
         self.tend_heartbeats(now, out);
-        if self.role == Role::Active {
-            // What a relay has is expired by whose history it is.
+        if self.expires() {
             self.expire(now, out);
         }
         self.serve_snapshots(now, out);
@@ -267,6 +267,12 @@ impl Broker {
     /// Whether it answers clients and sends heartbeats.
     fn serves(&self) -> bool {
         matches!(self.role, Role::Active | Role::Relay)
+    }
+
+    /// Whether it deletes what has expired: what a relay has, whose history it is does.
+    fn expires(&self) -> bool {
+        let is_mistaken = self.role == Role::Relay && Fault::ExpireInARelay.is_planted();
+        self.role == Role::Active || is_mistaken
     }
 
     /// Whether the store holds a whole state, be it empty.

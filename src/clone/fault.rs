@@ -53,6 +53,14 @@ pub enum Fault {
     ForgetWhatWasFollowed,
     /// A standby that takes over forgets what clients have sent it meanwhile.
     ForgetTheRing,
+    /// A relay sends each change upstream twice, the second time under another uuid.
+    ForwardTwice,
+    /// A relay confirms a change when it has sent it, before its upstream has.
+    ConfirmWhatIsSent,
+    /// A relay keeps the keys that a delta of its upstream says are gone.
+    KeepWhatIsGone,
+    /// A relay deletes what has expired itself, under a number that its upstream did not give.
+    ExpireInARelay,
 }
 
 #[cfg(all(feature = "simulation-faults", debug_assertions))]
@@ -84,6 +92,10 @@ impl Fault {
         Fault::TakeOverTwice,
         Fault::ForgetWhatWasFollowed,
         Fault::ForgetTheRing,
+        Fault::ForwardTwice,
+        Fault::ConfirmWhatIsSent,
+        Fault::KeepWhatIsGone,
+        Fault::ExpireInARelay,
     ];
 
     /// Whether the machines of this thread make this mistake.

@@ -3,27 +3,24 @@
 use std::time::Duration;
 
 use crate::clients::{Clients, check};
-use crate::pair::{A, Pair};
+use crate::pair::Pair;
 
 /// Kills the active so often, in turns, and prints how long it takes until a change
 /// is applied by the other.
 fn kill_in_turns(times: usize, heartbeat: &str) {
     let mut pair = Pair::start(&["--heartbeat", heartbeat, "--safe", "wait"]);
     let mut clients = Clients::start(&pair.list());
-    let (mut epoch, _) = clients.applied_above(0, &pair);
-    let mut active = A;
     let mut took = Vec::new();
     for _ in 0..times {
-        pair.wait_for_progress(active);
-        let killed = pair.kill(active);
-        let (next, applied) = clients.applied_above(epoch, &pair);
+        let active = pair.progressing();
+        let killed = pair.kill(active.at);
+        let (_, applied) = clients.applied_above(active.epoch, &pair);
         took.push(applied.duration_since(killed));
-        pair.run(active);
-        (epoch, active) = (next, 1 - active);
+        pair.run(active.at);
     }
-    pair.wait_for_standby(active);
+    pair.active();
     let records = clients.stop_writing();
-    pair.wait_for_standby(active);
+    let active = pair.active().at;
     let state = pair.state(active);
     check(&records, &state);
     clients.compare(state.clone());

@@ -105,13 +105,35 @@ impl Pair {
         });
     }
 
-    /// Waits until what it has applied by then, and has a standby for, is safe: from
-    /// then on its writers go on.
-    pub(crate) fn wait_for_progress(&self, at: usize) {
-        self.wait_for_standby(at);
-        let number = |status: &Value, name: &str| status[name].as_u64().unwrap_or_default();
-        let applied = self.status(at).map_or(0, |status| number(&status, "sequence"));
-        self.wait_until(at, "making progress", |status| number(status, "stable") > applied);
+    /// The active, once the other has its state and follows. It need not be the one that
+    /// was: a machine that is busy enough for a process not to run for two short heartbeats
+    /// makes the other take over.
+    pub(crate) fn active(&self) -> Active {
+        self.find_active("active with a standby", |_, _| true)
+    }
+
+    /// The active, once what it has applied by then is safe: from then on its writers go on.
+    pub(crate) fn progressing(&self) -> Active {
+        let mut applied = [None; 2];
+        self.find_active("making progress", |at, status| {
+            let number = |name: &str| status[name].as_u64().unwrap_or_default();
+            number("stable") > *applied[at].get_or_insert(number("sequence"))
+        })
+    }
+
+    fn find_active(&self, what: &str, mut is_so: impl FnMut(usize, &Value) -> bool) -> Active {
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            for at in [A, B] {
+                let Some(status) = self.status(at) else { continue };
+                let has_standby = status["role"] == "active" && status["standby"] == "live";
+                if has_standby && is_so(at, &status) {
+                    let epoch = status["epoch"].as_u64().expect("a number") as u32;
+                    return Active { at, epoch };
+                }
+            }
+        }
+        panic!("none of the two is {what} in {DEADLINE:?}\n{}", self.report());
     }
 
     /// The whole state of a broker: each key with its sequence and value.
@@ -125,6 +147,13 @@ impl Pair {
         };
         lines.lines().map(entry).collect()
     }
+}
+
+/// Which of the two is active, and since which epoch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Active {
+    pub(crate) at: usize,
+    pub(crate) epoch: u32,
 }
 
 /// Keys with the sequence of their last change and their value.

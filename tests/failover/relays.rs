@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::clients::{Clients, check};
 use crate::common::{Broker, DEADLINE, Process, pollux};
-use crate::pair::{A, Pair, State, free_endpoint};
+use crate::pair::{Pair, State, free_endpoint};
 
 /// A relay that can be killed and started again at its place.
 struct Relay {
@@ -90,21 +90,18 @@ fn clients_of_relays_lose_nothing_when_relays_and_the_active_are_killed() {
     let other_way = format!("{},{}", relays[1].endpoint, relays[0].endpoint);
     let places = [&*list, &*other_way];
     let mut clients = Clients::start_at(&places, &places);
-    let (mut epoch, _) = clients.applied_above(0, &pair);
-    let mut active = A;
     for round in 0..6 {
-        pair.wait_for_progress(active);
+        let active = pair.progressing();
         match round % 3 {
             0 | 1 => {
                 relays[round % 3].kill();
-                pair.wait_for_progress(active);
+                pair.progressing();
                 relays[round % 3].run();
             }
             _ => {
-                pair.kill(active);
-                (epoch, _) = clients.applied_above(epoch, &pair);
-                pair.run(active);
-                active = 1 - active;
+                pair.kill(active.at);
+                clients.applied_above(active.epoch, &pair);
+                pair.run(active.at);
             }
         }
         for relay in &relays {
@@ -113,9 +110,9 @@ fn clients_of_relays_lose_nothing_when_relays_and_the_active_are_killed() {
             });
         }
     }
-    pair.wait_for_standby(active);
+    pair.active();
     let records = clients.stop_writing();
-    let expected = pair.state(active);
+    let expected = pair.state(pair.active().at);
     check(&records, &expected);
     for relay in &relays {
         relay.wait_until("current", is_current);

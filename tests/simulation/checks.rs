@@ -132,7 +132,8 @@ impl Told {
         let newest = self.newest.entry(key.to_vec()).or_default();
         let text = key.escape_ascii();
         let goes_on = sequence > *newest
-            || self.let_wait
+            // What it is told late is as it is by now, and may be told once for each change.
+            || sequence == *newest && self.let_wait
             || self.is_incomplete
             || truth.is_given_up(*newest, sequence)
             // It was gone meanwhile, in a history that was given up.
@@ -163,8 +164,7 @@ impl Told {
         let said = said.map(|status| (status.verified, status.sequence, status.is_current));
         let said: Vec<_> = said.collect();
         let is_news = std::mem::take(&mut self.news) > 0;
-        // The order of what it is told late is another than that in which it happened.
-        self.is_incomplete |= std::mem::take(&mut self.let_wait);
+        self.let_wait = false;
         if !is_news && self.checked == said && standing.patience.is_none() {
             return;
         }

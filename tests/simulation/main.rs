@@ -17,13 +17,14 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | `plan.rs` | a run as data: hosts, limits, and the schedule of all that happens |
+//! | `plan.rs`, `plan/` | a run as data: hosts, limits, and the schedule of all that happens |
 //! | `net.rs` | hosts, sockets, connections, time; nothing of what messages mean |
-//! | `system.rs` | which program runs where, and what a step does to it |
+//! | `system.rs`, `system/` | which program runs where, what a step does to it, and what must hold at the end |
 //! | `truth.rs` | every change ever made: the plain model |
 //! | `checks.rs` | what is checked of a client, all along |
 //! | `old.rs`, `asker.rs` | peers that are not ours |
 //! | `impostor.rs` | what a peer of a pair cannot say, and who is none |
+//! | `logged.rs` | what the machines write to the log |
 //! | `run.rs` | many runs, and the shortest schedule of one that fails |
 //! | `coverage.rs` | what must have happened at least once |
 
@@ -32,6 +33,7 @@ mod checks;
 mod coverage;
 mod frames;
 mod impostor;
+mod logged;
 mod net;
 mod old;
 mod plan;

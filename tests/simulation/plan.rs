@@ -2,22 +2,27 @@
 //! and all that goes wrong. A seed tells all of it; a failing run is shortened by
 //! taking steps out.
 
+mod limits;
+mod relays;
+
 use std::fmt;
 use std::time::Duration;
 
 use pollux::Time;
 use pollux::clone::Collector;
 
+pub(crate) use self::relays::RelayPlan;
 use crate::impostor;
 use crate::net::{HighWater, PORTS, Port, Way};
 use crate::random::Random;
 
-/// A run. Hosts are numbered: servers first, then clients.
+/// A run. Hosts are numbered: servers first, then clients, then relays.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) servers: Vec<ServerPlan>,
     pub(crate) clients: Vec<ClientPlan>,
+    pub(crate) relays: Vec<RelayPlan>,
     /// Of each host.
     pub(crate) latencies_us: Vec<u64>,
     pub(crate) clocks: Vec<Clock>,
@@ -43,6 +48,8 @@ pub(crate) enum ServerKind {
         beats: bool,
         wedges: bool,
     },
+    /// Serves what another one keeps.
+    Relay,
 }
 
 #[derive(Debug, Clone)]
@@ -69,6 +76,7 @@ pub(crate) struct ServerPlan {
     pub(crate) ring_count: usize,
     pub(crate) ring_bytes: usize,
     pub(crate) backlog_count: usize,
+    pub(crate) backlog_bytes: usize,
     pub(crate) held_requests: usize,
     /// How long one turn of its loop takes.
     pub(crate) turn_us: u64,
@@ -79,6 +87,11 @@ impl ServerPlan {
     /// Whether all that comes while it is passive has room.
     pub(crate) fn ring_is_wide(&self) -> bool {
         self.ring_count > 1000 && self.ring_bytes > 100_000
+    }
+
+    /// Whether there may be no room for a key.
+    pub(crate) fn is_small(&self) -> bool {
+        self.max_keys < 1000 || self.max_bytes < 100_000 || self.max_value < 10_000
     }
 }
 
@@ -95,6 +108,8 @@ pub(crate) enum ClientKind {
 pub(crate) struct ClientPlan {
     pub(crate) kind: ClientKind,
     pub(crate) subtrees: Vec<&'static str>,
+    /// It follows this one of the relays, and not the servers.
+    pub(crate) relay: Option<usize>,
     pub(crate) give_up_ms: u64,
     pub(crate) max_pending: usize,
     pub(crate) max_pending_bytes: usize,
@@ -333,9 +348,12 @@ impl Plan {
             end_ms: random.between(4_000, 12_000),
             servers,
             clients,
+            relays: Vec::new(),
             steps: Vec::new(),
         };
         plan.add_steps(&mut random);
+        plan.narrow_limits();
+        plan.add_relays();
         plan
     }
 
@@ -578,6 +596,7 @@ fn broker_plan(random: &mut Random) -> ServerPlan {
         ring_count: limit(20, 1, 20, 100_000),
         ring_bytes: limit(10, 100, 2000, 1 << 20),
         backlog_count: limit(20, 1, 20, 100_000),
+        backlog_bytes: 1 << 28,
         held_requests: limit(20, 1, 3, 4096),
         waits_for_standby: random.chance(50),
         collector: if random.chance(35) { Collector::Sub } else { Collector::Pull },
@@ -634,6 +653,7 @@ fn client_plan(random: &mut Random, may_be_old: bool) -> ClientPlan {
     let mut plan = ClientPlan {
         kind,
         subtrees: Vec::new(),
+        relay: None,
         give_up_ms: limit(30, 200, 3000, 30_000) as u64,
         max_pending: limit(10, 1, 20, 100_000),
         max_pending_bytes: limit(5, 100, 2000, 1 << 20),

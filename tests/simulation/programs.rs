@@ -6,8 +6,9 @@ use pollux::clone::Sequence;
 use pollux::clone::broker::BrokerConfig;
 use pollux::clone::client::ClientConfig;
 use pollux::clone::pair::{PairConfig, SafePolicy, Seat, pair_id};
+use pollux::clone::relay::RelayConfig;
 
-use crate::plan::{ClientPlan, ServerKind, ServerPlan};
+use crate::plan::{ClientPlan, RelayPlan, ServerKind, ServerPlan};
 use crate::random::Random;
 
 /// The configuration of the `run`th run of a broker, of which each begins above
@@ -53,9 +54,23 @@ pub(crate) fn broker_config(
         pair.ring_count = plan.ring_count;
         pair.ring_bytes = plan.ring_bytes;
         pair.backlog_count = plan.backlog_count;
+        pair.backlog_bytes = plan.backlog_bytes;
         pair.held_requests = plan.held_requests;
         config.pair = Some(pair);
     }
+    config
+}
+
+pub(crate) fn relay_config(plan: &RelayPlan) -> RelayConfig {
+    let names = plan.upstreams.iter().map(|host| format!("host-{host}"));
+    let mut config = RelayConfig::new(names.collect());
+    config.subtree = plan.subtree.into();
+    config.forward_count = plan.forward_count;
+    config.forward_bytes = plan.forward_bytes;
+    config.forward_age = Duration::from_millis(plan.forward_age_ms);
+    config.backlog_count = plan.server.backlog_count;
+    config.backlog_bytes = plan.server.backlog_bytes;
+    config.held_requests = plan.server.held_requests;
     config
 }
 

@@ -211,6 +211,9 @@ pub(crate) fn report(seed: u64, failure: &Failure) -> String {
     for (index, client) in hosts.filter(|(_, client)| !client.is_absent) {
         text += &format!("host {}, client {index}: {client:?}\n", shortest.client_host(index));
     }
+    for (index, relay) in shortest.relays.iter().enumerate() {
+        text += &format!("host {}, relay: {relay:?}\n", shortest.relay_host(index));
+    }
     text += &format!("{:?}, end at {} ms\n", shortest.high_water, shortest.end_ms);
     for step in &shortest.steps {
         text += &format!("{:>6} ms  {:?}\n", step.at_ms, step.what);

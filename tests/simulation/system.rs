@@ -3,6 +3,7 @@
 mod brokers;
 mod clients;
 mod ending;
+mod relays;
 mod steps;
 
 use std::cmp::Reverse;
@@ -66,7 +67,7 @@ pub(crate) struct System<'p> {
 
 impl<'p> System<'p> {
     pub(crate) fn new(plan: &'p Plan) -> System<'p> {
-        let hosts = plan.servers.len() + plan.clients.len();
+        let hosts = plan.relay_host(plan.relays.len());
         let mut system = System {
             plan,
             net: Net::new(plan.seed, &plan.latencies_us, plan.high_water),
@@ -83,7 +84,8 @@ impl<'p> System<'p> {
         system.timers.extend(steps.map(Reverse));
         let servers = plan.servers.iter().map(|server| server.starts_at_ms);
         let clients = plan.clients.iter().map(|client| client.starts_at_ms);
-        let starts = servers.chain(clients).enumerate();
+        let relays = plan.relays.iter().map(|relay| relay.server.starts_at_ms);
+        let starts = servers.chain(clients).chain(relays).enumerate();
         let starts = starts.map(|(host, at_ms)| (Plan::time_of(at_ms), Timer::Start(host)));
         system.timers.extend(starts.map(Reverse));
         system
@@ -178,7 +180,7 @@ impl<'p> System<'p> {
             Program::OldClient(client) => client.timeout(&mut self.net),
             Program::Broker(_) => {
                 self.with_broker(host, |broker, now, out| broker.handle_timeout(now, out));
-                let turn = Duration::from_micros(self.plan.servers[host].turn_us);
+                let turn = Duration::from_micros(self.plan.server_at(host).turn_us);
                 self.net.busy(host, turn);
             }
             Program::Client(_) => {
@@ -206,6 +208,8 @@ impl<'p> System<'p> {
         let servers = self.plan.servers.len();
         if host < servers {
             self.start_server(host);
+        } else if let Some(relay) = self.plan.relay_at(host) {
+            self.start_relay(host, relay);
         } else {
             self.start_client(host);
         }
@@ -233,6 +237,12 @@ impl<'p> System<'p> {
             }
             Occurrence::Message { client, socket, frames } => self.message(client, socket, &frames),
             Occurrence::Room { client, socket } => {
+                if let Program::Broker(program) = &self.programs[client]
+                    && program.peer.forward == Some(socket)
+                    && self.net.ready_at(client) <= self.net.now
+                {
+                    self.with_broker(client, |relay, now, out| relay.handle_forward_room(now, out));
+                }
                 if let Program::Client(program) = &self.programs[client]
                     && program.sockets.changes == Some(socket)
                     && self.net.ready_at(client) <= self.net.now
@@ -299,7 +309,8 @@ impl<'p> System<'p> {
             Program::Asker(asker) => asker.message(&mut self.net, &self.truth, frames),
             Program::Broker(program) => {
                 let socket = Some(socket);
-                let (line, follow, sync) = (program.line, program.follow, program.sync);
+                let peer = &program.peer;
+                let (line, follow, sync) = (peer.line, peer.follow, peer.sync);
                 let refused = program.machine.pair_stats().map(|stats| stats.peer_refused);
                 self.with_broker(host, |broker, now, out| {
                     frames.with(|message| {

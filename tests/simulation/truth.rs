@@ -143,6 +143,8 @@ pub(crate) struct Truth {
     confirmed: Vec<(u64, Time)>,
 }
 
+/// The name that a change made of arbitrary bytes can have.
+pub(crate) const GARBAGE: [u8; 16] = *b"0123456789abcdef";
 /// A time to live is told in whole milliseconds, rounded up.
 const ROUNDING: Duration = Duration::from_millis(1);
 /// After a promotion nothing expires for a heartbeat interval, of which this is the longest.
@@ -238,6 +240,8 @@ impl Truth {
             );
             let earlier = reign.applied.insert(uuid, sequence);
             assert_eq!(earlier, None, "applied once: {uuid} again as {sequence}");
+            let is_known = self.submissions.contains_key(&uuid) || *uuid.as_bytes() == GARBAGE;
+            assert!(is_known, "applied once: nobody has asked for {uuid}: {message:?}");
             if let Some(submission) = self.submissions.get(&uuid) {
                 check_submission(submission, &message, uuid);
                 let own = (submission.client, Rc::clone(&key));
@@ -276,6 +280,12 @@ impl Truth {
         if let Some(reign) = self.ruling.get(&host).and_then(|start| self.reigns.get_mut(start)) {
             reign.stable = reign.stable.max(stable);
         }
+    }
+
+    /// Whether a broker has called all safe up to here, in a history with that in it.
+    pub(crate) fn is_called_safe(&self, sequence: u64) -> bool {
+        let mut reigns = self.reigns.values().filter(|reign| reign.stable >= sequence);
+        sequence == 0 || reigns.any(|reign| self.is_in_lineage(reign.start, sequence))
     }
 
     /// A standby says that it has everything up to here.

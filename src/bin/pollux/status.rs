@@ -55,7 +55,7 @@ Of a pair:
   promoted_ordered, promoted_handed_over, promoted_vote, promoted_better_state,
   promoted_older_state, promoted_first, promoted_alone  why it became active
   votes  requests of clients while passive
-  syncs, delta_syncs, syncs_failed, follow_gaps, followed  taking over the state
+  syncs, delta_syncs, syncs_failed, follow_gaps, backlogs_cut, followed  taking over the state
   peer_refused, same_seat  messages of the peer that cannot be
   held_dropped  requests over the limit while passive
   ring_kept, ring_dropped, ring_applied, ring_known  changes kept while passive

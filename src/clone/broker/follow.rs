@@ -31,6 +31,7 @@ pub(super) struct FollowStats {
     pub(super) syncs_failed: u64,
     pub(super) follow_gaps: u64,
     pub(super) followed: u64,
+    pub(super) backlogs_cut: u64,
 }
 
 /// How much may wait while a snapshot is under way.
@@ -74,8 +75,9 @@ pub(super) struct Follow {
 struct Counted {
     /// What the last heartbeat said that was published.
     published: Option<u64>,
-    /// Changes that came since.
+    /// Changes that came since, and the last of them: it may come twice.
     received: u64,
+    last: Sequence,
     /// A heartbeat that fitted said that the whole tree was here.
     whole_at: Sequence,
 }
@@ -210,12 +212,16 @@ impl Follow {
         (reached >= whole).then_some(true)
     }
 
-    fn keep(&mut self, kvmsg: &KvMsg<'_>) {
+    fn keep(&mut self, kvmsg: &KvMsg<'_>, stats: &mut FollowStats) {
         let change = Owned::new(kvmsg);
         let (count, bytes) = (self.backlog.len() + 1, self.backlog_bytes + change.size());
         if self.limits.is_exceeded(count, bytes) || self.is_backlog_cut {
             // The oldest are kept: they are applied first.
-            self.is_backlog_cut = true;
+            if !std::mem::replace(&mut self.is_backlog_cut, true) {
+                stats.backlogs_cut += 1;
+                let why = "more changes came meanwhile than may wait, the rest is asked for then";
+                warn_rarely(stats.backlogs_cut, "sync is not the last", &why);
+            }
             return;
         }
         self.backlog_bytes += change.size();
@@ -224,6 +230,11 @@ impl Follow {
 }
 
 impl Counted {
+    fn take(&mut self, sequence: Sequence) {
+        let before = std::mem::replace(&mut self.last, sequence);
+        self.received += u64::from(before != sequence);
+    }
+
     /// A heartbeat of the subtree. False: something is missing.
     fn check(&mut self, kvmsg: &KvMsg<'_>) -> bool {
         let told = kvmsg.properties.parse::<u64>("published");
@@ -234,7 +245,7 @@ impl Counted {
         };
         self.published = told;
         self.whole_at = match is_whole {
-            true => kvmsg.properties.parse("at").unwrap_or(kvmsg.sequence),
+            true => proven(kvmsg, kvmsg.properties.parse("at").unwrap_or(kvmsg.sequence)),
             false => Sequence::ZERO,
         };
         is_whole
@@ -309,6 +320,11 @@ fn take_over(
         value: kvmsg.body,
         deadline: ttl.map(|ttl| now + ttl),
     })
+}
+
+/// Where nothing is missing at who says this of itself: a relay of a subtree may be further.
+fn proven(kvmsg: &KvMsg<'_>, position: Sequence) -> Sequence {
+    kvmsg.properties.parse("proven").map_or(position, |proven: Sequence| proven.min(position))
 }
 
 /// The run of the broker that says this.
@@ -420,7 +436,9 @@ impl Broker {
         }
         let Some(pair) = self.pair.as_deref() else {
             // Of a subtree it must be known that nothing is missing up to there.
-            return (follow.is_all() || follow.counted.received == 0).then_some(self.sequence);
+            let proven = self.relay.as_ref().map_or(Sequence::MAX, |relay| relay.proven());
+            let is_proven = follow.counted.received == 0 && proven >= self.sequence;
+            return (follow.is_all() || is_proven).then_some(self.sequence);
         };
         let theirs = pair.peer_lineage()?;
         if theirs.root() != self.lineage.root() {
@@ -459,7 +477,7 @@ impl Broker {
             // Heartbeats of other subtrees, and what answers other subscriptions.
             return;
         }
-        follow.counted.received += 1;
+        follow.counted.take(kvmsg.sequence);
         self.hear_change(now, &kvmsg, out);
     }
 
@@ -479,9 +497,9 @@ impl Broker {
                     self.gap(now, kvmsg, out);
                 }
             }
-            Stage::Live => follow.keep(kvmsg),
+            Stage::Live => follow.keep(kvmsg, &mut self.follow_stats),
             Stage::Syncing(_) => {
-                follow.keep(kvmsg);
+                follow.keep(kvmsg, &mut self.follow_stats);
                 self.finish_sync(now, out);
             }
         }
@@ -503,6 +521,13 @@ impl Broker {
             return;
         }
         let is_whole = follow.is_all() || follow.counted.check(kvmsg);
+        let proven = follow.counted.whole_at;
+        if follow.is_live()
+            && follow.backlog.is_empty()
+            && let Some(relay) = self.relay.as_deref_mut()
+        {
+            relay.prove(proven.max(relay.proven()));
+        }
         match follow.stage {
             Stage::Proving => self.sync(now, out),
             Stage::Live if !is_whole => {
@@ -552,7 +577,7 @@ impl Broker {
         self.follow_stats.follow_gaps += 1;
         self.sync(now, out);
         if let Some(follow) = &mut self.follow {
-            follow.keep(kvmsg);
+            follow.keep(kvmsg, &mut self.follow_stats);
         }
     }
 
@@ -563,7 +588,12 @@ impl Broker {
             return true;
         }
         let is_subtree = self.follow.as_ref().is_some_and(|follow| !follow.is_all());
-        if kvmsg.sequence != self.sequence.next() && !is_subtree {
+        let is_next = match is_subtree {
+            false => kvmsg.sequence == self.sequence.next(),
+            // What an epoch begins with only its upstream knows.
+            true => kvmsg.sequence.epoch() == self.sequence.epoch(),
+        };
+        if !is_next {
             return false;
         }
         if let Err(full) = take_over(&mut self.store, kvmsg, now, &mut self.scratch) {
@@ -725,6 +755,9 @@ impl Broker {
             _ => return Err("its end tells no mode"),
         }
         self.lineage = lineage;
+        if let Some(relay) = self.relay.as_deref_mut() {
+            relay.prove(proven(end, end.sequence));
+        }
         Ok(())
     }
 
@@ -765,7 +798,7 @@ impl Broker {
         {
             pair.keep_tail(old_store, &old_recent, fork);
         } else if self.relay.is_some() && self.has_state() {
-            self.pass_on_newer(was_ours, out);
+            self.pass_on_newer(now, was_ours, out);
         }
         Ok(())
     }
@@ -782,6 +815,9 @@ impl Broker {
         for change in &sync.delta {
             let kvmsg = change.kvmsg();
             if kvmsg.sequence <= self.store.sequence() {
+                continue;
+            }
+            if self.relay.is_some() && kvmsg.body.is_empty() && Fault::KeepWhatIsGone.is_planted() {
                 continue;
             }
             take_over(&mut self.store, &kvmsg, now, &mut self.scratch)

@@ -68,6 +68,8 @@ pub(super) struct Pair {
     /// What the peer said last, and when.
     peer: Option<PeerStatus>,
     heard: Option<Time>,
+    /// It was not heard since, and we have not been listening for a part of that.
+    is_excused: bool,
     /// The longer heartbeat interval of the two brokers.
     interval: Duration,
     started: Time,
@@ -111,6 +113,7 @@ impl Pair {
             heard_epoch: 0,
             peer: None,
             heard: None,
+            is_excused: false,
             interval: Duration::ZERO,
             started: now,
             tended: now,
@@ -139,6 +142,24 @@ impl Pair {
     /// When the peer counts as silent, if it was ever heard.
     fn silent_at(&self) -> Option<Time> {
         Some(self.heard? + self.interval * SILENT_INTERVALS)
+    }
+
+    /// The peer has just been heard.
+    fn hear(&mut self, now: Time) {
+        (self.heard, self.is_excused) = (Some(now), false);
+    }
+
+    /// After a long call, a pause of the process or of the machine, what the peer has said
+    /// meanwhile is still to be read. That must not pass for its silence, or both would be
+    /// active: it has one more interval to be heard, once.
+    fn excuse_silence(&mut self, now: Time, heartbeat: Duration) {
+        // A timer is due each heartbeat interval at least.
+        let was_away = now.since(self.tended) > heartbeat * 3 / 2;
+        if was_away && !self.is_excused {
+            let since = Time::ZERO + now.since(Time::ZERO).saturating_sub(self.interval);
+            self.heard = self.heard.map(|heard| heard.max(since));
+            self.is_excused = true;
+        }
     }
 
     fn is_live(&self, now: Time) -> bool {
@@ -293,6 +314,7 @@ impl Broker {
         let (heartbeat, position) = (self.config.heartbeat, self.position());
         let Some(pair) = self.pair.as_deref_mut() else { return };
         pair.interval = pair.interval.max(heartbeat);
+        pair.excuse_silence(now, heartbeat);
         if pair.peer.as_ref().is_none_or(|peer| position >= peer.position) {
             pair.current_at = now;
         }
@@ -467,7 +489,7 @@ impl Broker {
         let Some(pair) = self.pair.as_deref_mut() else { return };
         let Some(follow) = &self.follow else { return };
         if pair.peer.as_ref().is_some_and(|peer| peer.node == follow.node()) {
-            pair.heard = Some(now);
+            pair.hear(now);
         }
         for change in changes {
             let Ok(frames) = change else {
@@ -514,7 +536,8 @@ impl Broker {
         pair.stream.is_doubtful |= pair.peer.as_ref().is_none_or(|peer| peer.node != status.node);
         let is_active = status.role == Role::Active;
         let (peer, position, to) = (status.node, status.position, status.to);
-        (pair.peer, pair.heard) = (Some(status), Some(now));
+        pair.peer = Some(status);
+        pair.hear(now);
         self.resolve_seats();
         self.decide(now, out);
         if is_active {

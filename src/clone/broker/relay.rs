@@ -20,10 +20,10 @@ use self::forwards::Forwards;
 pub use self::stats::RelayStats;
 use self::upstream::Upstream;
 use super::follow::FollowStats;
-use super::snapshots::Request;
+use super::snapshots::{Request, kvsync};
 use super::{Broker, BrokerConfig, BrokerOutbox, publish, warn_rarely};
 use crate::clone::collector::Collector;
-use crate::clone::kvmsg::{KvMsg, Uuid};
+use crate::clone::kvmsg::Uuid;
 use crate::clone::pair::Role;
 use crate::clone::properties::PropertiesBuf;
 use crate::clone::relay::RelayConfig;
@@ -40,6 +40,8 @@ pub(super) struct Relay {
     /// Whether the store holds a whole state, be it empty.
     has_state: bool,
     upstream: Upstream,
+    /// Of a subtree: up to here nothing is missing.
+    proven: Sequence,
     /// The kind of socket that changes are forwarded on, and to which server.
     forward: Option<(Collector, usize)>,
     forwards: Forwards,
@@ -79,6 +81,7 @@ impl Relay {
         Relay {
             has_state: false,
             upstream: Upstream::new(now),
+            proven: Sequence::ZERO,
             forward: None,
             forwards: Forwards::default(),
             blocked_until: Time::ZERO,
@@ -99,6 +102,17 @@ impl Relay {
         self.has_state = has_state;
     }
 
+    /// Up to where nothing of the subtree is missing.
+    pub(super) fn proven(&self) -> Sequence {
+        self.proven
+    }
+
+    /// It is known that nothing up to here is missing, be it less than was known of another
+    /// history.
+    pub(super) fn prove(&mut self, proven: Sequence) {
+        self.proven = proven;
+    }
+
     /// A message of a snapshot came: a sign of life, too.
     pub(super) fn hear_snapshot(&mut self, now: Time) {
         self.upstream.hear_anything(now);
@@ -106,7 +120,7 @@ impl Relay {
 
     /// Its upstream has applied a change.
     pub(super) fn applied(&mut self, uuid: Uuid, sequence: Sequence) {
-        self.forwards.apply(uuid, sequence);
+        self.stats.forwards_forgotten += self.forwards.apply(uuid, sequence);
     }
 
     /// A message of the upstream, or of one who claims to be it, was refused.
@@ -128,6 +142,7 @@ impl Relay {
         }
         if !self.config.subtree.is_empty() {
             to.push("subtree", property_text(&self.config.subtree));
+            to.push("proven", self.proven);
         }
     }
 
@@ -203,7 +218,8 @@ impl Broker {
         let Some(relay) = self.relay.as_deref_mut() else { return };
         // Changes of ours may be among what was missing.
         let recent = &self.recent;
-        relay.forwards.find_applied(|uuid| recent.get(uuid));
+        let replaced = relay.forwards.find_applied(|uuid| recent.get(uuid));
+        relay.stats.forwards_forgotten += replaced;
         if self.role != Role::Relay {
             self.role = Role::Relay;
             self.published += 1;
@@ -225,21 +241,19 @@ impl Broker {
     /// The whole state has been replaced: publishes what is newer than before, for those
     /// who do not count. (What is gone has no number of its own that could be published.)
     /// Who counts notices that it is not all, and resynchronises.
-    pub(super) fn pass_on_newer(&mut self, before: Sequence, out: &mut impl BrokerOutbox) {
+    pub(super) fn pass_on_newer(
+        &mut self,
+        now: Time,
+        before: Sequence,
+        out: &mut impl BrokerOutbox,
+    ) {
         let entries = self.store.iter(b"");
         let mut newer: Vec<_> = entries.filter(|entry| entry.sequence > before).collect();
         newer.sort_unstable_by_key(|entry| entry.sequence);
         // More than was published: nobody's count may fit by accident.
         self.published += newer.len() as u64 + 1;
         for entry in newer {
-            let message = KvMsg {
-                key: entry.key,
-                sequence: entry.sequence,
-                uuid: entry.uuid,
-                properties: entry.properties,
-                body: entry.value,
-            };
-            publish(&message, &mut self.stats, out);
+            publish(&kvsync(&entry, now, &mut self.ttl_scratch), &mut self.stats, out);
         }
         self.watched.restart(self.sequence, self.published);
     }

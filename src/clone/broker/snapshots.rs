@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+pub(super) use self::job::kvsync;
 use self::job::{Job, Progress};
 use super::BrokerOutbox;
 use super::recent::Recent;

@@ -37,6 +37,9 @@ pub struct BrokerInfo {
     pub fork: Sequence,
     /// Whether it has only a part of the tree: a relay of a subtree.
     pub partial: bool,
+    /// Up to here it is known that it lacks nothing; beyond it a relay of a subtree may have
+    /// missed what it has not noticed yet.
+    pub proven: Sequence,
 }
 
 impl BrokerInfo {
@@ -65,6 +68,7 @@ impl BrokerInfo {
                 has_standby: false,
                 fork: Sequence::ZERO,
                 partial: false,
+                proven: Sequence::MAX,
             });
         }
         let heartbeat_ms = properties.parse::<u64>("hb").unwrap_or(1000);
@@ -86,6 +90,7 @@ impl BrokerInfo {
             has_standby: properties.get("standby") == Some(b"live"),
             fork: properties.parse("fork").unwrap_or_default(),
             partial: properties.get("subtree").is_some(),
+            proven: properties.parse("proven").unwrap_or(Sequence::MAX),
         })
     }
 

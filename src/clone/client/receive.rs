@@ -334,7 +334,9 @@ impl Client {
         if is_whole || Fault::SkipGapCheck.is_planted() {
             self.stats.verified += 1;
             if subtree.state == SubtreeState::Current {
-                let sequence = sequence.max(info.stable);
+                let told = sequence.max(info.stable).min(info.proven);
+                let before = subtree.verified.filter(|before| before.node == info.node);
+                let sequence = before.map_or(told, |before| before.sequence.max(told));
                 subtree.verified = Some(Verified { node: info.node, sequence });
                 subtree.fruitless = 0;
             }

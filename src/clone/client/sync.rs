@@ -328,7 +328,8 @@ impl Client {
                 self.install(index, attempt.staging, from, end);
             }
         }
-        let verified = Verified { node: info.node, sequence: kvmsg.sequence };
+        let sequence = kvmsg.sequence.min(info.proven);
+        let verified = Verified { node: info.node, sequence };
         self.subtrees[index].verified = Some(verified);
         self.settle(now, index, info, out);
         self.ask_next(now, out);

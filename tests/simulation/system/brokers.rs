@@ -7,6 +7,7 @@ use pollux::clone::broker::{Broker, BrokerOutbox};
 use pollux::clone::pair::Role;
 use pollux::clone::{Collector, KvMsg, Limits, Properties, SendFailure, Uuid};
 
+use super::relays::Relayed;
 use super::{Program, STALENESS_EVERY, System};
 use crate::coverage::Coverage;
 use crate::frames::Frames;
@@ -19,12 +20,13 @@ use crate::truth::{Published, Truth};
 /// Changes that came so long before a takeover are surely not too old: they are kept for 10 s.
 const RING_AGE: Duration = Duration::from_secs(9);
 
-/// A broker with the sockets that it has at its peer, if it is one of a pair.
+/// A broker with the sockets that it has at its peer, if it is one of a pair, or at whom it
+/// follows, if it is a relay.
 pub(crate) struct BrokerProgram {
     pub(super) machine: Broker,
-    pub(super) line: Option<usize>,
-    pub(super) follow: Option<usize>,
-    pub(super) sync: Option<usize>,
+    pub(super) peer: PeerSockets,
+    /// What is to be checked of a relay.
+    pub(super) relayed: Option<Relayed>,
     /// What it has published and was not taken into account yet.
     published: Vec<Frames>,
     /// The position of a whole state that it has told.
@@ -36,6 +38,22 @@ pub(crate) struct BrokerProgram {
     pub(super) heard: Option<Frames>,
     /// What it last called safe.
     pub(super) stable: Option<String>,
+    /// What it was last.
+    role: Role,
+}
+
+/// The sockets that a broker has at another one.
+#[derive(Default)]
+pub(super) struct PeerSockets {
+    /// The hosts where that can be, and the one of them where it is.
+    pub(super) hosts: Vec<usize>,
+    pub(super) at: usize,
+    pub(super) line: Option<usize>,
+    pub(super) follow: Option<usize>,
+    pub(super) sync: Option<usize>,
+    pub(super) forward: Option<usize>,
+    /// The topic of the heartbeats that a relay follows.
+    pub(super) heartbeats: Vec<u8>,
 }
 
 /// A change that a passive broker was sent: who takes over must not lose it.
@@ -49,9 +67,33 @@ struct Kept {
 }
 
 impl BrokerProgram {
+    pub(super) fn new(
+        machine: Broker,
+        peer: PeerSockets,
+        relayed: Option<Relayed>,
+    ) -> BrokerProgram {
+        BrokerProgram {
+            role: machine.role(),
+            machine,
+            peer,
+            relayed,
+            published: Vec::new(),
+            told: None,
+            replica_at: Time::ZERO,
+            ring: Vec::new(),
+            heard: None,
+            stable: None,
+        }
+    }
+
+    /// What it has published since this was last asked.
+    pub(super) fn take_published(&mut self) -> Vec<Frames> {
+        std::mem::take(&mut self.published)
+    }
+
     /// Notes a change that comes while the broker serves nobody.
     pub(super) fn keep(&mut self, frames: &Frames, at: Time) {
-        if self.machine.role() == Role::Active || self.line.is_none() {
+        if self.machine.role() == Role::Active || self.peer.line.is_none() {
             return;
         }
         let position = self.machine.sequence().get();
@@ -70,6 +112,7 @@ impl System<'_> {
         let plan = &self.plan.servers[host];
         match plan.kind {
             ServerKind::Broker | ServerKind::Pair => self.start_broker(host, plan),
+            ServerKind::Relay => {}
             ServerKind::Old { beats, wedges } => {
                 let is_passive = wedges && self.starts[host] > 1;
                 let server = OldServer::new(host, beats, is_passive, self.net.now);
@@ -84,23 +127,13 @@ impl System<'_> {
         let config = broker_config(self.plan.seed, host, self.starts[host], plan, last);
         let machine = Broker::new(config, self.clock(host).local(self.net.now));
         let is_pair = plan.kind == ServerKind::Pair;
-        let line = is_pair.then(|| {
+        let mut peer = PeerSockets::default();
+        if is_pair {
             let line = self.net.open(host, SocketKind::Dealer);
             self.net.connect(line, 1 - host, Port::Snapshots);
-            line
-        });
-        let program = BrokerProgram {
-            machine,
-            line,
-            follow: None,
-            sync: None,
-            published: Vec::new(),
-            told: None,
-            replica_at: Time::ZERO,
-            ring: Vec::new(),
-            heard: None,
-            stable: None,
-        };
+            (peer.hosts, peer.line) = (vec![1 - host], Some(line));
+        }
+        let program = BrokerProgram::new(machine, peer, None);
         self.programs[host] = Program::Broker(Box::new(program));
         self.net.listen(host, plan.collector);
         if !is_pair {
@@ -128,20 +161,26 @@ impl System<'_> {
     ) -> Option<R> {
         let local = self.clock(host).local(self.net.now);
         let Program::Broker(program) = &mut self.programs[host] else { return None };
-        let BrokerProgram { machine, line, follow, sync, published, told, .. } = &mut **program;
+        let BrokerProgram { machine, peer, relayed, published, told, .. } = &mut **program;
+        let is_relay = relayed.is_some();
         let (net, truth) = (&mut self.net, &mut self.truth);
-        let mut side = BrokerSide { host, line, follow, sync, published, told, net, truth };
+        let mut side = BrokerSide { host, peer, published, told, net, truth };
         let result = f(machine, local, &mut side);
         check_bounds(machine, &mut self.net.coverage);
-        self.take_published(host, local);
-        self.follow_role(host);
+        match is_relay {
+            false => {
+                self.take_published(host, local);
+                self.follow_role(host);
+            }
+            true => self.follow_relay(host),
+        }
         Some(result)
     }
 
     /// Takes into account what a broker has published.
     fn take_published(&mut self, host: usize, local: Time) {
         let Program::Broker(program) = &mut self.programs[host] else { return };
-        for frames in std::mem::take(&mut program.published) {
+        for frames in program.take_published() {
             let global = self.net.now;
             let hindered = self.net.hindered(host).max(self.frozen_until[host]);
             let (truth, coverage) = (&mut self.truth, &mut self.net.coverage);
@@ -177,9 +216,13 @@ impl System<'_> {
     /// What a broker of a pair is and has after each step of it.
     fn follow_role(&mut self, host: usize) {
         let Program::Broker(program) = &mut self.programs[host] else { return };
-        let BrokerProgram { machine, told, replica_at, line, ring, .. } = &mut **program;
-        if line.is_none() {
+        let BrokerProgram { machine, told, replica_at, peer, ring, role, .. } = &mut **program;
+        if peer.line.is_none() {
             return;
+        }
+        let before = std::mem::replace(role, machine.role());
+        if before != *role {
+            self.net.coverage.count(&format!("pair: {before} to {role}"));
         }
         if let Some((role, _)) = machine.poll_role() {
             self.net.coverage.count(&format!("pair: becomes {role}"));
@@ -188,7 +231,7 @@ impl System<'_> {
             let kept = std::mem::take(ring);
             if rules {
                 let is_kept = |kept: &&Kept| kept.at + RING_AGE > self.net.now && !kept.expires;
-                if self.plan.servers[host].ring_is_wide() {
+                if self.plan.servers[host].ring_is_wide() && !self.plan.servers[host].is_small() {
                     for kept in kept.iter().filter(is_kept) {
                         self.truth.check_kept(host, kept.uuid, &kept.key, kept.position);
                         self.net.coverage.count("pair: ring checked");
@@ -232,7 +275,7 @@ fn check_bounds(broker: &Broker, coverage: &mut Coverage) {
 }
 
 /// The state of a broker is the history up to its position, and nothing else.
-fn check_store(broker: &Broker, truth: &Truth, position: u64, host: usize) {
+pub(super) fn check_store(broker: &Broker, truth: &Truth, position: u64, host: usize) {
     let Some(reign) = truth.reign_of(position) else { return };
     let mut live = 0;
     for (key, _) in reign.under(b"") {
@@ -256,7 +299,7 @@ fn check_store(broker: &Broker, truth: &Truth, position: u64, host: usize) {
 }
 
 /// The key of a heartbeat has a name in front.
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_key += 4;
     limits
@@ -265,9 +308,7 @@ fn limits() -> Limits {
 /// A broker's sockets.
 pub(super) struct BrokerSide<'a> {
     host: usize,
-    line: &'a Option<usize>,
-    follow: &'a mut Option<usize>,
-    sync: &'a mut Option<usize>,
+    peer: &'a mut PeerSockets,
     published: &'a mut Vec<Frames>,
     told: &'a mut Option<u64>,
     net: &'a mut Net,
@@ -297,27 +338,70 @@ impl BrokerOutbox for BrokerSide<'_> {
     }
 
     fn tell_peer(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
-        let line = self.line.ok_or(SendFailure::Unreachable)?;
+        let line = self.peer.line.ok_or(SendFailure::Unreachable)?;
         self.net.tell(line, frames)
     }
 
+    fn open_upstream(&mut self, server: usize, subtree: &[u8]) {
+        self.peer.at = server;
+        self.peer.heartbeats = [b"HUGZ", subtree].concat();
+        let heartbeats = self.peer.heartbeats.clone();
+        self.subscribe(&[subtree, &heartbeats, b"STATUS?"]);
+    }
+
+    fn ask_heartbeat(&mut self) {
+        if let Some(socket) = self.peer.follow {
+            self.net.unsubscribe(socket, &self.peer.heartbeats);
+            self.net.subscribe(socket, &self.peer.heartbeats);
+        }
+    }
+
     fn close_follow(&mut self) {
-        if let Some(socket) = self.follow.take() {
+        if let Some(socket) = self.peer.follow.take() {
             self.net.close(socket);
         }
+    }
+
+    fn open_forward(&mut self, collector: Collector) {
+        let kind = match collector {
+            Collector::Pull => SocketKind::Push,
+            Collector::Sub => SocketKind::Pub,
+        };
+        let before = self.peer.forward.take();
+        self.peer.forward = Some(self.open(before, kind, Port::Changes));
+    }
+
+    fn forward(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
+        self.net.change(self.peer.forward.ok_or(SendFailure::Unreachable)?, frames)
     }
 
     fn open_sync(&mut self) {
-        if let Some(socket) = self.sync.take() {
-            self.net.close(socket);
-        }
-        let socket = self.net.open(self.host, SocketKind::Dealer);
-        self.net.connect(socket, 1 - self.host, Port::Snapshots);
-        *self.sync = Some(socket);
+        let before = self.peer.sync.take();
+        self.peer.sync = Some(self.open(before, SocketKind::Dealer, Port::Snapshots));
     }
 
     fn request_sync(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
-        self.net.request(self.sync.ok_or(SendFailure::Unreachable)?, frames);
+        self.net.request(self.peer.sync.ok_or(SendFailure::Unreachable)?, frames);
         Ok(())
+    }
+}
+
+impl BrokerSide<'_> {
+    fn open(&mut self, before: Option<usize>, kind: SocketKind, port: Port) -> usize {
+        if let Some(before) = before {
+            self.net.close(before);
+        }
+        let socket = self.net.open(self.host, kind);
+        self.net.connect(socket, self.peer.hosts[self.peer.at], port);
+        socket
+    }
+
+    /// A new SUB, in place of the one before.
+    fn subscribe(&mut self, topics: &[&[u8]]) {
+        self.close_follow();
+        let socket = self.net.open(self.host, SocketKind::Sub);
+        topics.iter().for_each(|topic| self.net.subscribe(socket, topic));
+        self.net.connect(socket, self.peer.hosts[self.peer.at], Port::Updates);
+        self.peer.follow = Some(socket);
     }
 }

@@ -46,15 +46,15 @@ impl System<'_> {
         match plan.kind {
             ClientKind::New => {
                 let seed = Random::of(&[self.plan.seed, host as u64, self.starts[host]]).next();
-                let servers: Vec<_> = (0..self.plan.servers.len()).collect();
+                let servers = self.plan.servers_of(host - self.plan.servers.len());
                 let config = client_config(plan, servers.len());
                 let machine = Client::new(config, seed).expect("a sound configuration");
                 let updates = self.net.open(host, SocketKind::Sub);
-                self.net.connect(updates, 0, Port::Updates);
+                self.net.connect(updates, servers[0], Port::Updates);
                 let sockets = Sockets {
                     host,
+                    server: servers[0],
                     servers,
-                    server: 0,
                     updates,
                     requests: None,
                     asked_for_delta: false,
@@ -71,12 +71,13 @@ impl System<'_> {
                 self.with_client(host, |client, now, out| client.start(now, out));
             }
             ClientKind::Old => {
-                let servers: Vec<_> = (0..self.plan.servers.len()).collect();
+                let servers = self.plan.servers_of(host - self.plan.servers.len());
                 let client = OldClient::new(&mut self.net, host, &servers, plan.subtrees[0]);
                 self.programs[host] = Program::OldClient(Box::new(client));
             }
             ClientKind::Asker => {
-                self.programs[host] = Program::Asker(Box::new(Asker::new(host, 0)))
+                let server = self.plan.servers_of(host - self.plan.servers.len())[0];
+                self.programs[host] = Program::Asker(Box::new(Asker::new(host, server)))
             }
         }
     }
@@ -99,7 +100,8 @@ impl System<'_> {
         let global = self.net.now;
         let is_with_old = matches!(self.plan.servers[0].kind, ServerKind::Old { .. });
         let plan = &self.plan.clients[host - self.plan.servers.len()];
-        let is_told_safe = plan.until_safe || self.plan.servers.len() > 1;
+        let servers = self.plan.servers_of(host - self.plan.servers.len());
+        let is_told_safe = plan.until_safe || servers.len() > 1;
         let patience = self.patience(host);
         let Program::Client(program) = &mut self.programs[host] else { return };
         if program.takes_events_at > global {
@@ -121,19 +123,28 @@ impl System<'_> {
     /// or three of them in vain, a second at least, and all delays. `None` if its
     /// loop has been held up so recently that it cannot know.
     fn patience(&self, host: usize) -> Option<Duration> {
-        let server = &self.plan.servers[0];
+        let Program::Client(program) = &self.programs[host] else { return None };
+        let at = program.sockets.server;
+        let server = self.plan.server_at(at);
         if server.max_watched < 100 {
             // A subtree without heartbeats asks from time to time instead.
             return None;
         }
         let heartbeat = Duration::from_millis(server.heartbeat_ms);
         let silence = (heartbeat * 3).max(Duration::from_secs(1));
-        let patience = silence * 2 + heartbeat * 2 + Duration::from_secs(1);
-        let Program::Client(program) = &self.programs[host] else { return None };
-        let at = program.sockets.server;
-        let hindered = self.net.hindered(host).max(self.net.hindered(at));
-        let hindered = hindered.max(self.net.blocked(at, host)).max(self.frozen_until[at]);
+        let mut patience = silence * 2 + heartbeat * 2 + Duration::from_secs(1);
+        let mut hindered = self.hindered(at, host).max(self.net.hindered(host));
+        if self.plan.relay_at(at).is_some() {
+            let (relay, since) = self.relay_patience(at)?;
+            (patience, hindered) = (patience + relay, hindered.max(since));
+        }
         (hindered.max(self.frozen_until[host]) + patience <= self.net.now).then_some(patience)
+    }
+
+    /// Until when a server, or the way from it to a host, was last held up.
+    pub(super) fn hindered(&self, server: usize, host: usize) -> Time {
+        let hindered = self.net.hindered(server).max(self.net.blocked(server, host));
+        hindered.max(self.frozen_until[server])
     }
 }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use pollux::Time;
-use pollux::clone::broker::PairStats;
-use pollux::clone::client::Client;
+use pollux::clone::broker::{PairStats, RelayStats};
 use pollux::clone::pair::Role;
 
 use super::{Program, System};
 use crate::checks::Told;
+use crate::plan::RelayPlan;
 use crate::truth::Fate;
 
 impl System<'_> {
@@ -32,11 +32,18 @@ impl System<'_> {
             return Some("not exactly one broker is active".to_owned());
         };
         (0..self.programs.len()).find_map(|host| {
+            if let Some(relay) = self.plan.relay_at(host) {
+                return self.relay_problem(active, host, relay);
+            }
             let Program::Client(program) = &self.programs[host] else { return None };
             let plan = &self.plan.clients[host - self.plan.servers.len()];
             let Told { open, .. } = &program.told;
             if !open.is_empty() {
                 return Some(format!("host {host} waits for answers: {open:?}"));
+            }
+            if !program.sockets.servers.iter().all(|&server| self.has_room(server)) {
+                // Whom it follows may rightly never have all of it.
+                return None;
             }
             if plan.max_keys < 1000 || plan.max_bytes < 100_000 {
                 // It may rightly never be.
@@ -54,9 +61,11 @@ impl System<'_> {
                 // Of a server that does not count, a loss under a part goes unnoticed.
                 return None;
             }
-            plan.subtrees
-                .iter()
-                .find_map(|subtree| self.difference(active, &program.machine, subtree))
+            plan.subtrees.iter().find_map(|subtree| {
+                let entries = program.machine.iter(subtree.as_bytes());
+                let map = entries.map(|entry| (entry.key, entry.value)).collect();
+                self.difference(active, map, subtree)
+            })
         })
     }
 
@@ -69,7 +78,38 @@ impl System<'_> {
         active.next().filter(|_| active.next().is_none())
     }
 
-    fn difference(&self, active: usize, client: &Client, subtree: &str) -> Option<String> {
+    /// What a relay lacks of the state that it should have by now.
+    fn relay_problem(&self, active: usize, host: usize, plan: &RelayPlan) -> Option<String> {
+        let Program::Broker(program) = &self.programs[host] else { return None };
+        if !self.has_room(host) {
+            return None;
+        }
+        let machine = &program.machine;
+        if machine.role() != Role::Relay {
+            return Some(format!("relay {host} does not serve: {:?}", machine.relay_stats()));
+        }
+        let entries = machine.store().iter(b"").map(|entry| (entry.key, entry.value));
+        let problem = self.difference(active, entries.collect(), plan.subtree)?;
+        Some(format!("relay {host}: {problem}"))
+    }
+
+    /// Whether a relay, and those before it, can hold all that there is, and are told of the
+    /// subtree that they follow.
+    fn has_room(&self, host: usize) -> bool {
+        let Some(relay) = self.plan.relay_at(host) else { return true };
+        let is_watched =
+            |upstream| relay.subtree.is_empty() || self.plan.server_at(upstream).max_watched > 100;
+        let are_wide = |&upstream: &usize| is_watched(upstream) && self.has_room(upstream);
+        !relay.server.is_small() && relay.upstreams.iter().all(are_wide)
+    }
+
+    /// Where a map is not what the active broker has under a subtree.
+    fn difference(
+        &self,
+        active: usize,
+        map: BTreeMap<&[u8], &[u8]>,
+        subtree: &str,
+    ) -> Option<String> {
         let subtree = subtree.as_bytes();
         let truth: BTreeMap<&[u8], &[u8]> = match &self.programs[active] {
             Program::Broker(broker) => {
@@ -81,8 +121,6 @@ impl System<'_> {
             }
             _ => return Some("there is no server".to_owned()),
         };
-        let map: BTreeMap<&[u8], &[u8]> =
-            client.iter(subtree).map(|entry| (entry.key, entry.value)).collect();
         let keys = truth.keys().chain(map.keys());
         keys.map(|key| (key, map.get(key), truth.get(key)))
             .find(|(_, map, truth)| map != truth)
@@ -127,15 +165,20 @@ impl System<'_> {
             else {
                 continue;
             };
-            // What a server learned while it was passive it has not published: a client
-            // that did not notice has no way to know.
-            let reign = client.active_with().and_then(|host| self.truth.reign_at(host));
-            let serves_since = reign.map_or(Time::NEVER, |reign| reign.began);
+            // What a server learned while it was passive it has not published, nor a relay what
+            // is gone with a whole state: a client that did not notice has no way to know.
+            let serves_since = match &broker.relayed {
+                Some(relayed) => relayed.whole_at,
+                None => {
+                    let reign = client.active_with().and_then(|host| self.truth.reign_at(host));
+                    reign.map_or(Time::NEVER, |reign| reign.began)
+                }
+            };
             if !client.is_clean(&self.net) || client.synced_at < serves_since {
                 continue;
             }
             self.net.coverage.count("old client: in step");
-            if broker.machine.role() != Role::Active {
+            if !matches!(broker.machine.role(), Role::Active | Role::Relay) {
                 continue;
             }
             for entry in broker.machine.store().iter(client.subtree()) {
@@ -160,6 +203,10 @@ impl System<'_> {
         let coverage = &mut self.net.coverage;
         match &self.programs[host] {
             Program::Broker(broker) => {
+                let relay = broker.machine.relay_stats();
+                for (name, count) in relay.iter().flat_map(RelayStats::fields) {
+                    coverage.add(&format!("relay: {name}"), count);
+                }
                 for (name, count) in broker.machine.stats().fields() {
                     coverage.add(&format!("broker: {name}"), count);
                 }

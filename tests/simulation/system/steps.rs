@@ -11,9 +11,11 @@ use super::clients::ClientSide;
 use super::{Program, STALENESS_EVERY, System, Timer};
 use crate::frames::Frames;
 use crate::impostor::{self, Before};
+use crate::logged;
 use crate::net::Port;
 use crate::plan::{Key, Step, What};
 use crate::random::Random;
+use crate::truth::GARBAGE;
 
 impl System<'_> {
     pub(super) fn step(&mut self, step: &Step) {
@@ -200,7 +202,7 @@ impl System<'_> {
             b"\x01",
             b"/a/\x07",
             b"12345678",
-            b"0123456789abcdef",
+            &GARBAGE,
             b"a=b",
             b"==\n",
             b"since=5497558138985\n",
@@ -235,10 +237,13 @@ impl System<'_> {
             eprintln!("{}", impostor::trace(self.net.now, host, &claim));
         }
         let before = Before::of(&program.machine, program.stable.clone());
-        self.with_broker(host, |broker, now, out| {
-            claim.frames.with(|message| match claim.way {
-                impostor::Way::Line => broker.handle_peer(now, message, out),
-                impostor::Way::Port => broker.handle_request(b"nobody", message, out),
+        let due = program.machine.next_deadline();
+        let lines = logged::listen(|| {
+            self.with_broker(host, |broker, now, out| {
+                claim.frames.with(|message| match claim.way {
+                    impostor::Way::Line => broker.handle_peer(now, message, out),
+                    impostor::Way::Port => broker.handle_request(b"nobody", message, out),
+                });
             });
         });
         let Program::Broker(program) = &self.programs[host] else { return };
@@ -247,6 +252,17 @@ impl System<'_> {
         let refused = program.machine.pair_stats().map_or(0, |stats| stats.peer_refused);
         let expected = stats.peer_refused + u64::from(claim.is_refused);
         assert_eq!(refused, expected, "host {host} does not count: {}", claim.name);
+        if claim.is_refused {
+            let due_now = program.machine.next_deadline();
+            assert_eq!(due, due_now, "host {host} will do something about: {}", claim.name);
+        }
+        // The first of its kind, and each that doubles the count.
+        let is_told = claim.is_refused && refused.is_power_of_two();
+        let is_logged = lines.iter().any(|line| line.contains("refused"));
+        assert_eq!(is_logged, is_told, "of {}, {refused}, this is logged: {lines:?}", claim.name);
+        if is_told {
+            self.net.coverage.count(&format!("claim logged: {}", claim.name));
+        }
         self.net.coverage.count(&format!("claim: {}", claim.name));
     }
 }

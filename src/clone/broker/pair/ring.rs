@@ -84,13 +84,18 @@ impl Broker {
             }
         };
         pair.ring.forget_old(now, &mut pair.stats);
-        if change.uuid.is_none() {
+        let Some(uuid) = change.uuid else {
             // Nothing would tell whether the active has applied it.
             pair.stats.ring_dropped += 1;
             let why = "it has no uuid, and the broker is passive";
             return warn_rarely(pair.stats.ring_dropped, "change dropped", &why);
-        }
+        };
         pair.stats.ring_kept += 1;
+        if self.recent.get(&uuid).is_some() {
+            // By the time it would be applied that may be forgotten.
+            pair.stats.ring_known += 1;
+            return;
+        }
         let held = Held { change: Owned::new(&change), at: now, position };
         pair.ring.push(held, &mut pair.stats);
     }
@@ -121,6 +126,7 @@ impl Broker {
             match self.apply(now, &change, left, out) {
                 Ok(()) => self.count(|stats| stats.ring_applied += 1),
                 Err(reason) => {
+                    self.count(|stats| stats.ring_dropped += 1);
                     warn_rarely(self.stats.changes_store_full, "change dropped", &reason);
                 }
             }

@@ -43,6 +43,8 @@ pub struct PairStats {
     pub followed: u64,
     /// Messages with changes for the standby that found its queue full.
     pub stream_dropped: u64,
+    /// Syncs during which more changes came than may wait: what was behind them was asked for.
+    pub backlogs_cut: u64,
     /// Messages of the peer, or of one who claimed to be it, that cannot be.
     pub peer_refused: u64,
     /// Messages of a peer that sits in the same place.
@@ -72,12 +74,13 @@ pub struct PairStats {
 impl PairStats {
     /// With what was counted while following.
     pub(super) fn with(self, followed: FollowStats) -> PairStats {
-        let FollowStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed } = followed;
-        PairStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed, ..self }
+        let FollowStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed, backlogs_cut } =
+            followed;
+        PairStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed, backlogs_cut, ..self }
     }
 
     /// Each count with its name.
-    pub fn fields(&self) -> [(&'static str, u64); 30] {
+    pub fn fields(&self) -> [(&'static str, u64); 31] {
         [
             ("promotions", self.promotions),
             ("promoted_ordered", self.promoted_ordered),
@@ -97,6 +100,7 @@ impl PairStats {
             ("follow_gaps", self.follow_gaps),
             ("followed", self.followed),
             ("stream_dropped", self.stream_dropped),
+            ("backlogs_cut", self.backlogs_cut),
             ("peer_refused", self.peer_refused),
             ("same_seat", self.same_seat),
             ("held_dropped", self.held_dropped),

@@ -8,6 +8,7 @@ use super::super::heartbeats::Answer;
 use super::super::{Broker, BrokerOutbox, warn_rarely};
 use super::Relay;
 use super::forwards::Forward;
+use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{KvMsg, Uuid, is_reserved};
 use crate::clone::properties::{Properties, PropertiesBuf};
 use crate::clone::sequence::Sequence;
@@ -47,7 +48,7 @@ impl Broker {
                 false => "outside-subtree",
             };
             warn_rarely(self.stats.changes_reserved, "change refused", &reason);
-            return self.answer(&change, Answer::Refused(reason), out);
+            return self.answer(&change, Answer::Refused(reason_for(&change, reason)), out);
         }
         if let Some(uuid) = change.uuid {
             if let Some(sequence) = self.recent.get(&uuid) {
@@ -77,6 +78,10 @@ impl Broker {
         }
         if sent {
             relay.stats.forwarded += 1;
+            if Fault::ForwardTwice.is_planted() {
+                let other = change.uuid.map(|uuid| Uuid::from_bytes(uuid.as_bytes().map(|b| !b)));
+                send(&KvMsg { uuid: other, ..*change }, out);
+            }
             if change.uuid.is_none() {
                 return;
             }
@@ -87,9 +92,15 @@ impl Broker {
             Some(gone) => {
                 relay.stats.forwards_forgotten += gone;
                 relay.forwards.push(kept, now, sent.then_some(now), known);
+                if sent && Fault::ConfirmWhatIsSent.is_planted() {
+                    self.answer(change, Answer::Applied(known.next()), out);
+                }
             }
-            // It is on its way, and its sender asks again if it has no answer.
-            None if sent => relay.stats.forwards_forgotten += 1,
+            // It is on its way, and its sender asks again if it has no answer. What came before
+            // it of its key must not come behind it.
+            None if sent => {
+                relay.stats.forwards_forgotten += 1 + relay.forwards.drop_older(change.key);
+            }
             None => {
                 relay.stats.forwards_refused += 1;
                 let count = relay.stats.forwards_refused;
@@ -99,7 +110,7 @@ impl Broker {
         }
     }
 
-    /// Refuses a change that was never sent, and any copy of it that comes later.
+    /// Refuses a change that was not sent here, and any copy of it that comes later.
     fn refuse_forward(
         &mut self,
         now: Time,
@@ -107,6 +118,7 @@ impl Broker {
         reason: &'static str,
         out: &mut impl BrokerOutbox,
     ) {
+        let reason = reason_for(change, reason);
         if let Some(uuid) = change.uuid {
             self.refused.insert(uuid, reason, self.sequence, now);
         }
@@ -126,7 +138,7 @@ impl Broker {
         }
         if let Some(sequence) = answer.properties.parse::<Sequence>("applied") {
             let key = relay.forwards.key_of(&uuid);
-            relay.forwards.apply(uuid, sequence);
+            relay.stats.forwards_forgotten += relay.forwards.apply(uuid, sequence);
             if let Some(key) = key {
                 // Who sent it asked once more, since it had missed the first answer.
                 let change = named(&key, uuid);
@@ -271,6 +283,12 @@ fn repetition<'a>(forward: &'a Forward, scratch: &'a mut PropertiesBuf) -> KvMsg
     scratch.copy_except(change.properties, &[]);
     scratch.push("retry", forward.known);
     KvMsg { properties: scratch.as_properties(), ..change }
+}
+
+/// What its sender has sent before, here or elsewhere, may have been applied: to call it
+/// refused could be untrue.
+fn reason_for(change: &KvMsg<'_>, reason: &'static str) -> &'static str {
+    if change.properties.get("retry").is_some() { "forgotten" } else { reason }
 }
 
 fn named(key: &[u8], uuid: Uuid) -> KvMsg<'_> {

@@ -1,8 +1,12 @@
 //! [`Forwards`]: changes of clients on their way upstream, until they are safe there.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use smallvec::SmallVec;
+
 use crate::clone::broker::follow::Owned;
+use crate::clone::broker::recent::{KeyHash, key_hash};
 use crate::clone::kvmsg::Uuid;
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
@@ -26,6 +30,8 @@ pub(super) struct Forwards {
     numbers: HashMap<Uuid, u64>,
     next: u64,
     unanswered: BTreeMap<u64, Forward>,
+    /// The numbers of those by the hashes of their keys.
+    by_key: HashMap<KeyHash, SmallVec<[u64; 2]>>,
     /// By their sequences, with their numbers.
     applied: BTreeMap<Sequence, (u64, Forward)>,
     bytes: usize,
@@ -94,7 +100,26 @@ impl Forwards {
         if sent.is_some() {
             self.unsent = self.next;
         }
-        self.unanswered.insert(number, Forward { change, since: now, sent, known });
+        self.insert(number, Forward { change, since: now, sent, known });
+    }
+
+    fn insert(&mut self, number: u64, forward: Forward) {
+        let hash = key_hash(forward.change.kvmsg().key);
+        self.by_key.entry(hash).or_default().push(number);
+        self.unanswered.insert(number, forward);
+    }
+
+    /// Takes one out of those without an answer.
+    fn take(&mut self, number: u64) -> Option<Forward> {
+        let forward = self.unanswered.remove(&number)?;
+        if let Entry::Occupied(mut of_key) = self.by_key.entry(key_hash(forward.change.kvmsg().key))
+        {
+            of_key.get_mut().retain(|other| *other != number);
+            if of_key.get().is_empty() {
+                of_key.remove();
+            }
+        }
+        Some(forward)
     }
 
     /// The number of the next to be sent.
@@ -126,29 +151,53 @@ impl Forwards {
     }
 
     fn remove(&mut self, number: u64) -> Option<Forward> {
-        let forward = self.unanswered.remove(&number)?;
+        let forward = self.take(number)?;
         self.drop_one(&forward);
         Some(forward)
     }
 
-    /// A change is applied: it stays until it is safe.
-    pub(super) fn apply(&mut self, uuid: Uuid, sequence: Sequence) {
-        let Some(&number) = self.numbers.get(&uuid) else { return };
-        if let Some(forward) = self.unanswered.remove(&number)
-            && let Some((_, other)) = self.applied.insert(sequence, (number, forward))
-        {
+    /// A change is applied: it stays until it is safe. Older ones of its key without an
+    /// answer were lost, and sent again would come behind it, also when it is forgotten: they
+    /// go. Gives how many there were.
+    pub(super) fn apply(&mut self, uuid: Uuid, sequence: Sequence) -> u64 {
+        let Some(&number) = self.numbers.get(&uuid) else { return 0 };
+        let Some(forward) = self.take(number) else { return 0 };
+        let replaced = self.older_of(forward.change.kvmsg().key, number);
+        if let Some((_, other)) = self.applied.insert(sequence, (number, forward)) {
             // Two under one sequence: only from an upstream that is confused.
             self.drop_one(&other);
         }
+        self.remove_all(&replaced)
+    }
+
+    /// A change of this key was sent and is not kept: those before it without an answer go.
+    /// Gives how many there were.
+    pub(super) fn drop_older(&mut self, key: &[u8]) -> u64 {
+        let older = self.older_of(key, self.next);
+        self.remove_all(&older)
+    }
+
+    fn remove_all(&mut self, numbers: &[u64]) -> u64 {
+        for &number in numbers {
+            self.remove(number);
+        }
+        numbers.len() as u64
+    }
+
+    /// The numbers of those of a key that came before this one.
+    fn older_of(&self, key: &[u8], number: u64) -> SmallVec<[u64; 2]> {
+        let Some(numbers) = self.by_key.get(&key_hash(key)) else { return SmallVec::new() };
+        let is_of_key = |other: u64| {
+            self.unanswered.get(&other).is_some_and(|other| other.change.kvmsg().key == key)
+        };
+        numbers.iter().copied().filter(|&other| other < number && is_of_key(other)).collect()
     }
 
     /// Changes of which the uuid is known by now are applied.
-    pub(super) fn find_applied(&mut self, sequence_of: impl Fn(&Uuid) -> Option<Sequence>) {
+    pub(super) fn find_applied(&mut self, sequence_of: impl Fn(&Uuid) -> Option<Sequence>) -> u64 {
         let uuids = self.unanswered.values().filter_map(|forward| forward.change.kvmsg().uuid);
         let found: Vec<_> = uuids.filter_map(|uuid| Some((uuid, sequence_of(&uuid)?))).collect();
-        for (uuid, sequence) in found {
-            self.apply(uuid, sequence);
-        }
+        found.into_iter().map(|(uuid, sequence)| self.apply(uuid, sequence)).sum()
     }
 
     /// The answer was another: gives the change.
@@ -179,7 +228,7 @@ impl Forwards {
                 false => {
                     // It was answered; the new answer has its time.
                     forward.since = now;
-                    self.unanswered.insert(number, forward);
+                    self.insert(number, forward);
                 }
             }
         }

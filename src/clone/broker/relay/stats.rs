@@ -16,6 +16,8 @@ pub struct RelayStats {
     pub follow_gaps: u64,
     /// Changes applied as the upstream published them.
     pub followed: u64,
+    /// Syncs during which more changes came than may wait: what was behind them was asked for.
+    pub backlogs_cut: u64,
     /// Times an upstream was found.
     pub upstreams_found: u64,
     /// Times it was lost again.
@@ -43,18 +45,20 @@ pub struct RelayStats {
 impl RelayStats {
     /// With what was counted while following.
     pub(super) fn with(self, followed: FollowStats) -> RelayStats {
-        let FollowStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed } = followed;
-        RelayStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed, ..self }
+        let FollowStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed, backlogs_cut } =
+            followed;
+        RelayStats { syncs, delta_syncs, syncs_failed, follow_gaps, followed, backlogs_cut, ..self }
     }
 
     /// Each count with its name.
-    pub fn fields(&self) -> [(&'static str, u64); 16] {
+    pub fn fields(&self) -> [(&'static str, u64); 17] {
         [
             ("syncs", self.syncs),
             ("delta_syncs", self.delta_syncs),
             ("syncs_failed", self.syncs_failed),
             ("follow_gaps", self.follow_gaps),
             ("followed", self.followed),
+            ("backlogs_cut", self.backlogs_cut),
             ("upstreams_found", self.upstreams_found),
             ("upstreams_lost", self.upstreams_lost),
             ("upstream_refused", self.upstream_refused),

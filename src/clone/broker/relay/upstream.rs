@@ -63,6 +63,8 @@ pub(super) struct Upstream {
     /// Those behind it, up to the broker with the history.
     via: Vec<u64>,
     told: Told,
+    /// What was safe of the history that is there, before another one was told of.
+    safe: Sequence,
     /// Node and epoch of the last one that was sent changes.
     identity: Option<(u64, u32)>,
     /// The highest sequence that it told.
@@ -90,6 +92,7 @@ impl Upstream {
             node: None,
             via: Vec::new(),
             told: Told::default(),
+            safe: Sequence::ZERO,
             identity: None,
             position: Sequence::ZERO,
             current_at: now,
@@ -108,6 +111,15 @@ impl Upstream {
 
     pub(super) fn stable(&self) -> Sequence {
         self.told.stable
+    }
+
+    /// What is safe of the history that is there up to here. While that is another than what
+    /// the upstream tells of, it is what was safe before.
+    fn stable_at(&self, sequence: Sequence) -> Sequence {
+        match self.has(sequence) {
+            true => self.told.stable.min(sequence),
+            false => self.safe.min(sequence),
+        }
     }
 
     /// As a client judges it.
@@ -158,7 +170,7 @@ impl Upstream {
     }
 
     pub(super) fn announce(&self, sequence: Sequence, to: &mut PropertiesBuf) {
-        to.push("stable", self.told.stable.min(sequence));
+        to.push("stable", self.stable_at(sequence));
         // Whoever says this has a history that goes on at others.
         to.push("standby", self.told.standby.as_deref().unwrap_or("none"));
         if let Some(policy) = &self.told.policy {
@@ -449,6 +461,7 @@ impl Broker {
             }
         }
         let epoch = told.epoch;
+        upstream.safe = upstream.stable_at(sequence);
         upstream.told = told;
         let identity = (node, epoch);
         let is_another = upstream.identity.replace(identity) != Some(identity);

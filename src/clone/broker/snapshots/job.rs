@@ -301,7 +301,11 @@ impl Job {
 }
 
 /// The message for one entry; `scratch` takes its properties if it expires.
-fn kvsync<'a>(entry: &Entry<'a>, now: Time, scratch: &'a mut PropertiesBuf) -> KvMsg<'a> {
+pub(in super::super) fn kvsync<'a>(
+    entry: &Entry<'a>,
+    now: Time,
+    scratch: &'a mut PropertiesBuf,
+) -> KvMsg<'a> {
     let properties = match entry.deadline {
         None => entry.properties,
         Some(deadline) => with_ttl(entry.properties, deadline.since(now), scratch),

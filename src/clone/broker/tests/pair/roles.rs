@@ -480,3 +480,26 @@ fn a_counter_that_runs_out_goes_on_in_the_next_epoch_of_its_own() {
     world.pass_ms(500);
     assert_eq!(world.map(B)["/a"], "1");
 }
+
+#[test]
+fn who_was_away_itself_does_not_call_its_peer_silent() {
+    let mut world = World::new();
+    world.pass_ms(500);
+    assert_eq!(world.roles(), [Some(Role::Active), Some(Role::Passive)]);
+    // A long call: the loop comes to its timers first, and to what waits to be read then.
+    world.now += HEARTBEAT * 5;
+    world.ask(B);
+    world.act(B, |broker, now, net| broker.handle_timeout(now, net));
+    assert_eq!(world.roles()[B], Some(Role::Passive));
+    world.pass_ms(500);
+    assert_eq!(world.roles(), [Some(Role::Active), Some(Role::Passive)]);
+    // One that is silent is so an interval later, once.
+    world.kill(A);
+    world.now += HEARTBEAT * 5;
+    world.ask(B);
+    world.act(B, |broker, now, net| broker.handle_timeout(now, net));
+    assert_eq!(world.roles()[B], Some(Role::Passive));
+    world.now += HEARTBEAT * 2;
+    world.act(B, |broker, now, net| broker.handle_timeout(now, net));
+    assert_eq!(world.roles()[B], Some(Role::Active));
+}
