@@ -100,7 +100,7 @@ impl Client {
         self.heard_of = self.heard_of.max(sequence);
         let last = self.last;
         match last {
-            Some(last) if sequence == last && !self.is_another(kvmsg) => {
+            Some(last) if sequence == last && !self.is_number_given_again(kvmsg) => {
                 self.stats.repeated += 1;
                 return;
             }
@@ -164,7 +164,7 @@ impl Client {
 
     /// Whether a change has the number of the last one, and another name: the server has begun
     /// again, and come as far as before. Who knows the extensions gives no number twice.
-    fn is_another(&self, kvmsg: &KvMsg<'_>) -> bool {
+    fn is_number_given_again(&self, kvmsg: &KvMsg<'_>) -> bool {
         let last = self.last_named.filter(|&(sequence, _)| sequence == kvmsg.sequence);
         let is_other = |(_, last)| kvmsg.uuid.is_some_and(|uuid| uuid != last);
         !self.is_extended() && last.is_some_and(is_other)
