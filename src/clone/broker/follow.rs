@@ -882,3 +882,17 @@ impl Sync {
         take_over(&mut self.whole, kvmsg, now, scratch).map_err(|full| full.reason())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_comes_twice_does_not_stand_for_another() {
+        let mut counted = Counted::default();
+        for counter in [7, 7, 9] {
+            counted.take(Sequence::new(1, counter));
+        }
+        assert_eq!(counted.received, 2);
+    }
+}

@@ -548,7 +548,7 @@ impl Broker {
 
     /// No change of ours up to here is newer than the beginning of the other history that the
     /// peer had last.
-    fn apart_since(&self) -> Sequence {
+    pub(super) fn apart_since(&self) -> Sequence {
         let apart = self.pair.as_deref().and_then(|pair| pair.apart);
         apart.map_or(Sequence::ZERO, |(_, since)| since).max(self.lineage.root().start)
     }

@@ -140,6 +140,27 @@ fn too_much_for_the_backlog_is_asked_for_afterwards() {
     }
     world.pass_ms(1000);
     assert_eq!(world.map(A), world.map(B));
+    assert!(world.stats(B).backlogs_cut > 0);
+}
+
+#[test]
+fn a_change_that_is_known_when_it_comes_is_not_kept_for_a_promotion() {
+    // By then its uuid is forgotten.
+    let mut world = World::with(|config, _| config.recent_count = 2);
+    world.pass_ms(500);
+    world.set(A, 1, "/a", "1");
+    world.pass_ms(10);
+    world.set(B, 1, "/a", "1");
+    for n in 2..6 {
+        world.set(A, n, &format!("/{n}"), "x");
+    }
+    world.pass_ms(10);
+    world.kill(A);
+    world.ask(B);
+    world.pass_ms(300);
+    assert_eq!(world.roles()[B], Some(Role::Active));
+    let stats = world.stats(B);
+    assert_eq!((stats.ring_kept, stats.ring_applied, stats.ring_known), (1, 0, 1));
 }
 
 #[test]
