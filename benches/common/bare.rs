@@ -176,6 +176,15 @@ pub(crate) fn poll_all(items: &mut [zmq_pollitem_t], timeout_ms: i64) {
     assert!(rc >= 0, "poll: {}", zmq::Error::from_raw(zmq_errno()));
 }
 
+/// Waits by zmq_poll(3) until something can be received from one of the sockets of `items`.
+/// False: the context has ended.
+#[inline]
+pub(crate) fn poll_until_ended(items: &mut [zmq_pollitem_t]) -> bool {
+    // SAFETY: as in `poll_all`.
+    let rc = unsafe { zmq_sys::zmq_poll(items.as_mut_ptr(), items.len() as c_int, -1) };
+    rc >= 0 || zmq_errno() != zmq_sys::errno::ETERM
+}
+
 fn zmq_errno() -> c_int {
     // SAFETY: it only reads this thread's errno.
     unsafe { zmq_sys::zmq_errno() }

@@ -101,6 +101,7 @@ const CASES: &[Case] = &[
         ],
         measure: proxies::throughput,
     },
+    Case { ratios: &[("proxy_by_hand", Target::None)], measure: proxies::by_hand },
     Case {
         ratios: &[("proxy_rtt", Target::AtMost(1.1)), ("proxy_rtt_zmq", Target::AtMost(1.1))],
         measure: proxies::round_trip,

@@ -13,6 +13,8 @@ pub(crate) enum Target {
     AtMostUnless(f64, &'static str),
     /// Less than this.
     Below(f64),
+    /// It is there to compare others with.
+    None,
 }
 
 impl Target {
@@ -22,6 +24,7 @@ impl Target {
             Target::AtMost(most) => outcome.ratio <= most,
             Target::AtMostUnless(most, _) => outcome.ratio <= most || outcome.excused,
             Target::Below(bound) => outcome.ratio < bound,
+            Target::None => true,
         }
     }
 }
@@ -33,6 +36,7 @@ impl fmt::Display for Target {
             Target::AtMost(most) => write!(f, "<= {most}"),
             Target::AtMostUnless(most, unless) => write!(f, "<= {most}, or {unless}"),
             Target::Below(bound) => write!(f, "< {bound}"),
+            Target::None => f.write_str("no target"),
         }
     }
 }

@@ -12,7 +12,7 @@ use pollux::proxy::Proxy;
 use pollux::reactor::{Backend, Flow, Reactor, Wait};
 use pollux::socket::Socket;
 
-use super::common::bare::{Bare, Part};
+use super::common::bare::{Bare, Part, poll_until_ended};
 use super::common::cores::Thread;
 use super::common::measure::{interleave, median, median_ratio, nanos, per_second, percentile};
 use super::outcome::Outcome;
@@ -32,6 +32,8 @@ const TRIPS: usize = 1000;
 const ROUND_TIME: Duration = Duration::from_millis(200);
 const SIZES: [(usize, &str); 2] = [(64, "64 B"), (8192, "8 KiB")];
 const IDLE: usize = 8;
+/// Messages that zmq_proxy moves one way before it looks at the other.
+const BURST: usize = 1000;
 
 /// Which sockets the proxy has.
 #[derive(Clone, Copy, PartialEq)]
@@ -54,6 +56,29 @@ const PLACES: [(usize, &str); 2] = [(0, " on one core"), (1, " on two")];
 pub(crate) fn throughput() -> Vec<Outcome> {
     let names = ["proxy_throughput", "proxy_throughput_zmq"];
     against_libzmq(names, &[(0, "")], |stage, size, _| stage.throughput(size), f64::min)
+}
+
+/// What a loop of zmq_msg_recv(3), zmq_msg_more(3) and zmq_msg_send(3) has of zmq_proxy's
+/// throughput, which calls its sockets without them: nobody outside of libzmq has more.
+pub(crate) fn by_hand() -> Vec<Outcome> {
+    let (mut worst, mut figures) = (f64::MAX, Vec::new());
+    for (pattern, pattern_name) in PATTERNS {
+        let (mut libzmq, mut bare) = (Stage::libzmq(pattern), Stage::by_hand(pattern));
+        let mut ours = Stage::ours(pattern, Backend::Epoll, 0);
+        for (size, size_name) in SIZES {
+            let [theirs, bare, ours] = interleave(
+                ROUNDS,
+                [&mut || libzmq.throughput(size), &mut || bare.throughput(size), &mut || {
+                    ours.throughput(size)
+                }],
+            );
+            let ratio = median_ratio(&bare, &theirs);
+            worst = worst.min(ratio);
+            let ours = median_ratio(&ours, &bare);
+            figures.push(format!("{pattern_name} {size_name} {ratio:.3}, ours of that {ours:.3}"));
+        }
+    }
+    vec![Outcome::new("proxy_by_hand", worst, figures.join("; "))]
 }
 
 pub(crate) fn round_trip() -> Vec<Outcome> {
@@ -173,6 +198,35 @@ impl Stage {
             ready.send(Thread::current()).expect("somebody waits");
             let (frontend, backend) = (frontend.into_zmq(), backend.into_zmq());
             assert_eq!(zmq::proxy(&frontend, &backend), Err(zmq::Error::ETERM));
+        })
+    }
+
+    fn by_hand(pattern: Pattern) -> Stage {
+        Stage::start(pattern, move |context, ready| {
+            let (frontend, backend) = sockets(&context, pattern, "");
+            drop(context);
+            ready.send(Thread::current()).expect("somebody waits");
+            let mut items = [frontend.poll_item(), backend.poll_item()];
+            let waits_for = match pattern {
+                Pattern::RouterDealer => &mut items[..],
+                Pattern::PullPush => &mut items[..1],
+            };
+            // It looks again for as long as ours does before it sleeps.
+            let mut idle_since = None;
+            loop {
+                let mut moved = forward(&frontend, &backend);
+                if pattern == Pattern::RouterDealer {
+                    moved += forward(&backend, &frontend);
+                }
+                if moved > 0 {
+                    idle_since = None;
+                } else if idle_since.get_or_insert_with(Instant::now).elapsed() > SPIN {
+                    if !poll_until_ended(waits_for) {
+                        return;
+                    }
+                    idle_since = None;
+                }
+            }
         })
     }
 
@@ -304,6 +358,24 @@ impl Drop for Stage {
 }
 
 struct Proxies(Vec<Proxy<Proxies>>);
+
+/// Moves what is there, as many messages at a time as zmq_proxy does. Gives how many.
+fn forward(from: &Bare, to: &Bare) -> usize {
+    let mut part = Part::new();
+    for count in 0..BURST {
+        if !from.try_receive(&mut part) {
+            return count;
+        }
+        let mut more = part.more();
+        to.send(&mut part, more);
+        while more {
+            assert!(from.try_receive(&mut part), "the parts of a message come together");
+            more = part.more();
+            to.send(&mut part, more);
+        }
+    }
+    BURST
+}
 
 /// Who talks with a proxy: client and worker, or sender and receiver.
 fn peers(context: &zmq::Context, pattern: Pattern, suffix: &str) -> [Bare; 2] {

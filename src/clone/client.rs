@@ -157,6 +157,9 @@ pub struct Client {
     ask_kind_at: Time,
     /// The sequence of the last change on the SUB.
     last: Option<Sequence>,
+    /// Of a server of RFC 12 the number and name of its last change: another one under that
+    /// number is of a run that has begun again.
+    last_named: Option<(Sequence, Uuid)>,
     /// The highest sequence that any broker told.
     heard_of: Sequence,
     /// The request under way; one at a time.
@@ -209,6 +212,7 @@ impl Client {
             ask_unproven_at: Time::NEVER,
             ask_kind_at: Time::NEVER,
             last: None,
+            last_named: None,
             heard_of: Sequence::ZERO,
             attempt: None,
             keys: 0,

@@ -216,6 +216,9 @@ impl Broker {
         change.uuid.is_some()
             && !Fault::TrustTheWindow.is_planted()
             && change.properties.parse("retry").is_some_and(|known| {
+                // A number of a history that was given up, above all of ours: it was sent first
+                // when that had begun.
+                let known = if known > self.sequence { self.apart_since() } else { known };
                 self.recent.may_have_forgotten(known) || self.refused.may_have_forgotten(known)
             })
     }

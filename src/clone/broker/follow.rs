@@ -52,6 +52,8 @@ impl BacklogLimits {
 pub(super) struct Follow {
     /// The run of the broker that is followed; zero before a relay's upstream was heard.
     node: u64,
+    /// There was a sync with that one since.
+    pub(super) has_position: bool,
     /// Keys that begin so are followed: all, for one of a pair.
     subtree: Box<[u8]>,
     limits: BacklogLimits,
@@ -117,6 +119,7 @@ impl Follow {
     pub(super) fn new(node: u64, subtree: &[u8], limits: BacklogLimits, until: Time) -> Follow {
         Follow {
             node,
+            has_position: false,
             subtree: subtree.into(),
             limits,
             counted: Counted::default(),
@@ -179,9 +182,10 @@ impl Follow {
         matches!(self.stage, Stage::Live)
     }
 
-    /// Whose changes our position counts: nobody's before the first sync.
+    /// Whose changes our position counts: nobody's before the first sync. From then on it
+    /// does, also while a gap is healed.
     pub(super) fn followed(&self) -> Option<u64> {
-        matches!(self.stage, Stage::Live).then_some(self.node)
+        self.has_position.then_some(self.node)
     }
 
     pub(super) fn deadline(&self) -> Time {
@@ -728,7 +732,7 @@ impl Broker {
         self.finish_window(&end.kvmsg());
         self.set_state(true);
         if let Some(follow) = &mut self.follow {
-            follow.stage = Stage::Live;
+            (follow.stage, follow.has_position) = (Stage::Live, true);
         }
         let waiting = self.follow.as_ref().map_or(0, |follow| follow.backlog.len());
         for _ in 0..waiting {
@@ -914,5 +918,19 @@ impl Sync {
             return Err("its entries are not in order");
         }
         take_over(&mut self.whole, kvmsg, now, scratch).map_err(|full| full.reason())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_comes_twice_does_not_stand_for_another() {
+        let mut counted = Counted::default();
+        for counter in [7, 7, 9] {
+            counted.take(Sequence::new(1, counter));
+        }
+        assert_eq!(counted.received, 2);
     }
 }

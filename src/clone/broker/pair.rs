@@ -151,13 +151,13 @@ impl Pair {
 
     /// After a long call, a pause of the process or of the machine, what the peer has said
     /// meanwhile is still to be read. That must not pass for its silence, or both would be
-    /// active: it has one more interval to be heard, once.
+    /// active: it has half an interval more to be heard, once.
     fn excuse_silence(&mut self, now: Time, heartbeat: Duration) {
         // A timer is due each heartbeat interval at least.
-        let was_away = now.since(self.tended) > heartbeat * 3 / 2;
-        if was_away && !self.is_excused {
-            let since = Time::ZERO + now.since(Time::ZERO).saturating_sub(self.interval);
-            self.heard = self.heard.map(|heard| heard.max(since));
+        let was_away = now.since(self.tended) > heartbeat * 5 / 4;
+        if was_away && !self.is_excused && self.is_live(self.tended) {
+            let heard = now.since(Time::ZERO).saturating_sub(self.interval * 3 / 2);
+            self.heard = self.heard.max(Some(Time::ZERO + heard));
             self.is_excused = true;
         }
     }
@@ -388,6 +388,7 @@ impl Broker {
 
     /// Turns to this active.
     pub(super) fn begin_follow(&mut self, now: Time, node: u64, out: &mut impl BrokerOutbox) {
+        let known = self.follow.as_ref().and_then(Follow::followed);
         self.end_follow(now, out);
         if self.role == Role::Starting {
             self.role = Role::Passive;
@@ -401,7 +402,9 @@ impl Broker {
         let until = now + PATIENCE.max(pair.interval * SILENT_INTERVALS);
         let limits =
             BacklogLimits { count: pair.config.backlog_count, bytes: pair.config.backlog_bytes };
-        self.follow = Some(Follow::new(node, b"", limits, until));
+        let mut follow = Follow::new(node, b"", limits, until);
+        follow.has_position = known == Some(node);
+        self.follow = Some(follow);
         self.say_hello(out);
     }
 
@@ -468,7 +471,8 @@ impl Broker {
         };
         if let Some(pair) = &self.pair {
             status.seat = pair.seat;
-            status.of = self.follow.as_ref().and_then(Follow::followed);
+            let of = self.follow.as_ref().and_then(Follow::followed);
+            status.of = of.filter(|_| pair.has_state);
             status.lineage = pair.has_state.then(|| {
                 let mut lineage = self.lineage.clone();
                 lineage.extend(position);
@@ -506,6 +510,7 @@ impl Broker {
         let Some(pair) = self.pair.as_deref_mut() else { return };
         let Some(follow) = &self.follow else { return };
         if pair.peer.as_ref().is_some_and(|peer| peer.node == follow.node()) {
+            self.status_asked |= !pair.is_live(now);
             pair.hear(now);
         }
         for change in changes {
@@ -567,7 +572,7 @@ impl Broker {
 
     /// No change of ours up to here is newer than the beginning of the other history that the
     /// peer had last.
-    fn apart_since(&self) -> Sequence {
+    pub(super) fn apart_since(&self) -> Sequence {
         let apart = self.pair.as_deref().and_then(|pair| pair.apart);
         apart.map_or(Sequence::ZERO, |(_, since)| since).max(self.lineage.root().start)
     }

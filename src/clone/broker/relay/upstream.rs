@@ -542,3 +542,22 @@ fn pause(rounds: u32, random: u64) -> Duration {
     let longest = (Duration::from_millis(100) * (1 << rounds.min(6))).min(LONGEST_PAUSE);
     longest / 2 + longest / 2 * mix as u32 / 1024
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_lost_history_no_more_is_safe_than_was() {
+        let at = Sequence::new;
+        let mut upstream = Upstream::new(Time::ZERO);
+        upstream.told = Told { epoch: 4, stable: at(4, 90), ..Told::default() };
+        assert_eq!(upstream.stable_at(at(4, 100)), at(4, 90));
+        assert_eq!(upstream.stable_at(at(4, 80)), at(4, 80));
+        // Another has taken over at 90: what came behind it here never was safe.
+        upstream.safe = upstream.stable_at(at(4, 100));
+        upstream.told = Told { epoch: 5, stable: at(5, 20), fork: at(4, 90), ..Told::default() };
+        assert_eq!(upstream.stable_at(at(4, 100)), at(4, 90));
+        assert_eq!(upstream.stable_at(at(5, 30)), at(5, 20));
+    }
+}

@@ -313,6 +313,21 @@ fn uuids_are_remembered_up_to_count_and_age() {
 }
 
 #[test]
+fn a_retry_from_a_history_that_was_given_up_is_no_news_if_something_is_forgotten() {
+    let mut bench = Bench::with(|config| config.recent_count = 1);
+    bench.subscribe("HUGZ");
+    bench.set_named(1, "/a", "", "v");
+    // Above all that was given here: that says nothing of what was applied here.
+    let above = bench.last_update().sequence as u64 + (5 << 40);
+    bench.set_named(2, "/a", &format!("retry={above}\n"), "v");
+    assert_eq!(bench.last_update().uuid, [2; 16], "nothing is forgotten yet");
+    bench.forget();
+    bench.set_named(1, "/a", &format!("retry={above}\n"), "v");
+    assert_eq!(bench.beats("")[0].property("refused").as_deref(), Some("forgotten"));
+    assert!(bench.updates().is_empty());
+}
+
+#[test]
 fn a_retry_from_before_the_window_is_refused_rather_than_applied_twice() {
     let mut bench = Bench::with(|config| config.recent_count = 2);
     bench.subscribe("HUGZ");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::world::{A, B, HEARTBEAT, World};
+use crate::clone::Sequence;
 use crate::clone::pair::Role;
 
 fn filled(keys: usize) -> World {
@@ -140,6 +141,27 @@ fn too_much_for_the_backlog_is_asked_for_afterwards() {
     }
     world.pass_ms(1000);
     assert_eq!(world.map(A), world.map(B));
+    assert!(world.stats(B).backlogs_cut > 0);
+}
+
+#[test]
+fn a_change_that_is_known_when_it_comes_is_not_kept_for_a_promotion() {
+    // By then its uuid is forgotten.
+    let mut world = World::with(|config, _| config.recent_count = 2);
+    world.pass_ms(500);
+    world.set(A, 1, "/a", "1");
+    world.pass_ms(10);
+    world.set(B, 1, "/a", "1");
+    for n in 2..6 {
+        world.set(A, n, &format!("/{n}"), "x");
+    }
+    world.pass_ms(10);
+    world.kill(A);
+    world.ask(B);
+    world.pass_ms(300);
+    assert_eq!(world.roles()[B], Some(Role::Active));
+    let stats = world.stats(B);
+    assert_eq!((stats.ring_kept, stats.ring_applied, stats.ring_known), (1, 0, 1));
 }
 
 #[test]
@@ -417,4 +439,25 @@ fn an_active_that_has_lost_its_standby_is_asked_anew() {
     world.pass_ms(20);
     assert_eq!(world.map(A), world.map(B));
     assert_eq!(world.stats(B).syncs, 1);
+}
+
+#[test]
+fn what_a_standby_lacks_that_has_lost_its_connection_is_not_called_safe() {
+    let mut world = filled(10);
+    world.start(B);
+    world.pass_ms(1000);
+    assert_eq!(world.told(A, "standby").as_deref(), Some("live"));
+    world.sides[A].net.is_cut = true;
+    world.set(A, 100, "/missed", "x");
+    world.act(A, |broker, now, net| broker.handle_timeout(now, net));
+    world.sides[A].net.is_cut = false;
+    for n in 0..200u8 {
+        world.set(A, n, &format!("/next/{}", n % 5), "x");
+        world.pass_ms(2);
+        let stable: Sequence = world.told(A, "stable").expect("it tells").parse().unwrap();
+        assert!(stable <= world.broker(B).sequence(), "{stable:?}, change {n}");
+        assert_eq!(world.told(A, "standby").as_deref(), Some("live"));
+    }
+    world.pass_ms(20);
+    assert_eq!(world.map(A), world.map(B));
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::world::{HEARTBEAT, World};
 use crate::clone::pair::Role;
+use crate::clone::relay::RelayConfig;
 use crate::message::Message;
 
 fn filled(keys: u8) -> World {
@@ -89,6 +90,66 @@ fn a_relay_of_a_subtree_has_that_alone_and_notices_what_it_misses() {
         assert_eq!(world.map(relay), world.map_below(0, "/a/"), "{lost}");
     }
     assert_eq!(world.stats(relay).follow_gaps, 2);
+}
+
+#[test]
+fn a_relay_of_a_subtree_says_up_to_where_it_lacks_nothing() {
+    let mut world = World::new();
+    let relay = world.relay_with(&[0], |relay| relay.subtree = b"/a/".to_vec());
+    world.set(0, 1, "/a/1", "x");
+    world.pass_ms(250);
+    world.subscribe(relay, b"HUGZ/a/");
+    world.pass_ms(2);
+    let proven = |world: &World| {
+        world.told(relay, "HUGZ/a/", "proven").and_then(|text| text.parse::<u64>().ok()).unwrap()
+    };
+    assert_eq!(proven(&world), world.broker(0).sequence().get());
+    world.lose_updates.insert(relay, 1);
+    world.set(0, 2, "/a/lost", "x");
+    let lost = world.broker(0).sequence().get();
+    world.set(0, 3, "/a/2", "x");
+    world.pass_ms(2);
+    world.subscribe(relay, b"HUGZ/a/");
+    world.pass_ms(2);
+    assert_eq!(world.told(relay, "HUGZ/a/", "at"), Some((lost + 1).to_string()));
+    assert!(proven(&world) < lost, "what it lacks it has not noticed yet");
+    world.pass(HEARTBEAT * 3);
+    assert_eq!(proven(&world), lost + 1);
+    assert_eq!(world.map(relay), world.map_below(0, "/a/"));
+}
+
+#[test]
+fn relays_of_a_subtree_do_not_slip_into_a_new_history() {
+    let mut world = World::new();
+    let subtree = |relay: &mut RelayConfig| relay.subtree = b"/a/".to_vec();
+    let first = world.relay_with(&[0], subtree);
+    let second = world.relay_with(&[first], subtree);
+    world.set(0, 1, "/a/gone", "x");
+    world.pass_ms(500);
+    assert_eq!(world.map(second), world.map(0));
+    world.kill(0);
+    world.pass_ms(100);
+    world.start(0);
+    // What the first one passes on of the new epoch comes to the second before a heartbeat.
+    world.set(0, 2, "/a/new", "y");
+    world.pass_ms(5000);
+    assert_eq!(world.map(0).into_keys().collect::<Vec<_>>(), ["/a/new"]);
+    assert_eq!(world.map(first), world.map(0));
+    assert_eq!(world.map(second), world.map(0));
+}
+
+#[test]
+fn what_a_new_history_brings_is_passed_on_with_its_time_to_live() {
+    let mut world = filled(1);
+    let relay = world.relay(&[0]);
+    world.pass_ms(500);
+    world.kill(0);
+    world.start(0);
+    world.set_with(0, [9; 16], "/short", "ttl=100\n", "x");
+    world.pass_ms(5000);
+    assert_eq!(world.map(relay), world.map(0));
+    let left = world.told(relay, "/short", "ttlms").and_then(|text| text.parse::<u64>().ok());
+    assert!(left.is_some_and(|ms| (90_000..=100_000).contains(&ms)), "{left:?}");
 }
 
 #[test]

@@ -55,6 +55,54 @@ fn an_older_change_that_was_lost_does_not_come_behind_a_newer_one() {
 }
 
 #[test]
+fn an_older_change_does_not_come_behind_a_newer_one_that_is_forgotten() {
+    // The newer one leaves no trace: it deletes what is not there, its update is lost, and it
+    // is safe or was not kept when the older one is due again.
+    for forward_count in [1, 100] {
+        let mut world = World::new();
+        let relay = world.relay_with(&[0], |relay| relay.forward_count = forward_count);
+        world.pass_ms(500);
+        world.lose_changes = 1;
+        world.lose_updates.insert(relay, 1);
+        world.set(relay, 1, "/a", "older");
+        world.set(relay, 2, "/a", "");
+        world.pass_ms(5000);
+        assert!(world.map(0).is_empty(), "{forward_count}: {:?}", world.map(0));
+        assert_eq!(world.broker(0).stats().changes_applied, 1);
+        assert!(world.stats(relay).forwards_forgotten > 0);
+    }
+}
+
+#[test]
+fn what_may_have_been_applied_is_not_called_without_effect() {
+    let mut world = World::new();
+    let relay = world.relay_with(&[0], |relay| {
+        relay.subtree = b"/a/".to_vec();
+        relay.forward_count = 1;
+        relay.forward_age = Duration::from_secs(10);
+    });
+    world.pass_ms(500);
+    world.subscribe(relay, b"HUGZ");
+    let refused = |world: &World| world.told(relay, "HUGZ", "refused");
+    world.set_with(relay, [1; 16], "/b/1", "", "x");
+    assert_eq!(refused(&world).as_deref(), Some("outside-subtree"));
+    world.set_with(relay, [2; 16], "/b/1", "retry=5\n", "x");
+    assert_eq!(refused(&world).as_deref(), Some("forgotten"));
+    world.kill(0);
+    world.pass_ms(1500);
+    world.set_with(relay, [3; 16], "/a/1", "retry=5\n", "x");
+    world.set_with(relay, [4; 16], "/a/1", "", "x");
+    assert_eq!(refused(&world).as_deref(), Some("relay-full"));
+    world.set_with(relay, [5; 16], "/a/1", "retry=5\n", "x");
+    assert_eq!(refused(&world).as_deref(), Some("forgotten"));
+    world.set_with(relay, [4; 16], "/a/1", "", "x");
+    assert_eq!(refused(&world).as_deref(), Some("relay-full"));
+    // The one that waits was sent before it came here.
+    world.pass_ms(11_000);
+    assert_eq!(refused(&world).as_deref(), Some("forgotten"));
+}
+
+#[test]
 fn what_waits_for_a_lost_upstream_has_limits_and_is_refused_beyond_them() {
     let mut world = World::new();
     let relay = world.relay_with(&[0], |relay| {
