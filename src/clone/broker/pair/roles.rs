@@ -293,7 +293,7 @@ impl Broker {
         match (hex("pair"), hex("node")) {
             (Some(name), Some(node)) if name == pair.config.pair => {
                 let follows = hex("follow") == Some(self.config.node);
-                pair.listeners.hear(id, node, follows);
+                pair.listeners.hear(id, node, follows, pair.stream.id());
                 pair.stream.is_doubtful = true;
             }
             _ => {

@@ -370,6 +370,10 @@ impl Broker {
         {
             return Outcome::Known;
         }
+        if let Some(reason) = change.uuid.and_then(|uuid| self.refused.get(&uuid)) {
+            // Who sent it to the loser has sent it here as well, and was told.
+            return Outcome::Refused(reason);
+        }
         let is_newer = match self.store.changed(change.key) {
             Some(changed) => changed > base,
             // It may have been deleted since, and that forgotten.

@@ -503,3 +503,32 @@ fn who_was_away_itself_does_not_call_its_peer_silent() {
     world.act(B, |broker, now, net| broker.handle_timeout(now, net));
     assert_eq!(world.roles()[B], Some(Role::Active));
 }
+
+#[test]
+fn what_the_winner_refused_is_not_taken_from_the_loser() {
+    let mut world = World::with(|config, _| config.store.max_keys = 1);
+    world.pass_ms(500);
+    split(&mut world);
+    world.set(A, 2, "/x", "1");
+    world.set(B, 1, "/b", "1");
+    // Who sent it to the loser first is told that it has no effect.
+    world.set(B, 2, "/x", "1");
+    assert_eq!(world.broker(B).stats().changes_store_full, 1);
+    world.act(B, |broker, now, net| assert!(broker.delete(now, b"/b", net)));
+    heal(&mut world);
+    assert_eq!(world.roles(), [PASSIVE, ACTIVE]);
+    assert_eq!(world.stats(A).resubmit_refused, 1);
+    assert!(world.map(B).is_empty(), "{:?}", world.map(B));
+}
+
+#[test]
+fn who_was_away_itself_does_not_take_a_dead_peer_for_live() {
+    let mut world = World::new();
+    world.pass_ms(500);
+    world.kill(A);
+    world.pass_ms(1000);
+    world.now += HEARTBEAT * 5;
+    world.act(B, |broker, now, net| broker.handle_timeout(now, net));
+    let pair = world.broker(B).pair.as_ref().expect("one of a pair");
+    assert_eq!(pair.peer_state(world.now), "silent");
+}
