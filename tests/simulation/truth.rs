@@ -450,13 +450,21 @@ impl Truth {
             || applied_at.min().is_some_and(|at| last.is_some_and(|last| last > at))
     }
 
-    /// A change that a host kept while it was passive, where its state was at `position`, is
-    /// in the history that it goes on with, unless its key was changed since.
-    pub(crate) fn check_kept(&self, host: usize, uuid: Uuid, key: &[u8], position: u64) {
+    /// A change that a host kept while it was passive, from `at` on, where its state was at
+    /// `position`, is in the history that it goes on with, unless its key was changed since: by
+    /// its number there, or by the time, if the state was given up since and the number
+    /// says nothing in the history after it.
+    pub(crate) fn check_kept(
+        &self,
+        host: usize,
+        uuid: Uuid,
+        key: &[u8],
+        (position, at): (u64, Time),
+    ) {
         let Some(reign) = self.reign_at(host) else { return };
         let versions = reign.keys.get(key);
-        let is_newer =
-            versions.and_then(|all| all.last()).is_some_and(|last| last.sequence > position);
+        let last = versions.and_then(|all| all.last());
+        let is_newer = last.is_some_and(|last| last.sequence > position || last.at > at);
         assert!(
             is_newer || self.is_in_history_of(host, uuid),
             "no lost change: {uuid} of {} was kept for the takeover at {position}, and is gone",

@@ -828,7 +828,7 @@ impl Broker {
         if let Some(pair) = self.pair.as_deref_mut()
             && was_ours > fork
         {
-            pair.keep_tail(old_store, &old_recent, fork);
+            pair.keep_tail(old_store, &old_recent, fork, end.sequence);
         } else if self.relay.is_some() && self.has_state() {
             self.pass_on_newer(now, was_ours, out);
         }

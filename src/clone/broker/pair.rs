@@ -265,8 +265,15 @@ impl Pair {
         }
     }
 
-    /// Keeps what only we had, when another's state takes its place.
-    pub(super) fn keep_tail(&mut self, store: Store, recent: &Recent, fork: Sequence) {
+    /// Keeps what only we had, when another's state takes its place, which is at `position`.
+    pub(super) fn keep_tail(
+        &mut self,
+        store: Store,
+        recent: &Recent,
+        fork: Sequence,
+        position: Sequence,
+    ) {
+        self.ring.begin_anew(position);
         if self.has_state && self.tail.is_none() {
             self.tail = Some(Tail::new(store, recent, fork));
         }

@@ -233,7 +233,7 @@ impl System<'_> {
                 let is_kept = |kept: &&Kept| kept.at + RING_AGE > self.net.now && !kept.expires;
                 if self.plan.servers[host].ring_is_wide() && !self.plan.servers[host].is_small() {
                     for kept in kept.iter().filter(is_kept) {
-                        self.truth.check_kept(host, kept.uuid, &kept.key, kept.position);
+                        self.truth.check_kept(host, kept.uuid, &kept.key, (kept.position, kept.at));
                         self.net.coverage.count("pair: ring checked");
                     }
                 }

@@ -29,6 +29,8 @@ struct Held {
     at: Time,
     /// Where the copy of the active's state was when it came.
     position: Sequence,
+    /// That state had it. By the time it would be applied the uuid may be forgotten.
+    is_known: bool,
 }
 
 impl Ring {
@@ -62,6 +64,14 @@ impl Ring {
         }
     }
 
+    /// The state is given up for another one, which is at `position`: what the former had
+    /// that one need not have, and its numbers say nothing there.
+    pub(super) fn begin_anew(&mut self, position: Sequence) {
+        for held in &mut self.changes {
+            (held.position, held.is_known) = (position, false);
+        }
+    }
+
     /// Who sent what has grown too old has sent it again by now.
     pub(super) fn forget_old(&mut self, now: Time, stats: &mut PairStats) {
         while self.changes.front().is_some_and(|held| now.since(held.at) > self.max_age) {
@@ -91,12 +101,8 @@ impl Broker {
             return warn_rarely(pair.stats.ring_dropped, "change dropped", &why);
         };
         pair.stats.ring_kept += 1;
-        if self.recent.get(&uuid).is_some() {
-            // By the time it would be applied that may be forgotten.
-            pair.stats.ring_known += 1;
-            return;
-        }
-        let held = Held { change: Owned::new(&change), at: now, position };
+        let is_known = self.recent.get(&uuid).is_some();
+        let held = Held { change: Owned::new(&change), at: now, position, is_known };
         pair.ring.push(held, &mut pair.stats);
     }
 
@@ -110,9 +116,10 @@ impl Broker {
                 continue;
             }
             let change = held.change.kvmsg();
-            let is_known = change.uuid.is_some_and(|uuid| {
-                self.recent.get(&uuid).is_some() || self.refused.get(&uuid).is_some()
-            });
+            let is_known = held.is_known
+                || change.uuid.is_some_and(|uuid| {
+                    self.recent.get(&uuid).is_some() || self.refused.get(&uuid).is_some()
+                });
             let is_older =
                 self.store.changed(change.key).is_some_and(|changed| changed > held.position);
             if is_known || is_older {

@@ -263,6 +263,39 @@ fn changes_kept_while_passive_are_applied_unless_the_active_had_them() {
     assert_eq!(world.changes(B), 1, "only what is new is published");
 }
 
+/// That it knows a change by a state which it gives up says nothing: the winner may have refused
+/// that one.
+#[test]
+fn changes_that_come_before_a_state_is_given_up_count_by_the_one_after_it() {
+    let mut world = World::new();
+    world.pass_ms(500);
+    world.cut(true);
+    world.pass(HEARTBEAT * 2);
+    world.ask(B);
+    world.pass_ms(50);
+    for (number, key) in [(1, "/a"), (2, "/b")] {
+        world.set(A, number, key, "of a");
+        world.set(B, number + 2, key, "of b");
+    }
+    world.cut(false);
+    while world.roles()[A] != Some(Role::Passive) {
+        world.pass(Duration::from_micros(100));
+    }
+    assert_eq!(world.map(A)["/a"], "of a");
+    world.set(A, 1, "/a", "of a");
+    world.set(A, 2, "/b", "of a");
+    world.pass_ms(500);
+    assert_eq!(world.map(A)["/a"], "of b");
+    assert_eq!(world.stats(A).resubmit_conflicts, 2);
+    world.set(B, 5, "/b", "newer");
+    world.pass_ms(50);
+    world.kill(B);
+    world.ask(A);
+    world.pass_ms(300);
+    assert_eq!(world.map(A)["/a"], "of a", "its sender was told nothing and sent it again");
+    assert_eq!(world.map(A)["/b"], "newer");
+}
+
 #[test]
 fn changes_kept_while_passive_are_bounded_by_count_bytes_and_age() {
     let mut world = World::with(|_, pair| {
