@@ -207,6 +207,18 @@ impl System<'_> {
                 for (name, count) in relay.iter().flat_map(RelayStats::fields) {
                     coverage.add(&format!("relay: {name}"), count);
                 }
+                let (stats, plan) = (broker.machine.stats(), self.plan.server_at(host));
+                let pair = broker.machine.pair_stats();
+                let ring_dropped = pair.map_or(0, |pair| pair.ring_dropped);
+                let syncs_failed = relay.map_or(0, |relay| relay.syncs_failed);
+                for (name, count) in [
+                    ("pair: store", pair.map_or(0, |_| stats.changes_store_full)),
+                    ("pair: uuids", pair.map_or(0, |_| stats.changes_forgotten)),
+                    ("pair: ring", if plan.ring_is_wide() { 0 } else { ring_dropped }),
+                    ("relay: store", if plan.is_small() { syncs_failed } else { 0 }),
+                ] {
+                    coverage.add(&format!("limit of a {name}"), count);
+                }
                 for (name, count) in broker.machine.stats().fields() {
                     coverage.add(&format!("broker: {name}"), count);
                 }

@@ -249,19 +249,24 @@ impl Forwards {
 
     /// What was sent before `limit` and has no answer is to be sent again; gives the
     /// numbers of these, and how many are not. If there is a newer change of the same key,
-    /// of ours or one that `changed` tells, it would be applied behind that: whether it
+    /// of ours or one that `is_changed` since then, it would be applied behind that: whether it
     /// is still meant its sender knows alone.
     pub(super) fn repeat(
         &mut self,
         limit: Time,
-        changed: impl Fn(&[u8]) -> Option<Sequence>,
+        is_changed: impl Fn(&[u8], Sequence) -> bool,
     ) -> (Vec<u64>, u64) {
-        let mut newer: HashSet<&[u8]> =
-            self.applied.values().map(|(_, forward)| forward.change.kvmsg().key).collect();
+        let mut newest: HashMap<&[u8], u64> = HashMap::new();
+        for (number, forward) in self.applied.values() {
+            let newest = newest.entry(forward.change.kvmsg().key).or_default();
+            *newest = (*newest).max(*number);
+        }
         let (mut due, mut replaced) = (Vec::new(), Vec::new());
         for (&number, forward) in self.unanswered.range(..self.unsent).rev() {
             let key = forward.change.kvmsg().key;
-            let is_newest = newer.insert(key) && changed(key).is_none_or(|at| at <= forward.known);
+            let newest = newest.entry(key).or_default();
+            let is_newest = *newest <= number && !is_changed(key, forward.known);
+            *newest = (*newest).max(number);
             match forward.sent.is_some_and(|sent| sent <= limit) {
                 true if is_newest => due.push(number),
                 true => replaced.push(number),
@@ -280,5 +285,59 @@ impl Forwards {
     pub(super) fn pop_first(&mut self) -> Option<Forward> {
         let (&number, _) = self.unanswered.first_key_value()?;
         self.remove(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clone::kvmsg::KvMsg;
+    use crate::clone::properties::Properties;
+
+    fn uuid(number: u8) -> Uuid {
+        Uuid::from_bytes([number; 16])
+    }
+
+    /// Changes of one key, sent at once.
+    fn sent(numbers: &[u8]) -> Forwards {
+        let mut forwards = Forwards::default();
+        for &number in numbers {
+            let change = KvMsg {
+                key: b"/a",
+                sequence: Sequence::ZERO,
+                uuid: Some(uuid(number)),
+                properties: Properties::EMPTY,
+                body: &[number],
+            };
+            let now = Time::ZERO + Duration::from_millis(number.into());
+            forwards.push(Owned::new(&change), now, Some(now), Sequence::new(1, 0));
+        }
+        forwards
+    }
+
+    fn due(forwards: &mut Forwards) -> (Vec<u64>, u64) {
+        forwards.repeat(Time::ZERO + Duration::from_secs(9), |_, _| false)
+    }
+
+    #[test]
+    fn the_newest_of_a_key_is_due_again_also_behind_an_older_one_that_is_applied() {
+        let mut forwards = sent(&[1, 2, 3]);
+        assert_eq!(forwards.apply(uuid(1), Sequence::new(1, 1)), 0);
+        assert_eq!(due(&mut forwards), (vec![2], 1));
+        assert!(!forwards.contains(&uuid(2)), "it would come behind the third");
+    }
+
+    #[test]
+    fn what_came_before_one_of_its_key_that_is_applied_or_not_kept_is_never_due_again() {
+        let mut forwards = sent(&[1, 2, 3]);
+        assert_eq!(forwards.apply(uuid(3), Sequence::new(1, 1)), 2);
+        forwards.settle(|_| true);
+        assert_eq!(due(&mut forwards), (vec![], 0));
+        assert_eq!(forwards.bytes, 0);
+        let mut forwards = sent(&[1, 2]);
+        assert_eq!((forwards.drop_older(b"/b"), forwards.drop_older(b"/a")), (0, 2));
+        assert_eq!((forwards.bytes, forwards.by_key.len()), (0, 0));
     }
 }
