@@ -95,7 +95,7 @@ impl System<'_> {
 
     /// Whether a relay, and those before it, can hold all that there is, and are told of the
     /// subtree that they follow.
-    fn has_room(&self, host: usize) -> bool {
+    pub(super) fn has_room(&self, host: usize) -> bool {
         let Some(relay) = self.plan.relay_at(host) else { return true };
         let is_watched =
             |upstream| relay.subtree.is_empty() || self.plan.server_at(upstream).max_watched > 100;

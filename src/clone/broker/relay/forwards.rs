@@ -1,7 +1,6 @@
 //! [`Forwards`]: changes of clients on their way upstream, until they are safe there.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use smallvec::SmallVec;
 
@@ -30,8 +29,8 @@ pub(super) struct Forwards {
     numbers: HashMap<Uuid, u64>,
     next: u64,
     unanswered: BTreeMap<u64, Forward>,
-    /// The numbers of those by the hashes of their keys.
-    by_key: HashMap<KeyHash, SmallVec<[u64; 2]>>,
+    /// Their numbers, each behind the hash of its key.
+    by_key: BTreeSet<(KeyHash, u64)>,
     /// By their sequences, with their numbers.
     applied: BTreeMap<Sequence, (u64, Forward)>,
     bytes: usize,
@@ -105,20 +104,14 @@ impl Forwards {
 
     fn insert(&mut self, number: u64, forward: Forward) {
         let hash = key_hash(forward.change.kvmsg().key);
-        self.by_key.entry(hash).or_default().push(number);
+        self.by_key.insert((hash, number));
         self.unanswered.insert(number, forward);
     }
 
     /// Takes one out of those without an answer.
     fn take(&mut self, number: u64) -> Option<Forward> {
         let forward = self.unanswered.remove(&number)?;
-        if let Entry::Occupied(mut of_key) = self.by_key.entry(key_hash(forward.change.kvmsg().key))
-        {
-            of_key.get_mut().retain(|other| *other != number);
-            if of_key.get().is_empty() {
-                of_key.remove();
-            }
-        }
+        self.by_key.remove(&(key_hash(forward.change.kvmsg().key), number));
         Some(forward)
     }
 
@@ -186,11 +179,12 @@ impl Forwards {
 
     /// The numbers of those of a key that came before this one.
     fn older_of(&self, key: &[u8], number: u64) -> SmallVec<[u64; 2]> {
-        let Some(numbers) = self.by_key.get(&key_hash(key)) else { return SmallVec::new() };
-        let is_of_key = |other: u64| {
-            self.unanswered.get(&other).is_some_and(|other| other.change.kvmsg().key == key)
+        let hash = key_hash(key);
+        let numbers = self.by_key.range((hash, 0)..(hash, number)).map(|&(_, number)| number);
+        let is_of_key = |other: &u64| {
+            self.unanswered.get(other).is_some_and(|other| other.change.kvmsg().key == key)
         };
-        numbers.iter().copied().filter(|&other| other < number && is_of_key(other)).collect()
+        numbers.filter(is_of_key).collect()
     }
 
     /// Changes of which the uuid is known by now are applied.
