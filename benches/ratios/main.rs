@@ -86,6 +86,7 @@ const CASES: &[Case] = &[
     Case { ratios: &[("broker_64", Target::AtLeast(0.85))], measure: relay::small_values },
     Case { ratios: &[("broker_800", Target::AtLeast(0.85))], measure: relay::large_values },
     Case { ratios: &[("broker_pair", Target::AtLeast(0.8))], measure: pair::throughput },
+    Case { ratios: &[("broker_relay", Target::AtLeast(0.5))], measure: pair::relay_throughput },
     Case {
         ratios: &[
             ("snapshot", Target::AtLeast(0.6)),
@@ -113,7 +114,7 @@ const CASES: &[Case] = &[
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    pair::stand_by();
+    pair::follow();
     // Cargo says `--bench`; names come without dashes.
     let wanted: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let known = || CASES.iter().flat_map(|case| case.ratios).map(|(name, _)| *name);

@@ -1,8 +1,8 @@
 //! Changes through the active of a pair, whose standby follows it in a process of its own,
-//! and through a broker that is alone.
+//! through a broker and a relay that follows it, and through a broker that is alone.
 //!
 //! The traffic is that of `relay.rs`: a sender at most a window ahead of a subscriber. The
-//! standby is this program once more, over a Unix socket, so that the two brokers share
+//! standby, or the relay, is this program once more, over a Unix socket, so that the two brokers share
 //! nothing but the machine; the loop, the sockets and the traffic of both sides are alike.
 
 use std::env;
@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pollux::clone::pair::{PairConfig, SafePolicy, Seat, pair_id};
+use pollux::clone::relay::RelayConfig;
 use pollux::node::{BrokerNode, BrokerOptions};
 use pollux::reactor::{Backend, Reactor};
 
@@ -27,8 +28,9 @@ const VALUE_LEN: usize = 64;
 /// Longer than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The first argument of the process that is the standby.
+/// The first argument of the process that is the standby, or the relay.
 const STANDBY: &str = "--standby";
+const RELAY: &str = "--relay";
 
 pub(crate) fn throughput() -> Vec<Outcome> {
     let directory = tempfile::tempdir().expect("a directory");
@@ -47,20 +49,36 @@ pub(crate) fn throughput() -> Vec<Outcome> {
     vec![Outcome::new("broker_pair", median_ratio(&paired, &lone), figures)]
 }
 
-/// If this process was started as the standby, is it until its stdin ends.
-pub(crate) fn stand_by() {
+/// The same traffic, with the subscriber at a relay or at the broker that it follows.
+pub(crate) fn relay_throughput() -> Vec<Outcome> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut direct = Served::lone(directory.path());
+    let mut relayed = Served::relayed(directory.path());
+    let [direct, relayed] = interleave(ROUNDS, [&mut || direct.round(), &mut || relayed.round()]);
+    let figures = format!(
+        "{:.0} updates/s through a relay, {:.0} at its upstream (values of {VALUE_LEN} bytes)",
+        median(&relayed),
+        median(&direct),
+    );
+    vec![Outcome::new("broker_relay", median_ratio(&relayed, &direct), figures)]
+}
+
+/// If this process was started as the standby or the relay, is it until its stdin ends.
+pub(crate) fn follow() {
     let args: Vec<String> = env::args().collect();
-    let [_, first, own, peer] = args.as_slice() else { return };
-    if first != STANDBY {
-        return;
-    }
+    let [_, first, own, other] = args.as_slice() else { return };
+    let options = match first.as_str() {
+        STANDBY => paired(Seat::Backup, other),
+        RELAY => relaying(other),
+        _ => return,
+    };
     thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
     });
     let context = zmq::Context::new();
-    let (mut reactor, mut node) = attach(&context, own, paired(Seat::Backup, peer));
-    reactor.run(&mut node).expect("the standby runs");
+    let (mut reactor, mut node) = attach(&context, own, options);
+    reactor.run(&mut node).expect("it runs");
 }
 
 fn paired(seat: Seat, peer: &str) -> BrokerOptions {
@@ -70,6 +88,12 @@ fn paired(seat: Seat, peer: &str) -> BrokerOptions {
     pair.policy = SafePolicy::Wait;
     options.config.pair = Some(pair);
     options.peer = Some(peer.to_owned());
+    options
+}
+
+fn relaying(upstream: &str) -> BrokerOptions {
+    let mut options = alone();
+    options.follow = Some(RelayConfig::new(vec![upstream.to_owned()]));
     options
 }
 
@@ -96,13 +120,27 @@ struct Served {
     traffic: Traffic,
     reactor: Reactor<BrokerNode>,
     node: BrokerNode,
-    standby: Option<Standby>,
+    /// The standby, or the relay.
+    follower: Option<Follower>,
 }
 
 /// The process, which ends with this.
-struct Standby(Child);
+struct Follower(Child);
 
-impl Drop for Standby {
+impl Follower {
+    /// This program once more, at `own`, following `other`.
+    fn start(what: &str, own: &str, other: &str) -> Follower {
+        let process = Command::new(env::current_exe().expect("this program"))
+            .args([what, own, other])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        Follower(process)
+    }
+}
+
+impl Drop for Follower {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
         let _ = self.0.wait();
@@ -118,14 +156,19 @@ impl Served {
         let at = |name: &str| format!("ipc://{}/{name}", directory.display());
         let (own, other) = (at("active"), at("standby"));
         let mut served = Served::new(&own, paired(Seat::Primary, &other));
-        let process = Command::new(env::current_exe().expect("this program"))
-            .args([STANDBY, &other, &own])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the standby starts");
-        served.standby = Some(Standby(process));
+        served.follower = Some(Follower::start(STANDBY, &other, &own));
         served.wait_for_standby();
+        served
+    }
+
+    /// The subscriber is at a relay, the sender at its upstream.
+    fn relayed(directory: &Path) -> Served {
+        let at = |name: &str| format!("ipc://{}/{name}", directory.display());
+        let (own, relay) = (at("upstream"), at("relay"));
+        let mut served = Served::new(&own, alone());
+        served.follower = Some(Follower::start(RELAY, &relay, &own));
+        served.traffic.endpoints.updates =
+            pollux::node::Endpoints::from_first(&relay).expect("endpoints").updates;
         served
     }
 
@@ -137,7 +180,7 @@ impl Served {
             updates: node.endpoints().updates.clone(),
         };
         let traffic = Traffic { context, endpoints, value_len: VALUE_LEN, sent: 0 };
-        Served { traffic, reactor, node, standby: None }
+        Served { traffic, reactor, node, follower: None }
     }
 
     fn round(&mut self) -> f64 {

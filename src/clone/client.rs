@@ -56,6 +56,10 @@ use crate::time::Time;
 /// same after this long.
 const HEARTBEATLESS: Duration = Duration::from_millis(1500);
 
+/// A broker that knows the extensions answers the subscriptions to heartbeats of subtrees
+/// within this time, unless thousands join at once. Else it is asked what it is.
+const KIND_AFTER: Duration = Duration::from_millis(200);
+
 /// A client: follows subtrees of a broker's map and changes keys of it.
 ///
 /// A state machine: no sockets, no clock, no random source. Its owner carries
@@ -149,8 +153,13 @@ pub struct Client {
     tells_sequence: bool,
     /// When to ask a server that sends none.
     ask_unproven_at: Time,
+    /// When to ask a server that was not heard what it is.
+    ask_kind_at: Time,
     /// The sequence of the last change on the SUB.
     last: Option<Sequence>,
+    /// Of a server of RFC 12 the number and name of its last change: another one under that
+    /// number is of a run that has begun again.
+    last_named: Option<(Sequence, Uuid)>,
     /// The highest sequence that any broker told.
     heard_of: Sequence,
     /// The request under way; one at a time.
@@ -201,7 +210,9 @@ impl Client {
             has_heartbeats: false,
             tells_sequence: false,
             ask_unproven_at: Time::NEVER,
+            ask_kind_at: Time::NEVER,
             last: None,
+            last_named: None,
             heard_of: Sequence::ZERO,
             attempt: None,
             keys: 0,
@@ -229,9 +240,13 @@ impl Client {
         if self.servers.are_many() {
             self.topics.add(STATUS, out);
         }
-        self.subscribe_plain(out);
+        if self.needs_plain() {
+            self.subscribe_plain(out);
+        }
+        self.subscribe_proofs(out);
         self.heard = now;
         self.ask_unproven_at = now + HEARTBEATLESS;
+        self.ask_kind_soon(now);
         self.wake_at(self.ask_unproven_at);
         self.seek(now, out);
     }
@@ -418,6 +433,33 @@ impl Client {
         if !self.has_plain {
             self.has_plain = true;
             self.topics.add(HUGZ, out);
+        }
+    }
+
+    /// Whether only the plain heartbeat can tell that the broker is there. Where the
+    /// subtrees' own do, a client must not have the plain one as well: when thousands join,
+    /// each would get the heartbeats of all.
+    fn needs_plain(&self) -> bool {
+        self.subtrees.is_empty()
+            || self.subtrees.iter().any(|subtree| !subtree.proves_itself())
+            || self.broker.is_some_and(|broker| !broker.extended)
+    }
+
+    /// A server that says nothing is asked what it is; of several each is asked anyway.
+    fn ask_kind_soon(&mut self, now: Time) {
+        self.ask_kind_at = match self.has_plain || self.servers.are_many() {
+            true => Time::NEVER,
+            false => now + KIND_AFTER,
+        };
+        self.wake_at(self.ask_kind_at);
+    }
+
+    /// Subscribes to the heartbeats that prove the subtrees before them in one go.
+    fn subscribe_proofs(&mut self, out: &mut impl ClientOutbox) {
+        let proofs = self.subtrees.iter_mut().filter(|subtree| subtree.proves_itself());
+        for subtree in proofs.filter(|subtree| !subtree.watch.is_subscribed) {
+            subtree.watch.is_subscribed = true;
+            self.topics.add(&subtree.topic, out);
         }
     }
 

@@ -74,11 +74,7 @@ impl Told {
                 if standing.is_told_safe {
                     self.applied.insert(*uuid);
                 }
-                // What was replaced in a history that was given up counts as applied where
-                // the rest of that was taken over.
-                let is_true = truth
-                    .applied(*uuid)
-                    .any(|applied| applied == sequence.get() || truth.is_forked());
+                let is_true = truth.is_applied_as(*uuid, sequence.get());
                 assert!(
                     is_true || standing.is_with_old,
                     "{uuid} was not applied as {sequence}: {submission}"
@@ -140,9 +136,10 @@ impl Told {
             || sequence == *newest && self.let_wait
             || self.is_incomplete
             || truth.is_given_up(*newest, sequence)
-            // What came between was given up with the history it was in: a deletion, or a value
-            // whose event was dropped.
-            || sequence == *newest && truth.is_forked();
+            // It was gone meanwhile, in a history that was given up.
+            || sequence == *newest
+                && !self.map.contains_key(key)
+                && truth.was_gone_in_a_lost_history(key, sequence);
         assert!(goes_on, "monotonic: {text} went back from {newest} to {sequence}");
         *newest = sequence;
         let version = truth.reign_of(sequence).and_then(|reign| reign.at(key, sequence));
@@ -188,6 +185,9 @@ impl Told {
         if std::mem::take(&mut self.is_incomplete) {
             let entries = client.iter(b"");
             self.map = entries.map(|entry| (entry.key.to_vec(), entry.value.to_vec())).collect();
+            // What the events that were dropped would have told: from there it goes on.
+            self.newest
+                .extend(client.iter(b"").map(|entry| (entry.key.to_vec(), entry.sequence.get())));
             return;
         }
         let mut entries = client.iter(b"");

@@ -174,9 +174,14 @@ impl OldClient {
     }
 
     /// A server begins to answer this client's request.
-    pub(crate) fn is_asking(&mut self, net: &Net) {
-        let Server { subscriber, requests, .. } = self.servers[self.current];
-        // Of two requests it is the first whose answer is taken, and that may be long on its way.
+    pub(crate) fn is_asking(&mut self, net: &Net, server: usize) {
+        let Server { host, subscriber, requests, .. } = self.servers[self.current];
+        if host != server {
+            // It was asked before the client turned to this one.
+            return;
+        }
+        // Of two requests it is the first whose answer is taken, and that may be long on its
+        // way: what was lost since then is not known here, so nothing can be promised of it.
         let is_it = self.state == State::Syncing && requests == 1;
         self.clean_from = (is_it && net.is_subscribed(subscriber)).then(|| net.missed(subscriber));
     }

@@ -260,7 +260,7 @@ impl<'p> System<'p> {
         if port == Port::Snapshots
             && let Program::OldClient(client) = &mut self.programs[client]
         {
-            client.is_asking(&self.net);
+            client.is_asking(&self.net, server);
         }
         match (&mut self.programs[server], port) {
             (Program::OldServer(server), Port::Snapshots) => {

@@ -308,16 +308,19 @@ impl Truth {
         })
     }
 
-    /// When a standby first said that it had a change. That it is called safe for it comes to
+    /// When a standby said that it has a change that was told to be safe at `told`: of each time
+    /// it was applied the first, of these the last. That it is called safe for it comes to
     /// brokers, clients and applications later, and what has happened until then they cannot
     /// know.
-    pub(crate) fn confirmed_at(&self, uuid: Uuid) -> Option<Time> {
-        let applied: Vec<u64> = self.applied(uuid).collect();
-        let has = |position: u64| {
-            let Some(reign) = self.reign_of(position) else { return false };
-            applied.iter().any(|&it| it <= position && self.is_in_lineage(reign.start, it))
+    pub(crate) fn confirmed_at(&self, uuid: Uuid, told: Time) -> Option<Time> {
+        let first = |applied: u64| {
+            let has = |position: u64| {
+                let Some(reign) = self.reign_of(position) else { return false };
+                applied <= position && self.is_in_lineage(reign.start, applied)
+            };
+            self.confirmed.iter().find(|&&(position, _)| has(position)).map(|&(_, at)| at)
         };
-        self.confirmed.iter().find(|&&(position, _)| has(position)).map(|&(_, at)| at)
+        self.applied(uuid).filter_map(first).filter(|&at| at <= told).max()
     }
 
     /// The sequence under which a change took effect in what a reign went on from.
@@ -331,14 +334,6 @@ impl Truth {
             let (before, until) = reign.parent?;
             (parent, fork) = (before, until.min(fork));
         }
-    }
-
-    /// Whether there was more than one history at any time.
-    pub(crate) fn is_forked(&self) -> bool {
-        let mut hosts = self.reigns.values().map(|reign| reign.host);
-        let first = hosts.next();
-        hosts.any(|host| Some(host) != first)
-            || self.reigns.values().any(|reign| reign.parent.is_some())
     }
 
     /// Whether a sequence was given in the history that led to a reign.
@@ -382,40 +377,72 @@ impl Truth {
     /// client of this one saw the next take its place, be it in a history that was lost since,
     /// and of the next the same is promised.
     fn has_effect_in(&self, host: usize, key: &[u8], uuid: Uuid) -> bool {
+        let is_there =
+            |version: &Version| version.uuid.is_some_and(|uuid| self.is_in_history_of(host, uuid));
+        self.is_in_history_of(host, uuid) || self.is_replaced(key, uuid, is_there)
+    }
+
+    /// Whether one that replaced a change, or one that replaced that, and so on, is such a one.
+    fn is_replaced(&self, key: &[u8], uuid: Uuid, is_it: impl Fn(&Version) -> bool) -> bool {
         let (mut open, mut seen) = (vec![uuid], HashSet::from([uuid]));
         while let Some(uuid) = open.pop() {
-            if self.is_in_history_of(host, uuid) {
-                return true;
-            }
             for reign in self.reigns.values() {
                 let Some(sequence) = reign.applied(uuid) else { continue };
                 let versions = reign.keys.get(key).into_iter().flatten();
-                let later = versions.filter(|version| version.sequence > sequence);
-                open.extend(later.filter_map(|version| version.uuid).filter(|&it| seen.insert(it)));
+                for later in versions.filter(|version| version.sequence > sequence) {
+                    if is_it(later) {
+                        return true;
+                    }
+                    open.extend(later.uuid.filter(|&uuid| seen.insert(uuid)));
+                }
             }
         }
         false
     }
 
+    /// Whether a change was applied under a sequence, or counts as applied there since that is
+    /// in a history that took over what had replaced it in another one, up to there.
+    pub(crate) fn is_applied_as(&self, uuid: Uuid, sequence: u64) -> bool {
+        let Some(submission) = self.submissions.get(&uuid) else { return false };
+        let Some(reign) = self.reign_of(sequence) else { return false };
+        let key = &submission.key;
+        let is_there = |version: &Version| match version.uuid {
+            Some(uuid) => {
+                self.applied(uuid).any(|it| it <= sequence && self.is_in_lineage(reign.start, it))
+            }
+            // What has no name is known by what it says.
+            None => reign.keys.get(key).into_iter().flatten().any(|taken| {
+                taken.uuid.is_none() && taken.value == version.value && taken.sequence <= sequence
+            }),
+        };
+        self.applied(uuid).any(|applied| applied == sequence)
+            || self.is_replaced(key, uuid, is_there)
+    }
+
+    /// Whether a key that had `sequence` was deleted, or never there, in a history that was
+    /// given up for one in which it has that still.
+    pub(crate) fn was_gone_in_a_lost_history(&self, key: &[u8], sequence: u64) -> bool {
+        self.reigns.values().any(|reign| match self.is_in_lineage(reign.start, sequence) {
+            false => self.is_given_up(reign.last, sequence),
+            true => {
+                let versions = reign.keys.get(key).into_iter().flatten();
+                let mut gone = versions.filter(|version| version.value.is_empty());
+                gone.any(|gone| {
+                    gone.sequence > sequence && self.is_given_up(gone.sequence, sequence)
+                })
+            }
+        })
+    }
+
     /// Whether a change [has its effect](Truth::has_effect_in) in the history that a host's
-    /// broker goes on with, or a later one of its key, or its time was over where it was
-    /// applied.
+    /// broker goes on with, or a later one of its key, by which all is as if it had been
+    /// applied just before that.
     pub(crate) fn is_kept_by(&self, host: usize, submission: &Submission, uuid: Uuid) -> bool {
         let key = &submission.key;
         let versions = self.reigns.values().filter_map(|reign| {
             let sequence = reign.applied(uuid)?;
             reign.at(key, sequence)
         });
-        let expires = self.reigns.values().any(|reign| {
-            let from = reign.applied(uuid).unwrap_or(u64::MAX);
-            let mut versions = reign.keys.get(key).into_iter().flatten();
-            versions.any(|version| version.sequence >= from && version.expires.is_some())
-        });
-        if expires {
-            // It, or what replaced it: of what expires nothing is handed over, for it has
-            // had its effect. That it does not do so early, others check.
-            return true;
-        }
         let applied_at = versions.map(|version| version.at);
         let last = self.reign_at(host).and_then(|reign| reign.keys.get(key)?.last());
         let last = last.map(|last| last.at);

@@ -74,6 +74,7 @@ impl Broker {
             warn_rarely(self.stats.changes_store_full, "change refused", &reason);
             if let Some(uuid) = change.uuid {
                 self.refused.insert(uuid, reason, self.sequence, now);
+                self.stream_refusal(uuid, reason, out);
             }
             self.answer(&change, Answer::Refused(reason), out);
         }

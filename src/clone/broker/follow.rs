@@ -52,6 +52,8 @@ impl BacklogLimits {
 pub(super) struct Follow {
     /// The run of the broker that is followed; zero before a relay's upstream was heard.
     node: u64,
+    /// There was a sync with that one since.
+    pub(super) has_position: bool,
     /// Keys that begin so are followed: all, for one of a pair.
     subtree: Box<[u8]>,
     limits: BacklogLimits,
@@ -67,6 +69,8 @@ pub(super) struct Follow {
     is_backlog_cut: bool,
     /// A delta was too large to be kept until its end: the whole is asked for.
     needs_whole: bool,
+    /// Changes that the active has refused, as far as they are known here.
+    refusals: u64,
 }
 
 /// Under a subtree sequences have gaps; what is missing shows in the counts of its
@@ -115,6 +119,7 @@ impl Follow {
     pub(super) fn new(node: u64, subtree: &[u8], limits: BacklogLimits, until: Time) -> Follow {
         Follow {
             node,
+            has_position: false,
             subtree: subtree.into(),
             limits,
             counted: Counted::default(),
@@ -124,6 +129,7 @@ impl Follow {
             backlog_bytes: 0,
             is_backlog_cut: false,
             needs_whole: false,
+            refusals: 0,
         }
     }
 
@@ -176,9 +182,10 @@ impl Follow {
         matches!(self.stage, Stage::Live)
     }
 
-    /// Whose changes our position counts: nobody's before the first sync.
+    /// Whose changes our position counts: nobody's before the first sync. From then on it
+    /// does, also while a gap is healed.
     pub(super) fn followed(&self) -> Option<u64> {
-        matches!(self.stage, Stage::Live).then_some(self.node)
+        self.has_position.then_some(self.node)
     }
 
     pub(super) fn deadline(&self) -> Time {
@@ -417,6 +424,9 @@ impl Broker {
         }));
         let to = self.scratch.clear();
         to.push("order", "changes").push("uuids", 1);
+        if self.pair.is_some() {
+            to.push("refusals", 1);
+        }
         if let Some(since) = since {
             to.push("since", since);
         }
@@ -546,12 +556,25 @@ impl Broker {
         }
     }
 
-    /// The active of a pair says that it has published everything up to here, on the
-    /// connection on which its changes come if it sends them to us.
+    /// The active has refused a change, and told its sender. Should a copy of it come here
+    /// after a takeover, it must have no effect either.
+    pub(super) fn hear_refusal(&mut self, now: Time, kvmsg: &KvMsg<'_>) {
+        let (Some(uuid), Some(reason)) = (kvmsg.uuid, kvmsg.properties.get("refused")) else {
+            return self.refuse_followed(&"a refusal of nothing");
+        };
+        let is_new = self.refused.adopt(uuid, reason, kvmsg.sequence, now);
+        if let Some(follow) = &mut self.follow {
+            follow.refusals += u64::from(is_new);
+        }
+    }
+
+    /// The active of a pair says that it has published everything up to here, and has refused
+    /// so many changes, on the connection on which both come if it sends them to us.
     pub(super) fn hear_position(
         &mut self,
         now: Time,
         (node, position): (u64, Sequence),
+        refusals: u64,
         is_sent_to_us: bool,
         out: &mut impl BrokerOutbox,
     ) {
@@ -564,7 +587,10 @@ impl Broker {
             Stage::Proving => {}
             // It does not know us any more: what it has published since will not come.
             _ if !is_sent_to_us => self.begin_follow(now, node, out),
-            Stage::Live if follow.backlog.is_empty() && position > sequence => {
+            Stage::Live
+                if follow.backlog.is_empty()
+                    && (position > sequence || refusals > follow.refusals) =>
+            {
                 self.follow_stats.follow_gaps += 1;
                 self.sync(now, out);
             }
@@ -648,6 +674,12 @@ impl Broker {
                 sync.end = Some(Owned::new(&kvmsg));
                 return self.finish_sync(now, out);
             }
+            UUIDS if kvmsg.properties.get("refused").is_some() => {
+                // They are known whatever becomes of the rest: those changes have no effect.
+                let reason = kvmsg.properties.get("refused").unwrap_or_default();
+                let read = self.refused.read_records(now, reason, kvmsg.body);
+                read.ok_or("unreadable refusals")
+            }
             UUIDS if sync.uuids.len() < self.config.recent_count.saturating_mul(2 * RECORD) => {
                 sync.uuids.extend_from_slice(kvmsg.body);
                 Ok(())
@@ -700,7 +732,7 @@ impl Broker {
         self.finish_window(&end.kvmsg());
         self.set_state(true);
         if let Some(follow) = &mut self.follow {
-            follow.stage = Stage::Live;
+            (follow.stage, follow.has_position) = (Stage::Live, true);
         }
         let waiting = self.follow.as_ref().map_or(0, |follow| follow.backlog.len());
         for _ in 0..waiting {
@@ -843,6 +875,12 @@ impl Broker {
 
     /// What the active has forgotten is unknown here, too.
     fn finish_window(&mut self, end: &KvMsg<'_>) {
+        if let (Some(follow), Some(count)) = (&mut self.follow, end.properties.parse("refusals")) {
+            follow.refusals = follow.refusals.max(count);
+        }
+        if let Some(until) = end.properties.parse("refusals_forgotten") {
+            self.refused.forget_until(until);
+        }
         if let Some(until) = end.properties.parse("forgotten") {
             self.recent.forget_until(until);
         }

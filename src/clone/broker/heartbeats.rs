@@ -245,7 +245,7 @@ impl Broker {
         to.push("maxval", config.limits.max_value);
         match (&self.pair, &self.relay) {
             (Some(pair), _) => pair.announce(self.sequence, &self.lineage, to),
-            (None, Some(relay)) => relay.announce(self.sequence, self.lineage.fork(), to),
+            (None, Some(relay)) => relay.announce(self.sequence, &self.lineage, to),
             (None, None) => _ = to.push("stable", self.sequence.get()),
         }
     }

@@ -38,7 +38,7 @@ use super::follow::{self, BacklogLimits, Follow, FollowStats, PATIENCE};
 use super::recent::Recent;
 use super::snapshots::Request;
 use super::{Broker, BrokerOutbox, warn_rarely};
-use crate::clone::kvmsg::{KvMsg, PEER, is_reserved};
+use crate::clone::kvmsg::{HUGZ, KvMsg, PEER, Uuid, is_reserved};
 use crate::clone::pair::{Lineage, PairConfig, Role, Root, Seat};
 use crate::clone::properties::PropertiesBuf;
 use crate::clone::sequence::Sequence;
@@ -151,13 +151,13 @@ impl Pair {
 
     /// After a long call, a pause of the process or of the machine, what the peer has said
     /// meanwhile is still to be read. That must not pass for its silence, or both would be
-    /// active: it has one more interval to be heard, once.
+    /// active: it has half an interval more to be heard, once.
     fn excuse_silence(&mut self, now: Time, heartbeat: Duration) {
         // A timer is due each heartbeat interval at least.
-        let was_away = now.since(self.tended) > heartbeat * 3 / 2;
-        if was_away && !self.is_excused {
-            let since = Time::ZERO + now.since(Time::ZERO).saturating_sub(self.interval);
-            self.heard = self.heard.map(|heard| heard.max(since));
+        let was_away = now.since(self.tended) > heartbeat * 5 / 4;
+        if was_away && !self.is_excused && self.is_live(self.tended) {
+            let heard = now.since(Time::ZERO).saturating_sub(self.interval * 3 / 2);
+            self.heard = self.heard.max(Some(Time::ZERO + heard));
             self.is_excused = true;
         }
     }
@@ -185,9 +185,7 @@ impl Pair {
         to.push("stable", self.safe.stable(sequence));
         to.push("standby", self.safe.standby().name());
         to.push("policy", self.config.policy.name());
-        if let Some(fork) = lineage.fork() {
-            to.push("fork", fork);
-        }
+        lineage.announce(to);
     }
 
     /// For how long the standby has lacked the oldest of what it lacks, as far as the
@@ -390,6 +388,7 @@ impl Broker {
 
     /// Turns to this active.
     pub(super) fn begin_follow(&mut self, now: Time, node: u64, out: &mut impl BrokerOutbox) {
+        let known = self.follow.as_ref().and_then(Follow::followed);
         self.end_follow(now, out);
         if self.role == Role::Starting {
             self.role = Role::Passive;
@@ -403,8 +402,28 @@ impl Broker {
         let until = now + PATIENCE.max(pair.interval * SILENT_INTERVALS);
         let limits =
             BacklogLimits { count: pair.config.backlog_count, bytes: pair.config.backlog_bytes };
-        self.follow = Some(Follow::new(node, b"", limits, until));
+        let mut follow = Follow::new(node, b"", limits, until);
+        follow.has_position = known == Some(node);
+        self.follow = Some(follow);
         self.say_hello(out);
+    }
+
+    /// Tells the standby of a change that was refused, in its place among the others.
+    pub(super) fn stream_refusal(
+        &mut self,
+        uuid: Uuid,
+        reason: &'static str,
+        out: &mut impl BrokerOutbox,
+    ) {
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        let refusal = KvMsg {
+            key: HUGZ,
+            sequence: self.sequence,
+            uuid: Some(uuid),
+            properties: self.scratch.clear().push("refused", reason).as_properties(),
+            body: b"",
+        };
+        pair.stream(&refusal, out);
     }
 
     /// Sends the standby what waits for it, and finds out who it is if that is in doubt.
@@ -452,7 +471,8 @@ impl Broker {
         };
         if let Some(pair) = &self.pair {
             status.seat = pair.seat;
-            status.of = self.follow.as_ref().and_then(Follow::followed);
+            let of = self.follow.as_ref().and_then(Follow::followed);
+            status.of = of.filter(|_| pair.has_state);
             status.lineage = pair.has_state.then(|| {
                 let mut lineage = self.lineage.clone();
                 lineage.extend(position);
@@ -460,6 +480,7 @@ impl Broker {
             });
             status.stable = pair.safe.stable(self.sequence);
             status.to = pair.stream.to();
+            status.refusals = self.refused.count();
             status.wants = pair.want_until.is_some();
             status.handover = pair.yielded.map(|(sequence, _)| sequence);
         }
@@ -489,6 +510,7 @@ impl Broker {
         let Some(pair) = self.pair.as_deref_mut() else { return };
         let Some(follow) = &self.follow else { return };
         if pair.peer.as_ref().is_some_and(|peer| peer.node == follow.node()) {
+            self.status_asked |= !pair.is_live(now);
             pair.hear(now);
         }
         for change in changes {
@@ -496,6 +518,7 @@ impl Broker {
                 return self.refuse_followed(&"changes that end within one");
             };
             match KvMsg::decode(Message::new(&frames), &limits) {
+                Ok(kvmsg) if kvmsg.key == HUGZ => self.hear_refusal(now, &kvmsg),
                 Ok(kvmsg) if !is_reserved(kvmsg.key) => self.hear_change(now, &kvmsg, out),
                 Ok(_) => self.refuse_followed(&"a change of a reserved key"),
                 // The next one shows that it is missing.
@@ -536,12 +559,13 @@ impl Broker {
         pair.stream.is_doubtful |= pair.peer.as_ref().is_none_or(|peer| peer.node != status.node);
         let is_active = status.role == Role::Active;
         let (peer, position, to) = (status.node, status.position, status.to);
+        let refusals = status.refusals;
         pair.peer = Some(status);
         pair.hear(now);
         self.resolve_seats();
         self.decide(now, out);
         if is_active {
-            self.hear_position(now, (peer, position), to == Some(node), out);
+            self.hear_position(now, (peer, position), refusals, to == Some(node), out);
         }
         self.tend_safe(now, out);
     }

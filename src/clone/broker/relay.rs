@@ -24,7 +24,7 @@ use super::snapshots::{Request, kvsync};
 use super::{Broker, BrokerConfig, BrokerOutbox, publish, warn_rarely};
 use crate::clone::collector::Collector;
 use crate::clone::kvmsg::Uuid;
-use crate::clone::pair::Role;
+use crate::clone::pair::{Lineage, Role};
 use crate::clone::properties::PropertiesBuf;
 use crate::clone::relay::RelayConfig;
 use crate::clone::sequence::Sequence;
@@ -130,16 +130,9 @@ impl Relay {
     }
 
     /// What heartbeats say on top of those of a lone broker.
-    pub(super) fn announce(
-        &self,
-        sequence: Sequence,
-        fork: Option<Sequence>,
-        to: &mut PropertiesBuf,
-    ) {
+    pub(super) fn announce(&self, sequence: Sequence, lineage: &Lineage, to: &mut PropertiesBuf) {
         self.upstream.announce(sequence, to);
-        if let Some(fork) = fork {
-            to.push("fork", fork);
-        }
+        lineage.announce(to);
         if !self.config.subtree.is_empty() {
             to.push("subtree", property_text(&self.config.subtree));
             to.push("proven", self.proven);

@@ -27,6 +27,7 @@ impl Broker {
                 if let Ok(properties) = Properties::check(properties, &self.config.limits) {
                     let since = properties.parse::<u64>("since").map(Sequence::from_u64);
                     request.replica = properties.get("order") == Some(b"changes");
+                    request.refusals = request.replica && properties.get("refusals").is_some();
                     if since.is_some_and(|since| self.holds(since)) {
                         request.since = since;
                         return self.hold_request(peer, request);
@@ -92,6 +93,7 @@ impl Broker {
             store: &mut self.store,
             stats: &mut self.stats,
             recent: &self.recent,
+            refused: &self.refused,
             lineage: &self.lineage,
             scratch: &mut self.scratch,
             capabilities: &self.capabilities,

@@ -11,6 +11,7 @@ pub(super) use self::job::kvsync;
 use self::job::{Job, Progress};
 use super::BrokerOutbox;
 use super::recent::Recent;
+use super::refused::Refused;
 use super::stats::BrokerStats;
 use crate::clone::pair::Lineage;
 use crate::clone::properties::PropertiesBuf;
@@ -35,12 +36,14 @@ pub(super) struct Request {
     pub(super) since: Option<Sequence>,
     /// From a broker that wants the state in order, with the window of uuids.
     pub(super) replica: bool,
+    /// From a standby, which wants the uuids that were refused, too.
+    pub(super) refusals: bool,
 }
 
 impl Request {
     /// One for everything under a subtree.
     pub(super) fn new(delimited: bool, subtree: &[u8]) -> Request {
-        Request { delimited, subtree: subtree.into(), since: None, replica: false }
+        Request { delimited, subtree: subtree.into(), since: None, replica: false, refusals: false }
     }
 }
 
@@ -59,6 +62,7 @@ pub(super) struct Slice<'a> {
     pub(super) store: &'a mut Store,
     pub(super) stats: &'a mut BrokerStats,
     pub(super) recent: &'a Recent,
+    pub(super) refused: &'a Refused,
     /// The history of the store, for brokers that take it over.
     pub(super) lineage: &'a Lineage,
     pub(super) scratch: &'a mut PropertiesBuf,

@@ -35,6 +35,8 @@ pub struct BrokerInfo {
     /// What it took over from the epochs before its own: of these, sequences up to here
     /// belong to its history.
     pub fork: Sequence,
+    /// Where the epoch of `fork` began; zero if that is not told.
+    pub fork_from: Sequence,
     /// Whether it has only a part of the tree: a relay of a subtree.
     pub partial: bool,
     /// Up to here it is known that it lacks nothing; beyond it a relay of a subtree may have
@@ -67,6 +69,7 @@ impl BrokerInfo {
                 paired: false,
                 has_standby: false,
                 fork: Sequence::ZERO,
+                fork_from: Sequence::ZERO,
                 partial: false,
                 proven: Sequence::MAX,
             });
@@ -89,6 +92,7 @@ impl BrokerInfo {
             paired: properties.get("standby").is_some(),
             has_standby: properties.get("standby") == Some(b"live"),
             fork: properties.parse("fork").unwrap_or_default(),
+            fork_from: properties.parse("fork_from").unwrap_or_default(),
             partial: properties.get("subtree").is_some(),
             proven: properties.parse("proven").unwrap_or(Sequence::MAX),
         })
@@ -110,6 +114,15 @@ impl BrokerInfo {
     pub(crate) fn has(&self, sequence: Sequence) -> bool {
         let is_taken_over = sequence <= self.fork && sequence.epoch() == self.fork.epoch();
         sequence.epoch() == self.epoch || is_taken_over
+    }
+
+    /// Whether it has taken over what was given this sequence. Two histories may have used
+    /// one epoch, if both brokers died and were started within two minutes: they differ in
+    /// where it began.
+    pub(crate) fn took_over(&self, sequence: Sequence) -> bool {
+        self.fork_from != Sequence::ZERO
+            && self.fork_from.epoch() == self.fork.epoch()
+            && (self.fork_from..=self.fork).contains(&sequence)
     }
 
     /// How long it may be silent. If there are others to turn to, that is shorter.

@@ -266,6 +266,10 @@ impl Client {
         match answer {
             Answer::Applied(sequence) => self.applied(now, slot, sequence, out),
             Answer::Refused(_) | Answer::Forgotten if is_told => self.not_safe(now, slot, out),
+            // Another history may have it, and its active hand it over or serve again.
+            Answer::Refused(_) if self.pending.get(slot).was_sent_before() => {
+                return self.answer(now, uuid, Answer::Forgotten, out);
+            }
             Answer::Refused(reason) => {
                 self.stats.refused += 1;
                 let reason = Arc::from(String::from_utf8_lossy(reason));
@@ -364,7 +368,9 @@ impl Client {
 
     /// Another broker has taken over: it is sent what it may not have.
     pub(super) fn start_over(&mut self, now: Time, out: &mut impl ClientOutbox) {
-        for slot in self.pending.start_over(now) {
+        let broker = self.broker;
+        let is_there = |sequence| broker.is_some_and(|broker| broker.took_over(sequence));
+        for slot in self.pending.start_over(now, is_there) {
             match self.pending.get(slot).is_overtaken {
                 // It cannot be sent in its order, and whether it is there nobody says.
                 true => self.not_safe(now, slot, out),

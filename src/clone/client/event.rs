@@ -112,7 +112,8 @@ pub enum Event {
         by: Uuid,
     },
     /// No answer came before the time to give up, or the broker has forgotten
-    /// by now whether it applied the change.
+    /// by now whether it applied the change, or has refused it after another one, which
+    /// was lost, had been sent it.
     TimedOut {
         /// Which change.
         uuid: Uuid,

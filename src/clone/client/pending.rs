@@ -95,6 +95,11 @@ impl Change {
         self.sends > 0 || self.was_sent
     }
 
+    /// Whether a server that was left may have got it.
+    pub(crate) fn was_sent_before(&self) -> bool {
+        self.was_sent
+    }
+
     /// Whether it has its answer and waits to be safe.
     pub(crate) fn is_kept(&self) -> bool {
         self.applied.is_some()
@@ -380,9 +385,20 @@ impl Pending {
     /// Another server has taken over, which may have got none of what was sent: of each
     /// key the newest that was sent is to be sent there. Gives what is to be admitted
     /// anew, in the order of submission, and what was told to be applied and can
-    /// neither be sent nor become safe: it is overtaken.
-    pub(crate) fn start_over(&mut self, now: Time) -> Vec<Slot> {
-        let mut all: Vec<Slot> = self.changes.iter().map(|(slot, _)| slot as Slot).collect();
+    /// neither be sent nor become safe: it is overtaken. What is kept and `is_there` by its
+    /// sequence stays as it is.
+    pub(crate) fn start_over(
+        &mut self,
+        now: Time,
+        is_there: impl Fn(Sequence) -> bool,
+    ) -> Vec<Slot> {
+        let mut all = Vec::new();
+        for (slot, change) in self.changes.iter_mut() {
+            match change.applied.is_some_and(&is_there) {
+                true => change.applied_at = now,
+                false => all.push(slot as Slot),
+            }
+        }
         all.sort_unstable_by_key(|&slot| self.get(slot).number);
         for &slot in &all {
             self.unlist(slot);

@@ -14,6 +14,9 @@ use crate::time::Time;
 
 /// How long to wait for a subtree's heartbeat before asking for it again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long heartbeats may be missing that are on their way from a broker that knows the
+/// extensions, before it is asked without proof.
+const ASKED_FOR: Duration = Duration::from_secs(4);
 /// A broker that knows the extensions answers the subscription to its heartbeat
 /// when it is back: after it was lost, ask without proof only after this long,
 /// in case that another kind of server takes its place.
@@ -50,7 +53,7 @@ impl Client {
 
     /// The broker is heard for the first time, or again.
     fn greet(&mut self, now: Time, info: &BrokerInfo, out: &mut impl ClientOutbox) {
-        self.ask_unproven_at = Time::NEVER;
+        (self.ask_unproven_at, self.ask_kind_at) = (Time::NEVER, Time::NEVER);
         if self.attempt.as_ref().is_some_and(|attempt| attempt.target == Target::Vote) {
             self.attempt = None;
         }
@@ -65,6 +68,21 @@ impl Client {
             self.await_proof(now, index, out);
         }
         self.wake_at(now);
+    }
+
+    /// A server that was not heard yet has answered a question about nothing: it is none
+    /// that knows the extensions, and sends the plain heartbeat alone if any; or it does, and
+    /// the heartbeats of the subtrees are on their way.
+    pub(super) fn found_out(&mut self, now: Time, info: BrokerInfo, out: &mut impl ClientOutbox) {
+        if !info.extended {
+            self.subscribe_plain(out);
+        } else if !self.servers.are_many() {
+            self.ask_unproven_at = self.ask_unproven_at.max(now + ASKED_FOR);
+            for subtree in &mut self.subtrees {
+                subtree.watch.ask_at = now + ASK_AGAIN;
+            }
+            self.wake_at(now + ASK_AGAIN);
+        }
     }
 
     /// Nothing that is known of the broker's sequences holds any more.
@@ -84,17 +102,22 @@ impl Client {
     /// live, and asks for it.
     pub(super) fn await_proof(&mut self, now: Time, index: usize, out: &mut impl ClientOutbox) {
         let is_extended = self.is_extended();
-        self.subscribe_plain(out);
+        if self.needs_plain() {
+            self.subscribe_plain(out);
+        }
         if self.attempt.as_ref().is_some_and(|attempt| attempt.is_for(index)) {
             // Asked before the proof that is awaited now, perhaps in another
             // dialect: its answer may have a hole.
             self.attempt = None;
         }
         let subtree = &mut self.subtrees[index];
-        subtree.state = SubtreeState::Waiting;
+        let before = std::mem::replace(&mut subtree.state, SubtreeState::Waiting);
         subtree.is_live = false;
         let watch = &mut subtree.watch;
         (watch.baseline, watch.is_absent, watch.asked) = (None, false, 0);
+        if before != SubtreeState::Waiting {
+            watch.renewed = 0;
+        }
         watch.ask_at = Time::NEVER;
         if is_extended {
             if !subtree.is_whole() && !subtree.watch.is_subscribed {
@@ -144,11 +167,11 @@ impl Client {
             self.subtrees[index].is_quiet = false;
             self.await_proof(now, index, out);
         }
-        self.subscribe_plain(out);
         self.ask_unproven_at = match self.servers.are_extended() {
             true => Time::NEVER,
             false => now + patience,
         };
+        self.ask_kind_soon(now);
         self.wake_at(self.ask_unproven_at);
     }
 }

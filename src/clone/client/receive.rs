@@ -100,11 +100,11 @@ impl Client {
         self.heard_of = self.heard_of.max(sequence);
         let last = self.last;
         match last {
-            Some(last) if sequence == last => {
+            Some(last) if sequence == last && !self.is_number_given_again(kvmsg) => {
                 self.stats.repeated += 1;
                 return;
             }
-            Some(last) if sequence < last => {
+            Some(last) if sequence <= last => {
                 self.restart(now, ResyncReason::SequenceDown, out);
             }
             Some(last) if sequence.epoch() != last.epoch() && sequence != last.next() => {
@@ -117,6 +117,9 @@ impl Client {
             _ => {}
         }
         self.last = Some(sequence);
+        if !self.is_extended() {
+            self.last_named = kvmsg.uuid.map(|uuid| (sequence, uuid));
+        }
         if let Some(uuid) = kvmsg.uuid {
             self.answer(now, uuid, Answer::Applied(sequence), out);
         }
@@ -157,6 +160,14 @@ impl Client {
         if self.subtrees[index].is_current() {
             self.apply(now, index, kvmsg, out);
         }
+    }
+
+    /// Whether a change has the number of the last one, and another name: the server has begun
+    /// again, and come as far as before. Who knows the extensions gives no number twice.
+    fn is_number_given_again(&self, kvmsg: &KvMsg<'_>) -> bool {
+        let last = self.last_named.filter(|&(sequence, _)| sequence == kvmsg.sequence);
+        let is_other = |(_, last)| kvmsg.uuid.is_some_and(|uuid| uuid != last);
+        !self.is_extended() && last.is_some_and(is_other)
     }
 
     /// Whether a map that is current is of a higher sequence than this one: then either

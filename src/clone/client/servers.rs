@@ -8,7 +8,7 @@ use super::broker_info::BrokerInfo;
 use super::event::Event;
 use super::outbox::ClientOutbox;
 use super::subtree::{SubtreeState, back_off};
-use crate::clone::kvmsg::{ICANHAZ, KvMsg, STATUS};
+use crate::clone::kvmsg::{HUGZ, ICANHAZ, KvMsg, STATUS};
 use crate::time::Time;
 
 /// How long to stay at a server that says nothing at all, at least two heartbeat
@@ -21,6 +21,10 @@ const RFC12_STAY: Duration = Duration::from_millis(1200);
 const ANSWERED_STAY: Duration = Duration::from_secs(3);
 /// How long to wait for a standby that is about to take over, beyond four intervals.
 const TAKE_OVER: Duration = Duration::from_secs(1);
+/// Heartbeat intervals within which a standby finds out that an active is silent which a
+/// client has left for its silence: what it heard last may be an interval younger, and
+/// both may be late.
+const FINDS_OUT: u32 = 2;
 /// A connection takes its time: votes are not cast more often.
 const VOTE_EVERY: Duration = Duration::from_millis(100);
 /// A server with an older history than one seen before is followed only after so many
@@ -30,7 +34,7 @@ const YIELD: u32 = 10;
 pub(super) const UNANSWERED: u32 = 2;
 
 /// What to ask for only to be heard: no key begins so.
-const NOTHING: &[u8] = ICANHAZ;
+pub(super) const NOTHING: &[u8] = ICANHAZ;
 
 #[derive(Debug)]
 pub(super) struct Servers {
@@ -40,6 +44,8 @@ pub(super) struct Servers {
     turns: u32,
     /// While none does: when to turn to the next.
     pub(super) leave_at: Time,
+    /// The server it is at has said that it serves.
+    serves: bool,
     /// When to ask again to be heard.
     pub(super) vote_at: Time,
     /// The heartbeat interval last told.
@@ -65,6 +71,7 @@ impl Servers {
             current: 0,
             turns: 0,
             leave_at: Time::NEVER,
+            serves: false,
             vote_at: Time::NEVER,
             heartbeat: Duration::from_secs(1),
             are_extended: false,
@@ -105,6 +112,7 @@ impl Client {
         let rounds = self.servers.turns / self.servers.count as u32;
         let pause = back_off(rounds, self.next_random());
         let servers = &mut self.servers;
+        servers.serves = false;
         let stay = match servers.are_extended {
             true => (servers.heartbeat * 2).max(SHORTEST_STAY),
             false if rounds == 0 => SHORTEST_STAY,
@@ -126,8 +134,16 @@ impl Client {
         }
     }
 
-    /// A vote was answered: somebody is there.
-    pub(super) fn vote_answered(&mut self, now: Time) {
+    /// A vote was answered by this server, or what was asked to find out what it is.
+    pub(super) fn vote_answered(
+        &mut self,
+        now: Time,
+        info: Option<BrokerInfo>,
+        out: &mut impl ClientOutbox,
+    ) {
+        if let (None, Some(info)) = (self.broker, info) {
+            self.found_out(now, info, out);
+        }
         if self.is_seeking() && !self.servers.are_extended {
             self.servers.leave_at = self.servers.leave_at.max(now + ANSWERED_STAY);
         }
@@ -141,6 +157,10 @@ impl Client {
         if self.judged_at(self.servers.leave_at) <= now {
             self.turn(now, out);
         } else if self.servers.vote_at <= now {
+            if self.servers.serves {
+                // It may have no room for heartbeats of our subtrees.
+                self.subscribe_plain(out);
+            }
             self.vote_to_be_heard(now, out);
         }
     }
@@ -171,13 +191,18 @@ impl Client {
         if !self.reaches_all {
             self.collector = None;
         }
+        let is_plain = !self.servers.are_extended || self.needs_plain();
         for subtree in &mut self.subtrees {
             // It may have asked a server without heartbeats.
             subtree.state = SubtreeState::Waiting;
-            // Subscribed only when the server is heard: it answers that at once.
-            if std::mem::take(&mut subtree.watch.is_subscribed) {
+            // Subscribed only when the server is heard, unless it proves itself.
+            let stays = subtree.proves_itself();
+            if !stays && std::mem::take(&mut subtree.watch.is_subscribed) {
                 self.topics.forget(&subtree.topic);
             }
+        }
+        if !is_plain && std::mem::take(&mut self.has_plain) {
+            self.topics.forget(HUGZ);
         }
         out.turn_to(self.servers.current);
         self.topics.renew_all(out);
@@ -214,12 +239,14 @@ impl Client {
         }
         let interval = self.servers.heartbeat;
         let servers = &mut self.servers;
+        servers.serves = is_active;
         match properties.get("peer") {
             // Its heartbeats come.
             _ if is_active => servers.leave_at = servers.leave_at.max(now + interval * 2),
             Some(b"live") => {
                 // It may find out in a moment what we know of the other one.
-                servers.leave_at = servers.left_at.map_or(now, |left| now.max(left + interval));
+                let finds_out = interval * FINDS_OUT;
+                servers.leave_at = servers.left_at.map_or(now, |left| now.max(left + finds_out));
                 let rounds = servers.turns / servers.count as u32;
                 let pause = back_off(rounds, self.next_random());
                 self.servers.leave_at += pause;

@@ -9,6 +9,10 @@ use crate::clone::kvmsg::HUGZ;
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
 
+/// Heartbeats of subtrees with longer topics may never come: brokers have limits, and
+/// libzmq 4.3.4 sends no subscription longer than this.
+const LONGEST_SURE: usize = 245;
+
 /// How far a subtree is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -73,6 +77,8 @@ pub(crate) struct Watch {
     /// When to ask for one again, while there is none.
     pub(crate) ask_at: Time,
     pub(crate) asked: u32,
+    /// How often it was asked for again since it is waited for.
+    pub(crate) renewed: u32,
     /// The broker does not send them: ask for changes instead.
     pub(crate) is_absent: bool,
 }
@@ -128,6 +134,7 @@ impl Subtree {
                 heard: Time::ZERO,
                 ask_at: Time::NEVER,
                 asked: 0,
+                renewed: 0,
                 is_absent: false,
             },
             is_live: false,
@@ -140,6 +147,12 @@ impl Subtree {
     /// Whether it is the whole tree, whose heartbeat is the plain one.
     pub(crate) fn is_whole(&self) -> bool {
         self.prefix.is_empty()
+    }
+
+    /// Whether its own heartbeat, subscribed to together with it, proves that it is live:
+    /// however often a transport connects, it then subscribes in byte order.
+    pub(crate) fn proves_itself(&self) -> bool {
+        *self.prefix < *self.topic && (HUGZ.len() + 1..=LONGEST_SURE).contains(&self.topic.len())
     }
 
     pub(crate) fn is_current(&self) -> bool {

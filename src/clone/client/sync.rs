@@ -295,7 +295,7 @@ impl Client {
         let index = match attempt.target {
             Target::Subtree(index) => index,
             Target::Vote => {
-                self.vote_answered(now);
+                self.vote_answered(now, info, out);
                 return self.ask_next(now, out);
             }
         };
@@ -363,6 +363,9 @@ impl Client {
     /// Decides what the subtree is after a snapshot that `info` sent.
     fn settle(&mut self, now: Time, index: usize, info: BrokerInfo, out: &mut impl ClientOutbox) {
         let is_known = self.broker.is_some_and(|broker| broker.is_same(&info));
+        if !info.extended {
+            self.subscribe_plain(out);
+        }
         if !info.extended && self.broker.is_none() {
             // A server without heartbeats: to have waited is all the proof there is.
             self.heard = now;

@@ -7,13 +7,17 @@ use super::attempt::Target;
 use super::event::ResyncReason;
 use super::outbox::ClientOutbox;
 use super::presence::{ASK_AGAIN, REPLACED};
+use super::servers::NOTHING;
 use super::subtree::SubtreeState;
 use crate::clone::fault::Fault;
 use crate::time::Time;
 
-/// So many requests for a subtree's heartbeat without an answer: the broker
-/// does not send it.
+/// So many requests for a subtree's heartbeat without an answer, the last two while others
+/// were heard: the broker does not send it.
 const ASKED_ENOUGH: u32 = 3;
+
+/// So many times it is asked for before the plain heartbeat is, too.
+const RENEWED_ENOUGH: u32 = 2;
 
 /// For how long [`Client::handle_backlog`] holds.
 const BEHIND: Duration = Duration::from_millis(20);
@@ -60,6 +64,10 @@ impl Client {
             self.leave(now, out);
         }
         self.check_servers(now, out);
+        if self.judged_at(self.ask_kind_at) <= now {
+            self.ask_kind_at = Time::NEVER;
+            self.vote(now, NOTHING, out);
+        }
         if self.judged_at(self.ask_unproven_at) <= now {
             self.ask_unproven_at = Time::NEVER;
             for index in 0..self.subtrees.len() {
@@ -91,9 +99,11 @@ impl Client {
         let is_behind = self.behind_until > now;
         let subtree = &mut self.subtrees[index];
         if subtree.watch.ask_at <= now && !is_behind {
+            subtree.watch.renewed += 1;
+            let is_missing = subtree.watch.renewed >= RENEWED_ENOUGH;
             // Nothing at all comes from a broker that is not heard.
             subtree.watch.asked += u32::from(self.is_online);
-            if subtree.watch.asked > ASKED_ENOUGH {
+            if subtree.watch.renewed > ASKED_ENOUGH && subtree.watch.asked > 1 {
                 // Its changes are asked for instead, as proof must do the
                 // plain heartbeat.
                 subtree.watch.is_absent = true;
@@ -102,6 +112,10 @@ impl Client {
             } else {
                 subtree.watch.ask_at = now + ASK_AGAIN;
                 self.topics.renew(&subtree.topic, out);
+                if is_missing {
+                    // That tells whether it is the broker or the subtree that is silent.
+                    self.subscribe_plain(out);
+                }
             }
         }
         if self.subtrees[index].state == SubtreeState::Current
@@ -139,6 +153,7 @@ impl Client {
 
     fn next_wake(&self, now: Time) -> Time {
         let mut wake = self.silent_at().min(self.judged_at(self.ask_unproven_at));
+        wake = wake.min(self.judged_at(self.ask_kind_at));
         wake = wake.min(self.changes_deadline(now)).min(self.servers_deadline());
         if let Some(attempt) = &self.attempt {
             wake = wake.min(self.judged_at(attempt.deadline));

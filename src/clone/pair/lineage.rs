@@ -1,9 +1,11 @@
 //! [`Lineage`]: the epochs a state went through.
 
 use std::fmt::{self, Write as _};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use super::Seat;
+use crate::clone::properties::PropertiesBuf;
 use crate::clone::sequence::Sequence;
 
 /// Epochs remembered; a sequence of an older one is answered in full.
@@ -55,8 +57,21 @@ impl Lineage {
 
     /// The last sequence of the epoch before the present one.
     pub fn fork(&self) -> Option<Sequence> {
-        let before = self.spans.len().checked_sub(2)?;
-        Some(self.spans[before].last)
+        self.taken_over().map(|span| *span.end())
+    }
+
+    /// The first and the last sequence of the epoch before the present one.
+    pub fn taken_over(&self) -> Option<RangeInclusive<Sequence>> {
+        let before = &self.spans[self.spans.len().checked_sub(2)?];
+        Some(before.first..=before.last)
+    }
+
+    /// What heartbeats say of it.
+    pub(crate) fn announce(&self, to: &mut PropertiesBuf) {
+        if let Some(span) = self.taken_over() {
+            to.push("fork", span.end());
+            to.push("fork_from", span.start());
+        }
     }
 
     /// The present epoch has come to `position`.

@@ -146,7 +146,7 @@ impl System<'_> {
             if self.truth.is_kept_by(active, submission, *uuid) {
                 continue;
             }
-            let since = self.truth.confirmed_at(*uuid).map_or(since, |at| at.min(since));
+            let since = self.truth.confirmed_at(*uuid, since).unwrap_or(since);
             let survives = (0..self.plan.servers.len()).any(|host| self.started[host] <= since);
             assert!(
                 !survives,

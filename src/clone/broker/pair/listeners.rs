@@ -35,13 +35,17 @@ struct Listener {
 }
 
 impl Listeners {
-    /// Somebody asked, and wants each change or does not.
-    pub(super) fn hear(&mut self, id: &[u8], node: u64, follows: bool) {
+    /// Somebody asked, and wants each change or does not. If there are too many, the one that
+    /// asked least lately is forgotten, but not `follower`, which gets the changes.
+    pub(super) fn hear(&mut self, id: &[u8], node: u64, follows: bool, follower: Option<&[u8]>) {
         let known = self.all.iter().position(|listener| *listener.id == *id);
         let is_new = known.is_none_or(|at| self.all[at].is_new);
         match known {
             Some(at) => drop(self.all.remove(at)),
-            None if self.all.len() == MOST => drop(self.all.remove(0)),
+            None if self.all.len() == MOST => {
+                let is_other = |listener: &Listener| Some(&*listener.id) != follower;
+                drop(self.all.iter().position(is_other).map(|at| self.all.remove(at)));
+            }
             None => {}
         }
         self.all.push(Listener { id: id.into(), node, asked: None, is_new, follows });

@@ -32,6 +32,8 @@ pub(super) struct PeerStatus {
     pub(super) stable: Sequence,
     /// Whom it sends each change.
     pub(super) to: Option<u64>,
+    /// So many changes it has refused.
+    pub(super) refusals: u64,
     /// It was told to take over.
     pub(super) wants: bool,
     /// It has handed over here.
@@ -50,6 +52,7 @@ impl Default for PeerStatus {
             lineage: None,
             stable: Sequence::ZERO,
             to: None,
+            refusals: 0,
             wants: false,
             handover: None,
         }
@@ -142,6 +145,7 @@ impl PeerStatus {
             lineage,
             stable: properties.parse("stable").unwrap_or_default(),
             to: hex("to"),
+            refusals: properties.parse("refusals").unwrap_or(0),
             wants: text("want") == Some("handover"),
             handover: properties.parse("handover"),
         })
@@ -195,6 +199,9 @@ impl PeerStatus {
         to.push("stable", self.stable);
         if let Some(standby) = self.to {
             to.push("to", format_args!("{standby:016x}"));
+        }
+        if self.refusals > 0 {
+            to.push("refusals", self.refusals);
         }
         if self.wants {
             to.push("want", "handover");

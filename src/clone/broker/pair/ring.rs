@@ -110,7 +110,9 @@ impl Broker {
                 continue;
             }
             let change = held.change.kvmsg();
-            let is_known = change.uuid.is_some_and(|uuid| self.recent.get(&uuid).is_some());
+            let is_known = change.uuid.is_some_and(|uuid| {
+                self.recent.get(&uuid).is_some() || self.refused.get(&uuid).is_some()
+            });
             let is_older =
                 self.store.changed(change.key).is_some_and(|changed| changed > held.position);
             if is_known || is_older {

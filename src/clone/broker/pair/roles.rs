@@ -121,6 +121,7 @@ impl Broker {
 
     fn become_active(&mut self, now: Time, why: Why, out: &mut impl BrokerOutbox) {
         self.end_follow(now, out);
+        self.settle_tail(now);
         let Some(pair) = self.pair.as_deref_mut() else { return };
         // Above what was heard of, and above what an earlier run of this broker may have
         // given that nobody else has heard of.
@@ -292,7 +293,7 @@ impl Broker {
         match (hex("pair"), hex("node")) {
             (Some(name), Some(node)) if name == pair.config.pair => {
                 let follows = hex("follow") == Some(self.config.node);
-                pair.listeners.hear(id, node, follows);
+                pair.listeners.hear(id, node, follows, pair.stream.id());
                 pair.stream.is_doubtful = true;
             }
             _ => {

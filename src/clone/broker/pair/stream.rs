@@ -38,6 +38,11 @@ impl Stream {
         self.to.as_ref().map(|&(_, node)| node)
     }
 
+    /// Under which id.
+    pub(super) fn id(&self) -> Option<&[u8]> {
+        self.to.as_ref().map(|(id, _)| &**id)
+    }
+
     /// Turns to who asked for it and is the `peer`. True: that is another than before. Who
     /// has asked within `patience` keeps it, whoever else claims to be the peer.
     pub(super) fn turn_to(
@@ -48,8 +53,7 @@ impl Stream {
     ) -> bool {
         self.is_doubtful = false;
         let follower = peer.and_then(|node| {
-            let current = self.to.as_ref().map(|(id, _)| &**id);
-            let id = listeners.follower(node, current, (now, patience))?;
+            let id = listeners.follower(node, self.id(), (now, patience))?;
             Some((id.into(), node))
         });
         let is_other = self.to != follower;
@@ -103,6 +107,8 @@ impl Stream {
             Err(SendFailure::WouldBlock) => false,
             Err(SendFailure::Unreachable) => {
                 self.end();
+                // It may have asked already under another id.
+                self.is_doubtful = true;
                 true
             }
         }

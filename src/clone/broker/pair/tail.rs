@@ -42,6 +42,9 @@ pub(super) struct Tail {
     sent: VecDeque<HandedOver>,
     /// How many of them are on their way: the first ones.
     on_the_way: usize,
+    /// The winner has them, by its answer at this sequence. Until we have followed it there,
+    /// they would be lost with it.
+    answered: VecDeque<(Sequence, HandedOver)>,
     /// The uuids of the tail that are still to be told of, by their keys, oldest first.
     uuids: HashMap<KeyHash, Vec<(Sequence, Uuid)>>,
     resend_at: Time,
@@ -79,6 +82,7 @@ impl Tail {
             fork,
             sent: VecDeque::new(),
             on_the_way: 0,
+            answered: VecDeque::new(),
             uuids,
             resend_at: Time::ZERO,
             is_blocked: false,
@@ -86,9 +90,22 @@ impl Tail {
     }
 
     pub(super) fn deadline(&self) -> Time {
-        match self.cursor.is_some() && self.sent.len() < WINDOW && !self.is_blocked {
+        match self.cursor.is_some() && self.room() > 0 && !self.is_blocked {
             true => Time::ZERO,
             false => self.resend_at,
+        }
+    }
+
+    /// How many more changes may be under way.
+    fn room(&self) -> usize {
+        WINDOW.saturating_sub(self.sent.len() + self.answered.len())
+    }
+
+    /// The next one that the winner has, and so have we, who have followed it to `position`.
+    fn pop_settled(&mut self, position: Sequence) -> Option<HandedOver> {
+        match self.answered.front() {
+            Some((at, _)) if *at <= position => self.answered.pop_front().map(|(_, handed)| handed),
+            _ => None,
         }
     }
 
@@ -176,6 +193,7 @@ enum Outcome {
 impl Broker {
     /// Sends what only we had to the winner.
     pub(super) fn tend_tail(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        self.settle_tail(now);
         let role = self.role;
         let Some(pair) = self.pair.as_deref_mut() else { return };
         let Some(tail) = &mut pair.tail else { return };
@@ -191,7 +209,7 @@ impl Broker {
             tail.resend_at = now + RESEND_AFTER;
         }
         tail.send(out);
-        let room = WINDOW.saturating_sub(tail.sent.len());
+        let room = tail.room();
         if !tail.is_blocked && room > 0 {
             let (recent, scratch) = (&self.recent, &mut self.scratch);
             let next = tail.take(room, now, |uuid| recent.get(&uuid).is_some(), scratch);
@@ -199,9 +217,20 @@ impl Broker {
             tail.sent.extend(next);
             tail.send(out);
         }
-        if tail.cursor.is_none() && tail.sent.is_empty() {
+        if tail.cursor.is_none() && tail.sent.is_empty() && tail.answered.is_empty() {
             pair.tail = None;
             log::info!("what only this broker had is with the active");
+        }
+    }
+
+    /// Forgets what we have from the winner by now. What it replaced has had its effect.
+    pub(super) fn settle_tail(&mut self, now: Time) {
+        let position = self.position();
+        let Some(tail) = self.pair.as_deref_mut().and_then(|pair| pair.tail.as_mut()) else {
+            return;
+        };
+        while let Some(HandedOver { change, replaced }) = tail.pop_settled(position) {
+            self.recent.adopt(now, position, key_hash(change.kvmsg().key), &replaced);
         }
     }
 
@@ -220,14 +249,14 @@ impl Broker {
             change.uuid == answer.uuid && change.key == key
         });
         let Some(at) = sent else { return };
-        let Some(HandedOver { change, replaced }) = tail.sent.remove(at) else { return };
+        let Some(handed) = tail.sent.remove(at) else { return };
         // The line has room again. An answer to what was sent before may come for what is not
         // on its way now.
         tail.on_the_way -= usize::from(at < tail.on_the_way);
         tail.resend_at = now + RESEND_AFTER;
-        let change = change.kvmsg();
+        let change = handed.change.kvmsg();
         match answer.properties.get("refused") {
-            None => self.recent.adopt(now, self.sequence, key_hash(change.key), &replaced),
+            None => tail.answered.push_back((answer.sequence, handed)),
             Some(b"conflict") => {
                 pair.stats.resubmit_conflicts += 1;
                 report("lost to a newer change of the active", &change);
@@ -341,6 +370,10 @@ impl Broker {
         {
             return Outcome::Known;
         }
+        if let Some(reason) = change.uuid.and_then(|uuid| self.refused.get(&uuid)) {
+            // Who sent it to the loser has sent it here as well, and was told.
+            return Outcome::Refused(reason);
+        }
         let is_newer = match self.store.changed(change.key) {
             Some(changed) => changed > base,
             // It may have been deleted since, and that forgotten.
@@ -374,7 +407,8 @@ impl Broker {
         let Some(mut tail) = self.pair.as_deref_mut().and_then(|pair| pair.tail.take()) else {
             return;
         };
-        let mut rest: Vec<HandedOver> = tail.sent.drain(..).collect();
+        let answered = tail.answered.drain(..).map(|(_, handed)| handed);
+        let mut rest: Vec<HandedOver> = answered.chain(tail.sent.drain(..)).collect();
         let mut scratch = PropertiesBuf::new();
         rest.extend(tail.take(usize::MAX, now, |_| false, &mut scratch));
         for handed in rest {

@@ -31,6 +31,8 @@ pub(super) struct Job {
     complete: Option<Sequence>,
     /// The uuid to be sent next to a broker that takes over the state.
     uuid: Option<u32>,
+    /// The refusal to be sent next to a standby.
+    refusal: u64,
     /// The one message that a REQ gets, once it is made.
     whole: Option<Flat>,
     sent: u64,
@@ -86,6 +88,7 @@ impl Job {
             from,
             complete: None,
             uuid: None,
+            refusal: 0,
             whole: None,
             sent: 0,
             bytes: 0,
@@ -209,9 +212,18 @@ impl Job {
         if self.request().replica && !self.send_uuids(sequence, slice, out)? {
             return Ok(false);
         }
+        if self.request().refusals && !self.send_refusals(sequence, slice, out)? {
+            return Ok(false);
+        }
         self.end_properties(self.sent, slice.capabilities, slice.scratch);
         if self.request().replica {
             replica_properties(sequence, slice);
+        }
+        if self.request().refusals {
+            slice.scratch.push("refusals", slice.refused.count());
+            if let Some(until) = slice.refused.forgotten_until() {
+                slice.scratch.push("refusals_forgotten", until);
+            }
         }
         kthxbai(sequence, slice.scratch.as_properties(), &self.request().subtree)
             .with_frames(|frames| out.reply(&self.asker.peer, frames))?;
@@ -236,6 +248,24 @@ impl Job {
         let message = KvMsg { key: UUIDS, sequence: until, uuid: None, properties, body: &body };
         message.with_frames(|frames| out.reply(&self.asker.peer, frames))?;
         self.uuid = Some(next);
+        Ok(false)
+    }
+
+    /// One message of uuids that were refused. True: all are sent.
+    fn send_refusals(
+        &mut self,
+        sequence: Sequence,
+        slice: &mut Slice<'_>,
+        out: &mut impl BrokerOutbox,
+    ) -> Result<bool, Halt> {
+        let mut body = Vec::new();
+        let written =
+            slice.refused.write_records(self.refusal, UUIDS_AT_ONCE, slice.now, &mut body);
+        let Some((reason, next)) = written else { return Ok(true) };
+        let properties = slice.scratch.clear().push("refused", reason).as_properties();
+        let message = KvMsg { key: UUIDS, sequence, uuid: None, properties, body: &body };
+        message.with_frames(|frames| out.reply(&self.asker.peer, frames))?;
+        self.refusal = next;
         Ok(false)
     }
 

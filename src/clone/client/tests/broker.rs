@@ -235,6 +235,9 @@ impl Broker {
                 buffer.push("role", if is_active { "active" } else { "passive" });
                 buffer.push("standby", if peer == "live" { "live" } else { "none" });
                 buffer.push("peer", peer).push("fork", fork).push("stable", stable);
+                if let [.., (first, _), _] = self.lineage[..] {
+                    buffer.push("fork_from", first);
+                }
             }
             None => {
                 buffer.push("role", "active").push("stable", self.sequence);
@@ -354,7 +357,10 @@ impl Broker {
 
     pub(super) fn handle_request(&mut self, dealer: u64, frames: &Frames) {
         assert_eq!(frames[0], ICANHAZ);
-        self.requests.push(frames.clone());
+        if frames[1] != ICANHAZ {
+            // Not only asked to hear what it is.
+            self.requests.push(frames.clone());
+        }
         self.is_wedged = false;
         if self.is_mute {
             return;

@@ -577,6 +577,42 @@ fn what_only_the_dead_one_had_is_sent_to_the_next() {
 }
 
 #[test]
+fn what_the_next_one_has_is_not_sent_again() {
+    let mut pair = Pair::synced();
+    let uuid = pair.set("/a/1", "new");
+    // The standby has it, and could not say so.
+    pair.run(5 * MS);
+    assert_eq!(pair.client.kept(), 1);
+    pair.kill();
+    let sent = pair.client.stats().sent;
+    pair.run(20 * SECOND);
+    assert_eq!(pair.client.stats().sent, sent);
+    assert!(
+        pair.events
+            .iter()
+            .any(|event| matches!(event, Event::Safe { uuid: safe, .. } if *safe == uuid))
+    );
+    pair.check();
+    pair.check_values();
+}
+
+#[test]
+fn what_has_a_number_of_another_history_in_the_same_epoch_is_sent_again() {
+    let mut pair = Pair::synced();
+    pair.set("/a/1", "new");
+    pair.run(3 * MS);
+    assert_eq!(pair.client.kept(), 1);
+    pair.kill();
+    // Both were started anew, unseen, in the same epoch; the other has all numbers by now.
+    let standby = &mut pair.servers[1].broker;
+    let start = Sequence::new(1, 500);
+    (standby.sequence, standby.lineage) = (start, vec![(start, start)]);
+    pair.run(20 * SECOND);
+    pair.check();
+    pair.check_values();
+}
+
+#[test]
 fn an_own_later_change_is_never_undone_by_an_earlier_one() {
     // The first is lost on the way, the second reaches both; which was applied is not known.
     let mut pair = Pair::synced();

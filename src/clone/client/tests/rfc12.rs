@@ -88,6 +88,28 @@ fn a_sequence_that_goes_down_is_a_restarted_server() {
     }
 }
 
+/// The number of its first change is the one that was heard last, of another change.
+#[test]
+fn a_server_that_begins_again_and_comes_as_far_as_before_is_noticed() {
+    for subtree in ["", "/a/"] {
+        let mut world = World::new(Dialect::Rfc12, &[subtree]);
+        world.start();
+        world.run(1200 * MS);
+        let uuid = |n| Some(Uuid::from_bytes([n; 16]));
+        world.broker.change(b"/a/1", b"of the run before", uuid(1), b"");
+        world.run(10 * MS);
+        world.restart_broker();
+        world.run(10 * MS);
+        world.broker.change(b"/a/2", b"under the same number", uuid(2), b"");
+        world.run(100 * MS);
+        assert_eq!(world.milestones(), ["Synced", "Resync SequenceDown", "Synced"], "{subtree}");
+        world.assert_equal();
+        world.broker.change(b"/a/3", b"follows", uuid(3), b"");
+        world.run(10 * MS);
+        world.assert_equal();
+    }
+}
+
 /// A client that took the snapshot of a server before any of its heartbeats came.
 fn synced_without_proof(dialect: Dialect, subtree: &str) -> World {
     let mut world = World::new(dialect, &[subtree]);

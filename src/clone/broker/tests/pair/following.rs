@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::world::{A, B, HEARTBEAT, World};
+use crate::clone::Sequence;
 use crate::clone::pair::Role;
 
 fn filled(keys: usize) -> World {
@@ -313,6 +314,76 @@ fn clients_catch_up_by_a_delta_from_whichever_broker_has_the_history() {
     }
 }
 
+/// One key is all that fits; then three changes are refused.
+fn full_active() -> World {
+    let mut world = World::with(|config, _| config.store.max_keys = 1);
+    world.pass_ms(500);
+    world.set(A, 1, "/there", "x");
+    world.pass_ms(10);
+    for n in 2..=4 {
+        world.set(A, n, &format!("/new/{n}"), "x");
+    }
+    assert_eq!(world.broker(A).stats().changes_store_full, 3);
+    world
+}
+
+/// The active dies, there is room, and copies of what it refused come to the other.
+fn send_copies_to_the_standby(world: &mut World) {
+    // One came before the takeover, as those of RFC 12 clients do.
+    world.set(B, 2, "/new/2", "x");
+    world.kill(A);
+    world.ask(B);
+    world.pass_ms(300);
+    world.act(B, |broker, now, net| assert!(broker.delete(now, b"/there", net)));
+    world.act(B, |broker, now, _| {
+        broker.handle_subscription(now, crate::message::Message::new(&[b"\x01HUGZ"]));
+    });
+    for n in 2..=4 {
+        world.set(B, n, &format!("/new/{n}"), "x");
+        assert_eq!(world.told(B, "refused").as_deref(), Some("store-full-keys"), "{n}");
+    }
+    assert!(world.map(B).is_empty(), "{:?}", world.map(B));
+    world.set(B, 5, "/new/5", "x");
+    assert_eq!(world.map(B).len(), 1, "there is room for others");
+}
+
+#[test]
+fn what_the_active_refused_has_no_effect_after_a_takeover_either() {
+    let mut world = full_active();
+    world.pass_ms(10);
+    assert_eq!(world.stats(B).follow_gaps, 0);
+    send_copies_to_the_standby(&mut world);
+}
+
+#[test]
+fn refusals_that_were_not_heard_are_noticed_by_the_next_heartbeat() {
+    let mut world = full_active();
+    // Three in one message.
+    world.lose_changes = 1;
+    world.pass_ms(10);
+    assert_eq!(world.lose_changes, 0);
+    world.pass(HEARTBEAT);
+    assert_eq!((world.stats(B).follow_gaps, world.stats(B).delta_syncs), (1, 1));
+    world.pass(HEARTBEAT * 5);
+    assert_eq!(world.stats(B).follow_gaps, 1, "once is enough");
+    send_copies_to_the_standby(&mut world);
+}
+
+#[test]
+fn refusals_from_before_it_came_cross_to_the_standby_with_the_state() {
+    let mut world = World::down(|config, _| config.store.max_keys = 1);
+    world.start(A);
+    world.pass_ms(5000);
+    world.set(A, 1, "/there", "x");
+    for n in 2..=4 {
+        world.set(A, n, &format!("/new/{n}"), "x");
+    }
+    world.start(B);
+    world.pass_ms(500);
+    assert_eq!((world.stats(B).syncs, world.stats(B).follow_gaps), (1, 0));
+    send_copies_to_the_standby(&mut world);
+}
+
 #[test]
 fn many_changes_go_in_few_messages() {
     let mut world = filled(10);
@@ -368,4 +439,25 @@ fn an_active_that_has_lost_its_standby_is_asked_anew() {
     world.pass_ms(20);
     assert_eq!(world.map(A), world.map(B));
     assert_eq!(world.stats(B).syncs, 1);
+}
+
+#[test]
+fn what_a_standby_lacks_that_has_lost_its_connection_is_not_called_safe() {
+    let mut world = filled(10);
+    world.start(B);
+    world.pass_ms(1000);
+    assert_eq!(world.told(A, "standby").as_deref(), Some("live"));
+    world.sides[A].net.is_cut = true;
+    world.set(A, 100, "/missed", "x");
+    world.act(A, |broker, now, net| broker.handle_timeout(now, net));
+    world.sides[A].net.is_cut = false;
+    for n in 0..200u8 {
+        world.set(A, n, &format!("/next/{}", n % 5), "x");
+        world.pass_ms(2);
+        let stable: Sequence = world.told(A, "stable").expect("it tells").parse().unwrap();
+        assert!(stable <= world.broker(B).sequence(), "{stable:?}, change {n}");
+        assert_eq!(world.told(A, "standby").as_deref(), Some("live"));
+    }
+    world.pass_ms(20);
+    assert_eq!(world.map(A), world.map(B));
 }

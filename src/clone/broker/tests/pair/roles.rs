@@ -238,6 +238,38 @@ fn what_only_the_loser_had_goes_over_as_fast_as_the_line_takes_it() {
     assert_eq!(world.map(A), world.map(B));
 }
 
+/// The winner has said that it has the tail, but the loser has not followed it there yet.
+#[test]
+fn what_only_the_loser_had_survives_a_winner_that_dies_with_it() {
+    let mut world = ready();
+    split(&mut world);
+    world.set(A, 1, "/twice", "first");
+    world.set(A, 2, "/twice", "second");
+    world.set(A, 3, "/once", "only");
+    heal_without_changes(&mut world);
+    world.pass_ms(1);
+    assert_eq!(world.map(A).len(), 0, "it has the winner's state without what it has handed over");
+    world.kill(B);
+    world.pass(HEARTBEAT * 2);
+    world.ask(A);
+    world.pass_ms(50);
+    assert_eq!(world.roles()[A], ACTIVE);
+    let map = world.map(A);
+    assert_eq!(map.get("/twice").map(String::as_str), Some("second"));
+    assert_eq!(map.get("/once").map(String::as_str), Some("only"));
+    world.set(A, 1, "/twice", "first");
+    assert_eq!(world.map(A)["/twice"], "second");
+}
+
+/// The two hear of one another, and what the loser had is taken; but no changes come back.
+fn heal_without_changes(world: &mut World) {
+    world.cut(false);
+    world.lose_changes = usize::MAX;
+    while world.stats(B).taken_over < 2 {
+        world.pass(Duration::from_micros(100));
+    }
+}
+
 #[test]
 fn a_deletion_that_only_the_loser_had_is_kept_and_an_expiry_is_not() {
     let mut world = ready();
@@ -470,4 +502,33 @@ fn who_was_away_itself_does_not_call_its_peer_silent() {
     world.now += HEARTBEAT * 2;
     world.act(B, |broker, now, net| broker.handle_timeout(now, net));
     assert_eq!(world.roles()[B], Some(Role::Active));
+}
+
+#[test]
+fn what_the_winner_refused_is_not_taken_from_the_loser() {
+    let mut world = World::with(|config, _| config.store.max_keys = 1);
+    world.pass_ms(500);
+    split(&mut world);
+    world.set(A, 2, "/x", "1");
+    world.set(B, 1, "/b", "1");
+    // Who sent it to the loser first is told that it has no effect.
+    world.set(B, 2, "/x", "1");
+    assert_eq!(world.broker(B).stats().changes_store_full, 1);
+    world.act(B, |broker, now, net| assert!(broker.delete(now, b"/b", net)));
+    heal(&mut world);
+    assert_eq!(world.roles(), [PASSIVE, ACTIVE]);
+    assert_eq!(world.stats(A).resubmit_refused, 1);
+    assert!(world.map(B).is_empty(), "{:?}", world.map(B));
+}
+
+#[test]
+fn who_was_away_itself_does_not_take_a_dead_peer_for_live() {
+    let mut world = World::new();
+    world.pass_ms(500);
+    world.kill(A);
+    world.pass_ms(1000);
+    world.now += HEARTBEAT * 5;
+    world.act(B, |broker, now, net| broker.handle_timeout(now, net));
+    let pair = world.broker(B).pair.as_ref().expect("one of a pair");
+    assert_eq!(pair.peer_state(world.now), "silent");
 }
