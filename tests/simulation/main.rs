@@ -1,4 +1,4 @@
-//! Brokers and clients, the very machines of production, on a virtual network in
+//! Brokers, relays and clients, the very machines of production, on a virtual network in
 //! virtual time, with all that can go wrong: delays that differ by connection,
 //! connections that break, partitions, queues that overflow, messages that come
 //! twice, loops that stand still or are slow, clocks that drift, programs that are

@@ -9,7 +9,7 @@ use super::recent::{RECORD, Recent, key_hash};
 use super::{Broker, BrokerOutbox, publish, warn_rarely};
 use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{HUGZ, ICANHAZ, KTHXBAI, KvMsg, Limits, UUIDS, Uuid, is_reserved};
-use crate::clone::pair::Lineage;
+use crate::clone::pair::{Lineage, Role};
 use crate::clone::properties::{Properties, PropertiesBuf};
 use crate::clone::sequence::Sequence;
 use crate::clone::store::{Change, Store, StoreFull};
@@ -829,7 +829,7 @@ impl Broker {
             && was_ours > fork
         {
             pair.keep_tail(old_store, &old_recent, fork, end.sequence);
-        } else if self.relay.is_some() && self.has_state() {
+        } else if self.role == Role::Relay {
             self.pass_on_newer(now, was_ours, out);
         }
         Ok(())

@@ -256,7 +256,12 @@ impl Client {
             return;
         }
         let is_first = !std::mem::replace(&mut self.has_heartbeats, true);
-        self.heard_of = self.heard_of.max(kvmsg.sequence).max(info.stable);
+        let told = kvmsg.sequence.max(info.stable);
+        self.heard_of = match info.extended && info.epoch < self.heard_of.epoch() {
+            // Numbers of a history that was given up say nothing of what is sent from now on.
+            true => told,
+            false => self.heard_of.max(told),
+        };
         self.learn(now, info, out);
         if info.extended {
             let subtree = self.subtree_with_topic(kvmsg.key);

@@ -101,12 +101,15 @@ impl Plan {
         let backlog_bytes = limit(10, 200, 3000, 1 << 28);
         let is_small = limit(6, 1, 2, 0) == 1;
         let alone = broker_plan(random);
-        let unlimited = ServerPlan { max_keys: 1_000_000, max_bytes: 1 << 30, ..alone.clone() };
+        // Too small for all that there is, or surely large enough.
+        let max_keys = if is_small { random.between(2, 30) as usize } else { 1_000_000 };
         let server = ServerPlan {
             kind: ServerKind::Relay,
             backlog_bytes,
+            max_keys,
+            max_bytes: 1 << 30,
             max_value: 1 << 20,
-            ..if is_small { alone } else { unlimited }
+            ..alone
         };
         RelayPlan { server, upstreams, subtree, forward_count, forward_bytes, forward_age_ms }
     }

@@ -126,6 +126,10 @@ impl System<'_> {
         let Program::Client(program) = &self.programs[host] else { return None };
         let at = program.sockets.server;
         let server = self.plan.server_at(at);
+        if !self.has_room(at) {
+            // A relay that is too small stays behind, which it says in its figures alone.
+            return None;
+        }
         if server.max_watched < 100 {
             // A subtree without heartbeats asks from time to time instead.
             return None;

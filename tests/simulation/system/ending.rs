@@ -95,7 +95,7 @@ impl System<'_> {
 
     /// Whether a relay, and those before it, can hold all that there is, and are told of the
     /// subtree that they follow.
-    fn has_room(&self, host: usize) -> bool {
+    pub(super) fn has_room(&self, host: usize) -> bool {
         let Some(relay) = self.plan.relay_at(host) else { return true };
         let is_watched =
             |upstream| relay.subtree.is_empty() || self.plan.server_at(upstream).max_watched > 100;
@@ -206,6 +206,18 @@ impl System<'_> {
                 let relay = broker.machine.relay_stats();
                 for (name, count) in relay.iter().flat_map(RelayStats::fields) {
                     coverage.add(&format!("relay: {name}"), count);
+                }
+                let (stats, plan) = (broker.machine.stats(), self.plan.server_at(host));
+                let pair = broker.machine.pair_stats();
+                let ring_dropped = pair.map_or(0, |pair| pair.ring_dropped);
+                let syncs_failed = relay.map_or(0, |relay| relay.syncs_failed);
+                for (name, count) in [
+                    ("pair: store", pair.map_or(0, |_| stats.changes_store_full)),
+                    ("pair: uuids", pair.map_or(0, |_| stats.changes_forgotten)),
+                    ("pair: ring", if plan.ring_is_wide() { 0 } else { ring_dropped }),
+                    ("relay: store", if plan.is_small() { syncs_failed } else { 0 }),
+                ] {
+                    coverage.add(&format!("limit of a {name}"), count);
                 }
                 for (name, count) in broker.machine.stats().fields() {
                     coverage.add(&format!("broker: {name}"), count);

@@ -69,6 +69,8 @@ impl System<'_> {
             return;
         }
         let position = machine.sequence();
+        // Back to an older history: what comes of a newer one may come again.
+        relayed.published.retain(|epoch, _| *epoch <= position.epoch());
         let last = relayed.positions.entry(position.epoch()).or_default();
         assert!(*last <= position, "relay {host} was at {last:?}, and is at {position:?}");
         *last = position;

@@ -168,7 +168,11 @@ impl Broker {
         let first_sent = relay.forwards.first().and_then(|(_, sent)| sent);
         if relay.can_send(now) && first_sent.is_some_and(|at| now >= at + RESEND_AFTER) {
             let store = &self.store;
-            relay.send_again(now, known, |key| store.changed(key), out);
+            // A number above all that is here is of a history that was given up, and says nothing.
+            let is_changed = |key: &[u8], sent: Sequence| {
+                store.changed(key).is_some_and(|changed| changed > sent || sent > known)
+            };
+            relay.send_again(now, known, is_changed, out);
         }
         for _ in 0..AT_ONCE {
             if !relay.can_send(now) || !relay.send_next(now, known, out) {
@@ -254,10 +258,10 @@ impl Relay {
         &mut self,
         now: Time,
         known: Sequence,
-        changed: impl Fn(&[u8]) -> Option<Sequence>,
+        is_changed: impl Fn(&[u8], Sequence) -> bool,
         out: &mut impl BrokerOutbox,
     ) {
-        let (due, replaced) = self.forwards.repeat(now - RESEND_AFTER, changed);
+        let (due, replaced) = self.forwards.repeat(now - RESEND_AFTER, is_changed);
         self.stats.forwards_forgotten += replaced;
         for number in due {
             if !self.can_send(now) || !self.send_kept(number, now, known, out) {

@@ -1,7 +1,6 @@
 //! [`Forwards`]: changes of clients on their way upstream, until they are safe there.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use smallvec::SmallVec;
 
@@ -30,8 +29,8 @@ pub(super) struct Forwards {
     numbers: HashMap<Uuid, u64>,
     next: u64,
     unanswered: BTreeMap<u64, Forward>,
-    /// The numbers of those by the hashes of their keys.
-    by_key: HashMap<KeyHash, SmallVec<[u64; 2]>>,
+    /// Their numbers, each behind the hash of its key.
+    by_key: BTreeSet<(KeyHash, u64)>,
     /// By their sequences, with their numbers.
     applied: BTreeMap<Sequence, (u64, Forward)>,
     bytes: usize,
@@ -105,20 +104,14 @@ impl Forwards {
 
     fn insert(&mut self, number: u64, forward: Forward) {
         let hash = key_hash(forward.change.kvmsg().key);
-        self.by_key.entry(hash).or_default().push(number);
+        self.by_key.insert((hash, number));
         self.unanswered.insert(number, forward);
     }
 
     /// Takes one out of those without an answer.
     fn take(&mut self, number: u64) -> Option<Forward> {
         let forward = self.unanswered.remove(&number)?;
-        if let Entry::Occupied(mut of_key) = self.by_key.entry(key_hash(forward.change.kvmsg().key))
-        {
-            of_key.get_mut().retain(|other| *other != number);
-            if of_key.get().is_empty() {
-                of_key.remove();
-            }
-        }
+        self.by_key.remove(&(key_hash(forward.change.kvmsg().key), number));
         Some(forward)
     }
 
@@ -186,11 +179,12 @@ impl Forwards {
 
     /// The numbers of those of a key that came before this one.
     fn older_of(&self, key: &[u8], number: u64) -> SmallVec<[u64; 2]> {
-        let Some(numbers) = self.by_key.get(&key_hash(key)) else { return SmallVec::new() };
-        let is_of_key = |other: u64| {
-            self.unanswered.get(&other).is_some_and(|other| other.change.kvmsg().key == key)
+        let hash = key_hash(key);
+        let numbers = self.by_key.range((hash, 0)..(hash, number)).map(|&(_, number)| number);
+        let is_of_key = |other: &u64| {
+            self.unanswered.get(other).is_some_and(|other| other.change.kvmsg().key == key)
         };
-        numbers.iter().copied().filter(|&other| other < number && is_of_key(other)).collect()
+        numbers.filter(is_of_key).collect()
     }
 
     /// Changes of which the uuid is known by now are applied.
@@ -249,19 +243,24 @@ impl Forwards {
 
     /// What was sent before `limit` and has no answer is to be sent again; gives the
     /// numbers of these, and how many are not. If there is a newer change of the same key,
-    /// of ours or one that `changed` tells, it would be applied behind that: whether it
+    /// of ours or one that `is_changed` since then, it would be applied behind that: whether it
     /// is still meant its sender knows alone.
     pub(super) fn repeat(
         &mut self,
         limit: Time,
-        changed: impl Fn(&[u8]) -> Option<Sequence>,
+        is_changed: impl Fn(&[u8], Sequence) -> bool,
     ) -> (Vec<u64>, u64) {
-        let mut newer: HashSet<&[u8]> =
-            self.applied.values().map(|(_, forward)| forward.change.kvmsg().key).collect();
+        let mut newest: HashMap<&[u8], u64> = HashMap::new();
+        for (number, forward) in self.applied.values() {
+            let newest = newest.entry(forward.change.kvmsg().key).or_default();
+            *newest = (*newest).max(*number);
+        }
         let (mut due, mut replaced) = (Vec::new(), Vec::new());
         for (&number, forward) in self.unanswered.range(..self.unsent).rev() {
             let key = forward.change.kvmsg().key;
-            let is_newest = newer.insert(key) && changed(key).is_none_or(|at| at <= forward.known);
+            let newest = newest.entry(key).or_default();
+            let is_newest = *newest <= number && !is_changed(key, forward.known);
+            *newest = (*newest).max(number);
             match forward.sent.is_some_and(|sent| sent <= limit) {
                 true if is_newest => due.push(number),
                 true => replaced.push(number),
@@ -280,5 +279,59 @@ impl Forwards {
     pub(super) fn pop_first(&mut self) -> Option<Forward> {
         let (&number, _) = self.unanswered.first_key_value()?;
         self.remove(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clone::kvmsg::KvMsg;
+    use crate::clone::properties::Properties;
+
+    fn uuid(number: u8) -> Uuid {
+        Uuid::from_bytes([number; 16])
+    }
+
+    /// Changes of one key, sent at once.
+    fn sent(numbers: &[u8]) -> Forwards {
+        let mut forwards = Forwards::default();
+        for &number in numbers {
+            let change = KvMsg {
+                key: b"/a",
+                sequence: Sequence::ZERO,
+                uuid: Some(uuid(number)),
+                properties: Properties::EMPTY,
+                body: &[number],
+            };
+            let now = Time::ZERO + Duration::from_millis(number.into());
+            forwards.push(Owned::new(&change), now, Some(now), Sequence::new(1, 0));
+        }
+        forwards
+    }
+
+    fn due(forwards: &mut Forwards) -> (Vec<u64>, u64) {
+        forwards.repeat(Time::ZERO + Duration::from_secs(9), |_, _| false)
+    }
+
+    #[test]
+    fn the_newest_of_a_key_is_due_again_also_behind_an_older_one_that_is_applied() {
+        let mut forwards = sent(&[1, 2, 3]);
+        assert_eq!(forwards.apply(uuid(1), Sequence::new(1, 1)), 0);
+        assert_eq!(due(&mut forwards), (vec![2], 1));
+        assert!(!forwards.contains(&uuid(2)), "it would come behind the third");
+    }
+
+    #[test]
+    fn what_came_before_one_of_its_key_that_is_applied_or_not_kept_is_never_due_again() {
+        let mut forwards = sent(&[1, 2, 3]);
+        assert_eq!(forwards.apply(uuid(3), Sequence::new(1, 1)), 2);
+        forwards.settle(|_| true);
+        assert_eq!(due(&mut forwards), (vec![], 0));
+        assert_eq!(forwards.bytes, 0);
+        let mut forwards = sent(&[1, 2]);
+        assert_eq!((forwards.drop_older(b"/b"), forwards.drop_older(b"/a")), (0, 2));
+        assert_eq!((forwards.bytes, forwards.by_key.len()), (0, 0));
     }
 }

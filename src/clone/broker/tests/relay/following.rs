@@ -139,6 +139,25 @@ fn relays_of_a_subtree_do_not_slip_into_a_new_history() {
 }
 
 #[test]
+fn what_comes_after_there_was_no_room_is_told() {
+    let mut world = World::new();
+    world.set(0, 1, "/a", "x");
+    let relay = world.relay(&[0]);
+    world.configure_start(relay, |config| config.store.max_bytes = 1000);
+    world.pass_ms(500);
+    assert_eq!(world.map(relay), world.map(0));
+    world.set(0, 2, "/a", &"x".repeat(2000));
+    world.pass_ms(500);
+    assert_eq!(world.map(relay)["/a"].1, "x", "it stays where it is");
+    let published = world.told(relay, "HUGZ", "published");
+    world.set(0, 3, "/a", "y");
+    world.pass_ms(5000);
+    assert_eq!(world.map(relay), world.map(0));
+    assert_eq!(world.changes(relay).last(), Some(&(world.broker(0).sequence(), "/a".into())));
+    assert_ne!(world.told(relay, "HUGZ", "published"), published);
+}
+
+#[test]
 fn what_a_new_history_brings_is_passed_on_with_its_time_to_live() {
     let mut world = filled(1);
     let relay = world.relay(&[0]);
