@@ -742,6 +742,7 @@ impl Broker {
         }
         if self.sequence < whole && !is_subtree {
             // There was no room in the store for one of them: no state, and that was logged.
+            self.stop_relaying(now, out);
             return self.fail_sync(now, "what was published meanwhile could not be kept");
         }
         log::info!(

@@ -231,6 +231,20 @@ impl Broker {
         self.tend_forwards(now, out);
     }
 
+    /// What is here lacks something: nobody must be served from it until there is a whole
+    /// state again.
+    pub(super) fn stop_relaying(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        if self.role != Role::Relay {
+            return;
+        }
+        self.role = Role::Starting;
+        log::error!("serves nobody: what the upstream has is more than may be kept here");
+        // The farewell: clients turn to another server if they know one.
+        self.send_heartbeats(now, |_| true, out);
+        self.publish_status(now, out);
+        self.snapshots.abandon(&mut self.store);
+    }
+
     /// The whole state has been replaced: publishes what is newer than before, for those
     /// who do not count. (What is gone has no number of its own that could be published.)
     /// Who counts notices that it is not all, and resynchronises.
