@@ -78,8 +78,7 @@ impl System<'_> {
         if std::mem::replace(&mut relayed.syncs, syncs) != syncs {
             relayed.whole_at = now;
         }
-        // One without room for all, which seed 387 shows to claim what it lacks, is not checked.
-        let is_whole = |relay: &RelayPlan| relay.subtree.is_empty() && !relay.server.is_small();
+        let is_whole = |relay: &RelayPlan| relay.subtree.is_empty();
         let is_all = self.plan.relay_at(host).is_some_and(is_whole);
         if is_all && relayed.checked_at <= now {
             relayed.checked_at = now + STALENESS_EVERY;
