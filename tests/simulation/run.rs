@@ -125,9 +125,17 @@ pub(crate) fn run_all(seeds: Range<u64>) -> Result<Coverage, (u64, Failure)> {
     };
     std::thread::scope(|scope| (0..threads()).for_each(|_| drop(scope.spawn(work))));
     bar.finish_and_clear();
-    for (place, (count, seed, failure)) in kinds.into_inner().expect("no thread panics") {
+    let kinds = kinds.into_inner().expect("no thread panics");
+    for (place, (count, seed, failure)) in &kinds {
         println!("{count} runs fail at {place}; seed {seed}: {:.300}", failure.message);
     }
+    let failed: u64 = kinds.values().map(|(count, ..)| count).sum();
+    assert_eq!(
+        failed,
+        0,
+        "of {} seeds so many break a promise, see above",
+        seeds.end - seeds.start
+    );
     let (coverage, failure) = total.into_inner().expect("no thread panics");
     failure.map_or(Ok(coverage), Err)
 }
