@@ -249,8 +249,9 @@ impl Pair {
         self.has_state = has_state;
     }
 
-    /// Adds a change that is published to what the standby gets.
-    #[inline]
+    /// Adds a change that is published to what the standby gets. Kept out of the path of a
+    /// broker that is alone.
+    #[inline(never)]
     pub(super) fn stream(&mut self, change: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
         if self.stream.add(change) {
             self.flush_stream(out);
