@@ -56,6 +56,7 @@ Of a pair:
   promoted_older_state, promoted_first, promoted_alone  why it became active
   votes  requests of clients while passive
   syncs, delta_syncs, syncs_failed, follow_gaps, backlogs_cut, followed  taking over the state
+  stream_dropped  messages with changes that the standby had no room for
   peer_refused, same_seat  messages of the peer that cannot be
   held_dropped  requests over the limit while passive
   ring_kept, ring_dropped, ring_applied, ring_known  changes kept while passive
