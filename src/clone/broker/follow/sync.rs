@@ -290,8 +290,14 @@ impl Broker {
             if self.relay.is_some() && kvmsg.body.is_empty() && Fault::KeepWhatIsGone.is_planted() {
                 continue;
             }
-            take_over(&mut self.store, &kvmsg, now, &mut self.scratch)
-                .map_err(|full| full.reason())?;
+            if let Err(full) = take_over(&mut self.store, &kvmsg, now, &mut self.scratch) {
+                if taken > 0 {
+                    // What is in the store by now is nobody's state.
+                    self.set_state(false);
+                    self.stop_relaying(now, out);
+                }
+                return Err(full.reason());
+            }
             taken += 1;
             if self.relay.is_some() {
                 self.pass_on(&kvmsg, out);
