@@ -198,6 +198,12 @@ impl<S> Registry<S> {
         if !self.stopping {
             handled += self.serve_readiness(state, key);
         }
+        if let Some(slot) = self.sockets.get(key)
+            && !slot.is_waited_for()
+            && let Err(errno) = slot.socket.events()
+        {
+            self.socket_failed(state, key, errno);
+        }
         if handled == 0 {
             self.stats.spurious_wakes += 1;
             if let Some(slot) = self.sockets.get_mut(key) {

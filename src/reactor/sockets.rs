@@ -46,8 +46,6 @@ pub(super) struct SocketSlot<S> {
     handed_out: Cell<bool>,
     /// What it had sent when that was last counted.
     sent: Sent,
-    /// Whether the poller knows it.
-    watched: bool,
     /// The socket's own timeout (`ZMQ_RCVTIMEO`), if the loop has set it.
     receive_timeout: Option<ReceiveTimeout>,
     pub(super) budget: u32,
@@ -84,9 +82,9 @@ impl<S> SocketSlot<S> {
         Ok(())
     }
 
-    /// What zmq_poll(3) is to wait for.
-    pub(super) fn polled_interest(&self) -> Option<Interest> {
-        if self.queued { None } else { self.interest }
+    /// Whether a handler is to be called for what may come.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.receiving || (self.role.readiness && self.interest.is_some())
     }
 
     /// What it has sent since that was last counted.
@@ -158,11 +156,10 @@ impl<S> Registry<S> {
 
     /// Lets a socket live in the loop without a handler, so that handlers can send
     /// through its key. Such a socket does not keep [`run`](super::Reactor::run)
-    /// going. When the context of another socket in the loop is found terminated, it
-    /// is closed, too, if it is of the same context.
+    /// going. It is closed when its context is terminated, as all others are.
     ///
     /// # Errors
-    /// With 2^31 sockets there is no slot left; the socket is given back.
+    /// As for [`on_message`](Registry::on_message).
     pub fn add_socket(&mut self, socket: Socket) -> Result<SocketKey, Rejected<Socket>> {
         self.insert_socket(socket, None, None, None)
     }
@@ -195,8 +192,7 @@ impl<S> Registry<S> {
             return Err(Rejected { source: socket, error: no_slots() });
         };
         let role = Role { messages: on_message.is_some(), readiness: on_ready.is_some() };
-        let watched = role.messages || role.readiness;
-        if watched && let Err(error) = self.poller.add_socket(key, &socket) {
+        if let Err(error) = self.poller.add_socket(key, &socket) {
             return Err(Rejected { source: socket, error });
         }
         let slot = SocketSlot {
@@ -211,7 +207,6 @@ impl<S> Registry<S> {
             drained: false,
             touched: Cell::new(false),
             handed_out: Cell::new(false),
-            watched,
             receive_timeout: None,
             budget: self.settings.budget.get(),
             stats: SourceStats::default(),
@@ -242,10 +237,6 @@ impl<S> Registry<S> {
         if slot.role.readiness && !slot.role.messages {
             let problem = "the socket has an on_ready handler, which is told of writability";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
-        }
-        if !slot.watched {
-            self.poller.add_socket(key.0, &slot.socket)?;
-            slot.watched = true;
         }
         slot.role.readiness = true;
         slot.on_ready = Some(Box::new(handler));
@@ -367,9 +358,7 @@ impl<S> Registry<S> {
         let slot = self.sockets.remove(key.0).ok_or(StaleKey(key.into()))?;
         self.waited_for -= usize::from(slot.interest.is_some());
         self.stats.add_sent(slot.uncounted());
-        if slot.watched
-            && let Err(error) = self.poller.remove_socket(&slot.socket)
-        {
+        if let Err(error) = self.poller.remove_socket(&slot.socket) {
             log::warn!("the descriptor of {key:?} was not registered any more: {error}");
         }
         if let Some(timeout) = slot.receive_timeout {

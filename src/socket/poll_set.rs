@@ -142,6 +142,16 @@ impl<'a> PollList<'a> {
         self.items.push(item(socket, interest));
     }
 
+    /// Adds a socket for nothing but the end of its context. That it is never ready for
+    /// anything is in zmq_poll(3): `ZMQ_POLLERR` does not concern sockets. But their
+    /// commands are attended to meanwhile, and so the one that says `ETERM`.
+    #[inline]
+    pub fn push_end(&mut self, socket: &'a Socket) {
+        let mut item = item(socket, Interest::READABLE);
+        item.events = POLL_ERR;
+        self.items.push(item);
+    }
+
     /// Adds a file descriptor.
     #[inline]
     pub fn push_fd(&mut self, fd: BorrowedFd<'a>, interest: Interest) {

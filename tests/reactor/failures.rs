@@ -5,7 +5,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pollux::reactor::{Flow, Interest, Key, Missed, Reactor};
 use pollux::socket::{Errno, Socket, SocketType, ZmqContext, pair};
@@ -242,8 +242,10 @@ fn a_terminated_context_ends_its_sockets() {
         settle(&mut reactor, &mut seen);
         drop(_kept);
         let terminating = thread::spawn(move || ending.terminate(DEADLINE).unwrap());
+        let started = Instant::now();
         while ended.iter().any(|key| reactor.contains(*key)) {
             reactor.turn(&mut seen, DEADLINE).unwrap();
+            assert!(started.elapsed() < DEADLINE, "{seen:?}");
         }
         terminating.join().unwrap();
         // libzmq tells each socket by itself, in no order.
@@ -253,6 +255,32 @@ fn a_terminated_context_ends_its_sockets() {
         to_stays.send("x").unwrap();
         settle(&mut reactor, &mut seen);
         assert_eq!(seen.last(), Some(&Key::Socket(stays)));
+    });
+}
+
+/// Nobody of the context is waited for: one only sends, one is paused. libzmq tells each of
+/// them by itself, so that the end of one says nothing of the others yet.
+#[test]
+fn a_terminated_context_ends_sockets_that_wait_for_nothing() {
+    each(|backend| {
+        let ending = ZmqContext::new().unwrap();
+        let silent = Socket::new(&ending, SocketType::Push).unwrap();
+        let (paused, peer) = pair(&ending).unwrap();
+        let mut reactor = reactor(backend);
+        let silent = reactor.add_socket(silent).unwrap();
+        let paused = reactor.on_message(paused, |_: &mut (), _, _| Ok(Flow::Continue)).unwrap();
+        reactor.set_interest(paused, None).unwrap();
+        peer.send("stays where it is").unwrap();
+        settle(&mut reactor, &mut ());
+        drop(peer);
+        let terminating = thread::spawn(move || ending.terminate(DEADLINE).unwrap());
+        let started = Instant::now();
+        while reactor.contains(silent) || reactor.contains(paused) {
+            reactor.turn(&mut (), DEADLINE).unwrap();
+            assert!(started.elapsed() < DEADLINE, "{:?}", reactor.stats());
+        }
+        terminating.join().unwrap();
+        assert_eq!(reactor.stats().sockets_terminated, 2);
     });
 }
 

@@ -19,8 +19,8 @@ pub(in crate::reactor) struct ZmqPoll {
 }
 
 impl ZmqPoll {
-    /// zmq_poll(3) over all sockets that are waited for and are not in the queue
-    /// already, then mio's events if its descriptor is ready.
+    /// zmq_poll(3) over all sockets that are not in the queue already, then mio's events
+    /// if its descriptor is ready. What is waited for for nothing else is so for its end.
     pub(super) fn poll<S>(
         &mut self,
         poll: &mut Poll,
@@ -34,10 +34,14 @@ impl ZmqPoll {
         // The first item, so that the answer is easily found again.
         list.push_fd(poll.registry().as_fd(), Interest::READABLE);
         for (key, slot) in sockets.iter() {
-            if let Some(interest) = slot.polled_interest() {
-                list.push(&slot.socket, interest);
-                self.polled.push(key.index);
+            if slot.queued {
+                continue;
             }
+            match slot.interest {
+                Some(interest) => list.push(&slot.socket, interest),
+                None => list.push_end(&slot.socket),
+            }
+            self.polled.push(key.index);
         }
         if self.polled.is_empty() {
             return mio_poll::poll(poll, events, timeout, found);
