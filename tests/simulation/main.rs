@@ -81,6 +81,7 @@ const MENDED: &[(u64, &str)] = &[
     (20_799, "what only the loser of two actives had went over at four changes a second"),
     (20_863, "a change was replaced by one that was replaced in another history"),
     (23_570, "a server of RFC 12 began again before its first heartbeat, with the same numbers"),
+    (24_352, "a new epoch hid what a relay's client had of a history that was given up"),
     (33_131, "as 20,863, after an order to take over"),
     (35_901, "a snapshot ended in an epoch after the one in which it began"),
 ];

@@ -21,6 +21,8 @@ pub(crate) struct Attempt {
     pub(crate) target: Target,
     /// Only changes after this were asked for.
     pub(crate) since: Option<Sequence>,
+    /// The epoch of the broker when it was asked.
+    pub(crate) epoch: Option<u32>,
     pub(crate) staging: Staging,
     /// Entries received.
     pub(crate) received: u64,

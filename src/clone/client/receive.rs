@@ -110,6 +110,11 @@ impl Client {
             Some(last) if sequence.epoch() != last.epoch() && sequence != last.next() => {
                 self.restart(now, ResyncReason::NewBroker, out);
             }
+            // The first since the subscription: what the map has may be of a history that was
+            // given up, which a number of the new one on top would hide.
+            None if self.begins_an_epoch(sequence) => {
+                self.restart(now, ResyncReason::NewBroker, out);
+            }
             // The first since a snapshot for which there was no proof.
             None if !self.is_extended() && self.is_below_snapshot(sequence) => {
                 self.restart(now, ResyncReason::SequenceDown, out);
@@ -160,6 +165,11 @@ impl Client {
         if self.subtrees[index].is_current() {
             self.apply(now, index, kvmsg, out);
         }
+    }
+
+    /// Whether a change is of another epoch than the broker said it is in.
+    fn begins_an_epoch(&self, sequence: Sequence) -> bool {
+        self.broker.is_some_and(|broker| broker.extended && broker.epoch != sequence.epoch())
     }
 
     /// Whether a change has the number of the last one, and another name: the server has begun

@@ -184,6 +184,7 @@ impl Client {
         self.attempt = Some(Attempt {
             target,
             since,
+            epoch: self.broker.map(|broker| broker.epoch),
             staging: Staging::default(),
             received: 0,
             is_damaged: false,
@@ -318,6 +319,15 @@ impl Client {
         if attempt.is_damaged {
             // No count says how many there should be, but one at least is missing.
             return self.limit_reached(now, index, kvmsg.sequence, out);
+        }
+        if is_delta && attempt.epoch != Some(info.epoch) {
+            // Whether that would do was judged by another history: it is asked anew.
+            self.learn(now, info, out);
+            if self.subtrees[index].state == SubtreeState::Syncing {
+                self.leave_current(index, ResyncReason::NewBroker);
+                self.queue(now, index);
+            }
+            return self.ask_next(now, out);
         }
         self.stats.snapshots += 1;
         let end = kvmsg.sequence;

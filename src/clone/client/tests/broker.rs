@@ -91,6 +91,8 @@ pub(super) struct Broker {
     pub(super) pair: Option<Paired>,
     /// The history is known from here on.
     pub(super) lineage: Vec<(Sequence, Sequence)>,
+    /// It is a relay of a part, which may lack something behind this.
+    pub(super) proven: Option<Sequence>,
     /// Changes since the standby was last given any.
     pub(super) unreplicated: Vec<(Vec<u8>, Stored)>,
 }
@@ -133,7 +135,25 @@ impl Broker {
             sends: Vec::new(),
             pair: None,
             lineage: Vec::new(),
+            proven: None,
             unreplicated: Vec::new(),
+        }
+    }
+
+    /// As a relay does when the history that it follows is given up behind `fork` for one that
+    /// goes on in another epoch.
+    pub(super) fn turn_to_another_history(&mut self, fork: Sequence) {
+        let first = self.floor;
+        let (is_active, peer) = (true, "live");
+        self.entries.retain(|_, stored| stored.sequence <= fork);
+        self.sequence = Sequence::new(fork.epoch() + 1, 7);
+        self.lineage = vec![(first, fork), (self.sequence, self.sequence)];
+        self.pair = Some(Paired { is_active, peer, fork, stable: self.sequence });
+        self.proven = self.proven.map(|_| self.sequence);
+        // Nobody's count may fit by accident.
+        self.published += 1;
+        for watch in self.watches.values_mut() {
+            *watch = Watch { published: self.published, sequence: self.sequence };
         }
     }
 
@@ -242,6 +262,9 @@ impl Broker {
             None => {
                 buffer.push("role", "active").push("stable", self.sequence);
             }
+        }
+        if let Some(proven) = self.proven {
+            buffer.push("subtree", "/").push("proven", proven);
         }
     }
 

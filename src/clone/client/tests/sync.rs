@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::broker::{Dialect, message};
+use super::broker::{Dialect, Paired, message};
 use super::world::{MS, SECOND, World};
 use crate::clone::client::{ClientConfig, Event, SubtreeState, Why};
 use crate::clone::kvmsg::{HUGZ, KTHXBAI};
@@ -284,16 +284,56 @@ fn a_late_change_from_before_a_delta_brings_nothing_back() {
         world.inject_update(&frames(b"HUGZ/a/", Sequence::ZERO, properties, b""));
         assert!(!world.client.is_current());
     };
-    gap(&mut world, b"chp=2\nnode=0000000000000abc\npublished=0\n");
+    gap(&mut world, b"chp=2\nnode=0000000000000abc\nepoch=1\npublished=0\n");
     world.run(10 * MS);
     assert!(world.client.is_current());
     // The next delta begins behind both changes and takes until the first has come.
     world.net.request_delay = 1300 * MS;
-    gap(&mut world, b"chp=2\nnode=0000000000000abc\npublished=9\n");
+    gap(&mut world, b"chp=2\nnode=0000000000000abc\nepoch=1\npublished=9\n");
     world.run(10 * SECOND);
     world.assert_equal();
     let told = |event: &Event| matches!(event, Event::Updated { key, .. } if **key == *b"/a/9");
     assert!(!world.events.iter().any(told), "{:?}", world.events);
+}
+
+/// A client of a relay that may lack something behind 1:101, with a change on top of that.
+fn with_more_than_is_proven() -> World {
+    let mut world = World::new(Dialect::Extended, &["/a/"]);
+    let (fork, stable) = (Sequence::ZERO, Sequence::new(1, 100));
+    world.broker.pair = Some(Paired { is_active: true, peer: "live", fork, stable });
+    world.broker.put(b"/a/1", b"kept");
+    world.broker.proven = Some(Sequence::new(1, 101));
+    world.broker.put(b"/a/2", b"given up");
+    world.start();
+    world.run(50 * MS);
+    assert!(world.client.is_current());
+    assert_eq!(world.map().len(), 2);
+    world
+}
+
+#[test]
+fn what_is_given_up_does_not_hide_below_the_first_change_of_another_epoch() {
+    let mut world = with_more_than_is_proven();
+    world.broker.turn_to_another_history(Sequence::new(1, 101));
+    world.broker.put(b"/a/3", b"new");
+    world.run(10 * SECOND);
+    assert!(world.client.is_current());
+    world.assert_equal();
+    assert!(world.milestones().contains(&"Resync NewBroker".to_owned()));
+}
+
+#[test]
+fn what_is_given_up_does_not_hide_below_a_delta_that_ends_in_another_epoch() {
+    let mut world = with_more_than_is_proven();
+    world.net.lose_updates = 1;
+    world.broker.put(b"/a/3", b"given up, too");
+    world.net.request_delay = 100 * MS;
+    world.run_until("a delta is asked for", |world| world.client.stats().requests == 2);
+    world.broker.turn_to_another_history(Sequence::new(1, 101));
+    world.run(10 * SECOND);
+    assert!(world.broker.requests[1].len() == 3, "{:?}", world.broker.requests);
+    assert!(world.client.is_current());
+    world.assert_equal();
 }
 
 #[test]
