@@ -78,12 +78,18 @@ fn simulation_keeps_every_promise() {
 /// Seeds that once failed, and what each showed. (Should the making of plans change, they are
 /// runs as any others: what they showed of the machines has tests of its own there.)
 const MENDED: &[(u64, &str)] = &[
+    (4_359, "a relay passed over what it had no room for at the end of a sync"),
+    (6_913, "no sync ended at a relay that remembers few uuids"),
+    (13_300, "as 6,913"),
     (20_799, "what only the loser of two actives had went over at four changes a second"),
     (20_863, "a change was replaced by one that was replaced in another history"),
     (23_570, "a server of RFC 12 began again before its first heartbeat, with the same numbers"),
     (24_352, "a new epoch hid what a relay's client had of a history that was given up"),
+    (30_468, "as 6,913, of the whole tree"),
     (33_131, "as 20,863, after an order to take over"),
     (35_901, "a snapshot ended in an epoch after the one in which it began"),
+    (42_938, "as 6,913, of a relay behind another"),
+    (45_176, "as 6,913, of a relay that has turned to another server"),
 ];
 
 #[test]

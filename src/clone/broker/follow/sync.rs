@@ -24,6 +24,7 @@ pub(super) struct Sync {
     delta_bytes: usize,
     /// Entries received.
     count: u64,
+    /// Records of the uuids that are known there, the youngest.
     uuids: Vec<u8>,
     /// The end of the snapshot, once it is there.
     end: Option<Owned>,
@@ -117,10 +118,7 @@ impl Broker {
                 let read = self.refused.read_records(now, reason, kvmsg.body);
                 read.ok_or("unreadable refusals")
             }
-            UUIDS if sync.uuids.len() < self.config.recent_count.saturating_mul(2 * RECORD) => {
-                sync.uuids.extend_from_slice(kvmsg.body);
-                Ok(())
-            }
+            UUIDS => sync.take_uuids(kvmsg.body, self.config.recent_count),
             _ if is_reserved(kvmsg.key) => Err("neither an entry nor an end"),
             _ => sync.take(&kvmsg, now, follow.limits, &mut self.scratch),
         };
@@ -172,13 +170,15 @@ impl Broker {
             (follow.stage, follow.has_position) = (Stage::Live, true);
         }
         let waiting = self.follow.as_ref().map_or(0, |follow| follow.backlog.len());
+        let mut goes_on = true;
         for _ in 0..waiting {
-            if (self.sequence >= whole && !is_subtree) || !self.drain_backlog(now, 1, out) {
+            if (self.sequence >= whole && !is_subtree) || !goes_on {
                 break;
             }
+            goes_on = self.drain_backlog(now, 1, out);
         }
-        if self.sequence < whole && !is_subtree {
-            // There was no room in the store for one of them: no state, and that was logged.
+        if !self.has_state() {
+            // There was no room in the store for one of them, and that was logged.
             self.stop_relaying(now, out);
             return self.fail_sync(now, "what was published meanwhile could not be kept");
         }
@@ -187,7 +187,11 @@ impl Broker {
             self.store.len(),
             self.sequence
         );
-        self.tend_follow(now, out);
+        match goes_on {
+            true => self.tend_follow(now, out),
+            // It is of another epoch, as what is behind it.
+            false => self.sync(now, out),
+        }
         match self.relay {
             Some(_) => self.relay_synced(now, out),
             None => self.push(now, out),
@@ -350,6 +354,20 @@ impl Sync {
             true => Err("too much has changed for a delta"),
             false => Ok(()),
         }
+    }
+
+    /// Takes records of uuids, which come oldest first. Of more than the window holds it keeps
+    /// one too many at least: which are forgotten the window then tells by itself.
+    fn take_uuids(&mut self, records: &[u8], window: usize) -> Result<(), &'static str> {
+        if !records.len().is_multiple_of(RECORD) {
+            return Err("unreadable uuids");
+        }
+        self.uuids.extend_from_slice(records);
+        let kept = window.saturating_add(1).saturating_mul(RECORD);
+        if self.uuids.len() > kept.saturating_mul(2) {
+            self.uuids.drain(..self.uuids.len() - kept);
+        }
+        Ok(())
     }
 
     fn put(

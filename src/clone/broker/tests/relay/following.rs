@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::world::{HEARTBEAT, World};
+use crate::clone::kvmsg::Uuid;
 use crate::clone::pair::Role;
 use crate::clone::relay::RelayConfig;
 use crate::message::Message;
@@ -381,4 +382,50 @@ fn what_cannot_be_is_refused_and_counted() {
     assert_eq!((world.map(relay), world.broker(relay).sequence()), (before, position));
     assert_eq!(world.broker(relay).stats().requests_malformed, 1);
     assert_eq!(world.role(relay), Role::Relay);
+}
+
+#[test]
+fn who_remembers_fewer_uuids_than_come_keeps_the_youngest() {
+    let mut world = World::new();
+    let uuid = |n: u16| {
+        let mut uuid = [7; 16];
+        uuid[..2].copy_from_slice(&n.to_be_bytes());
+        uuid
+    };
+    for n in 0..2000 {
+        world.set_with(0, uuid(n), &format!("/{}", n % 10), "", "x");
+    }
+    let relay = world.relay(&[0]);
+    world.configure_start(relay, |config| config.recent_count = 5);
+    world.pass_ms(50);
+    assert_eq!(world.map(relay), world.map(0));
+    assert_eq!((world.stats(relay).syncs, world.stats(relay).syncs_failed), (1, 0));
+    let (recent, last) = (&world.broker(relay).recent, world.broker(0).sequence());
+    assert_eq!(recent.len(), 5);
+    assert_eq!(recent.get(&Uuid::from_bytes(uuid(1999))), Some(last));
+    assert_eq!(recent.forgotten_until().get(), last.get() - 5);
+}
+
+#[test]
+fn what_came_meanwhile_and_has_no_room_is_not_passed_over() {
+    for delay_ms in 0..60 {
+        let mut world = World::with(|config| config.snapshots.slice_entries = 1);
+        for n in 0..20 {
+            world.set(0, n, &format!("/{n}"), "x");
+        }
+        let relay = world.relay_with(&[0], |relay| relay.subtree = b"/".to_vec());
+        world.configure_start(relay, |config| config.store.max_keys = 20);
+        world.pass_ms(delay_ms);
+        world.set(0, 100, "/too-many", "x");
+        let lost = world.broker(0).sequence();
+        world.pass_ms(20);
+        world.set(0, 101, "/1", "y");
+        world.pass(HEARTBEAT * 3);
+        assert!(world.broker(relay).sequence() < lost, "after {delay_ms} ms: {lost:?} is missing");
+        // As soon as there is room, all is there.
+        world.set(0, 102, "/2", "");
+        world.pass_ms(5000);
+        assert_eq!(world.map(relay), world.map_below(0, "/"), "after {delay_ms} ms");
+        assert_eq!(world.role(relay), Role::Relay);
+    }
 }
