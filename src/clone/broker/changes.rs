@@ -62,6 +62,10 @@ impl Broker {
             self.stats.changes_forgotten += 1;
             return self.answer(&change, Answer::Refused("forgotten"), out);
         }
+        if self.is_overtaken(&change) {
+            self.stats.changes_overtaken += 1;
+            return self.refuse_for_good(now, &change, "overtaken", out);
+        }
         let ttl = self.read_ttl(change.properties);
         let size = change.properties.as_bytes().len();
         if ttl.is_some() && size + TTL_ROOM > self.config.limits.max_properties {
@@ -72,12 +76,23 @@ impl Broker {
         }
         if let Err(reason) = self.apply(now, &change, ttl, out) {
             warn_rarely(self.stats.changes_store_full, "change refused", &reason);
-            if let Some(uuid) = change.uuid {
-                self.refused.insert(uuid, reason, self.sequence, now);
-                self.stream_refusal(uuid, reason, out);
-            }
-            self.answer(&change, Answer::Refused(reason), out);
+            self.refuse_for_good(now, &change, reason, out);
         }
+    }
+
+    /// Refuses a change, and any copy of it that comes later.
+    fn refuse_for_good(
+        &mut self,
+        now: Time,
+        change: &KvMsg<'_>,
+        reason: &'static str,
+        out: &mut impl BrokerOutbox,
+    ) {
+        if let Some(uuid) = change.uuid {
+            self.refused.insert(uuid, reason, self.sequence, now);
+            self.stream_refusal(uuid, reason, out);
+        }
+        self.answer(change, Answer::Refused(reason), out);
     }
 
     /// Sets a key from within the process, as a change without uuid.
@@ -212,14 +227,33 @@ impl Broker {
     /// A change that says it was sent before, first when its client knew of
     /// nothing beyond a sequence that the window of uuids does not reach back to.
     /// Sequences and not times, since a message may be on the way for any time.
-    fn may_be_a_forgotten_repeat(&self, change: &KvMsg<'_>) -> bool {
+    pub(super) fn may_be_a_forgotten_repeat(&self, change: &KvMsg<'_>) -> bool {
         change.uuid.is_some()
-            && !Fault::TrustTheWindow.is_planted()
-            && change.properties.parse("retry").is_some_and(|known| {
-                // A number of a history that was given up, above all of ours: it was sent first
-                // when that had begun.
-                let known = if known > self.sequence { self.apart_since() } else { known };
-                self.recent.may_have_forgotten(known) || self.refused.may_have_forgotten(known)
+            && self.first_sent(change).is_some_and(|known| self.may_have_forgotten(known))
+    }
+
+    /// Up to where a change that was sent again was not applied, by its own word.
+    pub(super) fn first_sent(&self, change: &KvMsg<'_>) -> Option<Sequence> {
+        let known = change.properties.parse("retry")?;
+        // A number of a history that was given up, above all of ours: it was sent first
+        // when that had begun.
+        Some(if known > self.sequence { self.apart_since() } else { known })
+    }
+
+    /// Whether a change may have been applied or refused, and forgotten, that was not up to
+    /// `known`.
+    pub(super) fn may_have_forgotten(&self, known: Sequence) -> bool {
+        !Fault::TrustTheWindow.is_planted()
+            && (self.recent.may_have_forgotten(known) || self.refused.may_have_forgotten(known))
+    }
+
+    /// Whether its sender has changed the key by a later change already, which came over
+    /// another way: this one lay at a relay, say, or on the connection before.
+    fn is_overtaken(&self, change: &KvMsg<'_>) -> bool {
+        // Two mistakes are one here: what is sent out of its order is not taken either.
+        !Fault::ResendOutOfOrder.is_planted()
+            && change.uuid.is_some_and(|uuid| {
+                self.store.changed_by(change.key).is_some_and(|last| uuid.is_before(&last))
             })
     }
 
