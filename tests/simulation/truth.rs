@@ -377,9 +377,24 @@ impl Truth {
     /// client of this one saw the next take its place, be it in a history that was lost since,
     /// and of the next the same is promised.
     fn has_effect_in(&self, host: usize, key: &[u8], uuid: Uuid) -> bool {
-        let is_there =
-            |version: &Version| version.uuid.is_some_and(|uuid| self.is_in_history_of(host, uuid));
+        let Some(reign) = self.reign_at(host) else { return false };
+        let is_there = |version: &Version| self.is_taken_over(version, key, reign, reign.last);
         self.is_in_history_of(host, uuid) || self.is_replaced(key, uuid, is_there)
+    }
+
+    /// Whether a version is in the history that led to a reign, up to a sequence: as it was, or
+    /// taken over from another history.
+    fn is_taken_over(&self, version: &Version, key: &[u8], reign: &Reign, until: u64) -> bool {
+        match version.uuid {
+            Some(uuid) => {
+                self.applied(uuid).any(|it| it <= until && self.is_in_lineage(reign.start, it))
+            }
+            // What has no name is known by what it says, and was not taken over before it was.
+            None => reign.keys.get(key).into_iter().flatten().any(|taken| {
+                let is_same = taken.uuid.is_none() && taken.value == version.value;
+                is_same && taken.at >= version.at && taken.sequence <= until
+            }),
+        }
     }
 
     /// Whether one that replaced a change, or one that replaced that, and so on, is such a one.
@@ -387,7 +402,9 @@ impl Truth {
         let (mut open, mut seen) = (vec![uuid], HashSet::from([uuid]));
         while let Some(uuid) = open.pop() {
             for reign in self.reigns.values() {
-                let Some(sequence) = reign.applied(uuid) else { continue };
+                // Given there, or in what it goes on from.
+                let given = reign.applied(uuid).or_else(|| self.inherited(reign.start, uuid));
+                let Some(sequence) = given else { continue };
                 let versions = reign.keys.get(key).into_iter().flatten();
                 for later in versions.filter(|version| version.sequence > sequence) {
                     if is_it(later) {
@@ -406,15 +423,7 @@ impl Truth {
         let Some(submission) = self.submissions.get(&uuid) else { return false };
         let Some(reign) = self.reign_of(sequence) else { return false };
         let key = &submission.key;
-        let is_there = |version: &Version| match version.uuid {
-            Some(uuid) => {
-                self.applied(uuid).any(|it| it <= sequence && self.is_in_lineage(reign.start, it))
-            }
-            // What has no name is known by what it says.
-            None => reign.keys.get(key).into_iter().flatten().any(|taken| {
-                taken.uuid.is_none() && taken.value == version.value && taken.sequence <= sequence
-            }),
-        };
+        let is_there = |version: &Version| self.is_taken_over(version, key, reign, sequence);
         self.applied(uuid).any(|applied| applied == sequence)
             || self.is_replaced(key, uuid, is_there)
     }
@@ -451,9 +460,11 @@ impl Truth {
     }
 
     /// A change that a host kept while it was passive, from `at` on, where its state was at
-    /// `position`, is in the history that it goes on with, unless its key was changed since: by
-    /// its number there, or by the time, if the state was given up since and the number
-    /// says nothing in the history after it.
+    /// `position`, has its effect in the history that it goes on with, unless its key was changed
+    /// since by who was active before: by its number there, or by the time, if the state was given
+    /// up since and the number says nothing in the history after it. (A change that was replaced
+    /// in a history that is lost counts as applied with what had replaced it: no copy of it may
+    /// come behind that.)
     pub(crate) fn check_kept(
         &self,
         host: usize,
@@ -462,11 +473,10 @@ impl Truth {
         (position, at): (u64, Time),
     ) {
         let Some(reign) = self.reign_at(host) else { return };
-        let versions = reign.keys.get(key);
-        let last = versions.and_then(|all| all.last());
-        let is_newer = last.is_some_and(|last| last.sequence > position || last.at > at);
+        let taken_over = reign.at(key, reign.start);
+        let is_newer = taken_over.is_some_and(|last| last.sequence > position || last.at > at);
         assert!(
-            is_newer || self.is_in_history_of(host, uuid),
+            is_newer || self.has_effect_in(host, key, uuid),
             "no lost change: {uuid} of {} was kept for the takeover at {position}, and is gone",
             key.escape_ascii()
         );

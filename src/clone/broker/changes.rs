@@ -227,15 +227,24 @@ impl Broker {
     /// A change that says it was sent before, first when its client knew of
     /// nothing beyond a sequence that the window of uuids does not reach back to.
     /// Sequences and not times, since a message may be on the way for any time.
-    fn may_be_a_forgotten_repeat(&self, change: &KvMsg<'_>) -> bool {
+    pub(super) fn may_be_a_forgotten_repeat(&self, change: &KvMsg<'_>) -> bool {
         change.uuid.is_some()
-            && !Fault::TrustTheWindow.is_planted()
-            && change.properties.parse("retry").is_some_and(|known| {
-                // A number of a history that was given up, above all of ours: it was sent first
-                // when that had begun.
-                let known = if known > self.sequence { self.apart_since() } else { known };
-                self.recent.may_have_forgotten(known) || self.refused.may_have_forgotten(known)
-            })
+            && self.first_sent(change).is_some_and(|known| self.may_have_forgotten(known))
+    }
+
+    /// Up to where a change that was sent again was not applied, by its own word.
+    pub(super) fn first_sent(&self, change: &KvMsg<'_>) -> Option<Sequence> {
+        let known = change.properties.parse("retry")?;
+        // A number of a history that was given up, above all of ours: it was sent first
+        // when that had begun.
+        Some(if known > self.sequence { self.apart_since() } else { known })
+    }
+
+    /// Whether a change may have been applied or refused, and forgotten, that was not up to
+    /// `known`.
+    pub(super) fn may_have_forgotten(&self, known: Sequence) -> bool {
+        !Fault::TrustTheWindow.is_planted()
+            && (self.recent.may_have_forgotten(known) || self.refused.may_have_forgotten(known))
     }
 
     /// Whether its sender has changed the key by a later change already, which came over

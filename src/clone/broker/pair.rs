@@ -274,7 +274,7 @@ impl Pair {
         fork: Sequence,
         position: Sequence,
     ) {
-        self.ring.begin_anew(position);
+        self.ring.begin_anew(fork, position);
         if self.has_state && self.tail.is_none() {
             self.tail = Some(Tail::new(store, recent, fork));
         }

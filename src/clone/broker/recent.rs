@@ -141,7 +141,8 @@ impl Recent {
         let Some(oldest) = self.ring.pop_front() else { return };
         self.keys.pop_front();
         self.first = self.first.wrapping_add(1);
-        self.forgotten_until = oldest.sequence;
+        // Of another's window even younger ones may be missing.
+        self.forget_until(oldest.sequence);
     }
 }
 

@@ -1,14 +1,14 @@
 //! Changes that came while the broker was passive: of RFC 12 clients, which send
 //! each change to both brokers, and of whoever has not noticed yet.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use super::super::{Broker, BrokerOutbox, warn_rarely};
 use super::follow::Owned;
 use super::stats::PairStats;
 use crate::clone::fault::Fault;
-use crate::clone::kvmsg::{KvMsg, check_key};
+use crate::clone::kvmsg::{KvMsg, Uuid, check_key};
 use crate::clone::pair::PairConfig;
 use crate::clone::sequence::Sequence;
 use crate::message::Message;
@@ -29,8 +29,18 @@ struct Held {
     at: Time,
     /// Where the copy of the active's state was when it came.
     position: Sequence,
-    /// That state had it. By the time it would be applied the uuid may be forgotten.
-    is_known: bool,
+    /// Up to here that state did not have it, as far as its uuids tell; `None`: it had it. By
+    /// the time it would be applied the uuid may be forgotten.
+    absent_until: Option<Sequence>,
+}
+
+/// Whether a change that was kept is to be applied.
+enum Standing {
+    New,
+    /// The active had it, or something newer.
+    Known,
+    /// The active may have had it, and that is forgotten.
+    Doubtful,
 }
 
 impl Ring {
@@ -65,10 +75,11 @@ impl Ring {
     }
 
     /// The state is given up for another one, which is at `position`: what the former had
-    /// that one need not have, and its numbers say nothing there.
-    pub(super) fn begin_anew(&mut self, position: Sequence) {
+    /// that one need not have, and its numbers say nothing there but for those up to the `fork`.
+    pub(super) fn begin_anew(&mut self, fork: Sequence, position: Sequence) {
         for held in &mut self.changes {
-            (held.position, held.is_known) = (position, false);
+            held.position = position;
+            held.absent_until = Some(held.absent_until.unwrap_or_default().min(fork));
         }
     }
 
@@ -84,7 +95,6 @@ impl Broker {
     /// Keeps a change that came while the broker is not active.
     pub(in super::super) fn keep_change(&mut self, now: Time, message: Message<'_>) {
         let position = self.sequence;
-        let Some(pair) = self.pair.as_deref_mut() else { return };
         let change = match KvMsg::decode(message, &self.config.limits) {
             Ok(change) if check_key(change.key, &self.config.limits).is_ok() => change,
             _ => {
@@ -93,17 +103,41 @@ impl Broker {
                 return warn_rarely(self.stats.changes_malformed, "change dropped", &why);
             }
         };
+        let absent_until = match change.uuid.filter(|uuid| self.is_known(uuid)) {
+            Some(_) => None,
+            None if self.may_be_a_forgotten_repeat(&change) => Some(Sequence::ZERO),
+            None => Some(position),
+        };
+        let Some(pair) = self.pair.as_deref_mut() else { return };
         pair.ring.forget_old(now, &mut pair.stats);
-        let Some(uuid) = change.uuid else {
+        if change.uuid.is_none() {
             // Nothing would tell whether the active has applied it.
             pair.stats.ring_dropped += 1;
             let why = "it has no uuid, and the broker is passive";
             return warn_rarely(pair.stats.ring_dropped, "change dropped", &why);
-        };
+        }
         pair.stats.ring_kept += 1;
-        let is_known = self.recent.get(&uuid).is_some();
-        let held = Held { change: Owned::new(&change), at: now, position, is_known };
+        let held = Held { change: Owned::new(&change), at: now, position, absent_until };
         pair.ring.push(held, &mut pair.stats);
+    }
+
+    fn is_known(&self, uuid: &Uuid) -> bool {
+        self.recent.get(uuid).is_some() || self.refused.get(uuid).is_some()
+    }
+
+    /// What a change that was kept is to the state as it is now.
+    fn standing(&self, held: &Held) -> Standing {
+        let change = held.change.kvmsg();
+        let Some(absent_until) = held.absent_until else { return Standing::Known };
+        let is_older = self.store.changed(change.key).is_some_and(|last| last > held.position);
+        if is_older || change.uuid.is_some_and(|uuid| self.is_known(&uuid)) {
+            return Standing::Known;
+        }
+        let absent_until = self.first_sent(&change).unwrap_or_default().max(absent_until);
+        match self.may_have_forgotten(absent_until) {
+            true => Standing::Doubtful,
+            false => Standing::New,
+        }
     }
 
     /// At a promotion: applies what the old active did not get to.
@@ -111,33 +145,44 @@ impl Broker {
         let Some(pair) = self.pair.as_deref_mut() else { return };
         pair.ring.forget_old(now, &mut pair.stats);
         pair.ring.bytes = 0;
-        for held in std::mem::take(&mut pair.ring.changes) {
-            if Fault::ForgetTheRing.is_planted() {
-                continue;
+        let kept = std::mem::take(&mut pair.ring.changes);
+        // By the state as the active left it, which none of them changes for those behind it.
+        let mut names = HashSet::new();
+        let mut new = Vec::new();
+        for held in kept {
+            match self.standing(&held) {
+                Standing::New if names.insert(held.change.kvmsg().uuid) => new.push(held),
+                Standing::New | Standing::Known => self.count(|stats| stats.ring_known += 1),
+                Standing::Doubtful => self.drop_doubtful(),
             }
-            let change = held.change.kvmsg();
-            let is_known = held.is_known
-                || change.uuid.is_some_and(|uuid| {
-                    self.recent.get(&uuid).is_some() || self.refused.get(&uuid).is_some()
-                });
-            let is_older =
-                self.store.changed(change.key).is_some_and(|changed| changed > held.position);
-            if is_known || is_older {
-                self.count(|stats| stats.ring_known += 1);
-                continue;
-            }
-            let ttl = self.read_ttl(change.properties);
-            let left = ttl.map(|ttl| ttl.saturating_sub(now.since(held.at)));
-            if left == Some(Duration::ZERO) {
-                self.count(|stats| stats.ring_known += 1);
-                continue;
-            }
-            match self.apply(now, &change, left, out) {
-                Ok(()) => self.count(|stats| stats.ring_applied += 1),
-                Err(reason) => {
-                    self.count(|stats| stats.ring_dropped += 1);
-                    warn_rarely(self.stats.changes_store_full, "change dropped", &reason);
-                }
+        }
+        if Fault::ForgetTheRing.is_planted() {
+            return;
+        }
+        for held in new {
+            self.apply_held(now, &held, out);
+        }
+    }
+
+    fn drop_doubtful(&mut self) {
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        pair.stats.ring_dropped += 1;
+        let why = "whether the former active applied it is forgotten";
+        warn_rarely(pair.stats.ring_dropped, "change dropped", &why);
+    }
+
+    fn apply_held(&mut self, now: Time, held: &Held, out: &mut impl BrokerOutbox) {
+        let change = held.change.kvmsg();
+        let ttl = self.read_ttl(change.properties);
+        let left = ttl.map(|ttl| ttl.saturating_sub(now.since(held.at)));
+        if left == Some(Duration::ZERO) {
+            return self.count(|stats| stats.ring_known += 1);
+        }
+        match self.apply(now, &change, left, out) {
+            Ok(()) => self.count(|stats| stats.ring_applied += 1),
+            Err(reason) => {
+                self.count(|stats| stats.ring_dropped += 1);
+                warn_rarely(self.stats.changes_store_full, "change dropped", &reason);
             }
         }
     }

@@ -53,7 +53,8 @@ pub struct PairStats {
     pub held_dropped: u64,
     /// Changes kept while passive.
     pub ring_kept: u64,
-    /// Of these, dropped: too old, too many, or without a name.
+    /// Of these, dropped: too old, too many, without a name, or such that nothing tells any more
+    /// whether the active had them.
     pub ring_dropped: u64,
     /// Of these, applied at a promotion.
     pub ring_applied: u64,

@@ -165,6 +165,70 @@ fn a_change_that_is_known_when_it_comes_is_not_kept_for_a_promotion() {
 }
 
 #[test]
+fn a_change_that_may_have_been_forgotten_when_it_comes_is_not_kept_for_a_promotion() {
+    let mut world = World::with(|config, _| config.recent_count = 2);
+    world.pass_ms(500);
+    let known = world.broker(A).sequence();
+    for n in 1..6 {
+        world.set(A, n, &format!("/{n}"), "x");
+    }
+    world.pass_ms(10);
+    world.set_with(B, 1, "/1", &format!("retry={known}\n"), "x");
+    // What was sent first when more was known is none of those.
+    let known = world.broker(A).sequence();
+    world.set_with(B, 6, "/6", &format!("retry={known}\n"), "x");
+    world.kill(A);
+    world.ask(B);
+    world.pass_ms(300);
+    let stats = world.stats(B);
+    assert_eq!((stats.ring_applied, stats.ring_dropped), (1, 1));
+    assert_eq!(world.changes(B), 1);
+}
+
+#[test]
+fn a_change_that_may_have_been_forgotten_since_it_came_is_not_applied_at_a_promotion() {
+    let mut world = World::with(|config, _| config.recent_count = 2);
+    world.pass_ms(500);
+    for n in 1..6 {
+        world.set(A, n, &format!("/{n}"), "x");
+    }
+    world.start(B);
+    world.set(B, 2, "/2", "x");
+    world.pass_ms(500);
+    world.set(B, 6, "/6", "x");
+    for n in 7..9 {
+        world.set(A, n, &format!("/{n}"), "x");
+    }
+    world.pass_ms(10);
+    world.kill(A);
+    world.ask(B);
+    world.pass_ms(300);
+    let stats = world.stats(B);
+    assert_eq!((stats.ring_applied, stats.ring_dropped), (1, 1), "the one from before the sync");
+    assert_eq!(world.map(B)["/6"], "x", "none that was applied since it came is forgotten");
+    assert!(!world.map(B).contains_key("/2"));
+}
+
+/// Its client may have sent all of them here, and waits for none.
+#[test]
+fn of_changes_kept_while_passive_each_of_a_key_is_applied_in_its_order() {
+    let mut world = World::with(|config, _| config.recent_count = 2);
+    world.pass_ms(500);
+    world.set(A, 1, "/k", "0");
+    world.pass_ms(10);
+    for n in 2..6 {
+        world.set(B, n, "/k", &n.to_string());
+    }
+    world.set(B, 2, "/k", "2");
+    world.kill(A);
+    world.ask(B);
+    world.pass_ms(300);
+    assert_eq!(world.map(B)["/k"], "5");
+    let stats = world.stats(B);
+    assert_eq!((stats.ring_applied, stats.ring_known), (4, 1), "a copy counts for nothing");
+}
+
+#[test]
 fn a_delta_that_is_too_large_becomes_a_snapshot() {
     let mut world = World::with(|_, pair| pair.backlog_count = 10);
     world.pass_ms(500);
