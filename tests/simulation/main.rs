@@ -88,6 +88,8 @@ const MENDED: &[(u64, &str)] = &[
     (33_131, "as 20,863, after an order to take over"),
     (33_475, "a passive broker kept a change that it had forgotten, and applied it"),
     (35_901, "a snapshot ended in an epoch after the one in which it began"),
+    (54_060, "each request of a client that read nothing kept the one place in the store"),
+    (55_199, "an old client had given up waiting for an answer that came after all"),
 ];
 
 #[test]
