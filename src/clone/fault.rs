@@ -39,7 +39,8 @@ pub enum Fault {
     NeverLost,
     /// What another history gave is asked for, and answered, as if it were this one.
     TrustAnotherRun,
-    /// The client sends an older change of a key again behind a newer one.
+    /// The client sends an older change of a key again behind a newer one, and the broker takes
+    /// it.
     ResendOutOfOrder,
     /// The client applies a change though it has a newer one.
     ApplyOlder,

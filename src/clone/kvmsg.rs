@@ -64,7 +64,38 @@ impl Uuid {
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
+
+    /// What a sender that numbers its changes calls one of them: version 8, the seed that it
+    /// has drawn in the upper 64 of its 122 free bits, the number in the lower 58.
+    pub(crate) fn numbered(seed: u64, number: u64) -> Uuid {
+        let seed = u128::from(seed);
+        let bits = (seed >> 16) << 80
+            | 8 << 76
+            | ((seed >> 4) & 0xfff) << 64
+            | 0b10 << 62
+            | (seed & 0xf) << NUMBER_BITS
+            | u128::from(number);
+        Uuid(bits.to_be_bytes())
+    }
+
+    /// The number that it has if it is one of a sender with this seed.
+    pub(crate) fn number(&self, seed: u64) -> Option<u64> {
+        let number = u128::from_be_bytes(self.0) as u64 & ((1 << NUMBER_BITS) - 1);
+        (Uuid::numbered(seed, number) == *self).then_some(number)
+    }
+
+    /// Whether both are of one sender that numbers its changes, and this one is of an
+    /// earlier change than the other.
+    #[inline]
+    pub(crate) fn is_before(&self, other: &Uuid) -> bool {
+        let [this, other] = [self, other].map(|uuid| u128::from_be_bytes(uuid.0));
+        let is_version_8 = this >> 76 & 0xf == 8 && this >> 62 & 0b11 == 0b10;
+        is_version_8 && this < other && (this ^ other) >> NUMBER_BITS == 0
+    }
 }
+
+/// The bits of a numbered uuid that hold the number of the change.
+const NUMBER_BITS: u32 = 58;
 
 impl fmt::Display for Uuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -323,6 +323,12 @@ impl Store {
         self.find(self.lookup.hash(key), key).map(|slot| self.slots[slot].sequence)
     }
 
+    /// The uuid of the change by which a key was changed last, be it by its deletion, as far as
+    /// that is remembered and had one.
+    pub fn changed_by(&self, key: &[u8]) -> Option<Uuid> {
+        self.slots[self.find(self.lookup.hash(key), key)?].uuid()
+    }
+
     /// Deletions up to `floor` may be unknown here.
     pub fn raise_floor(&mut self, floor: Sequence) {
         self.floor = self.floor.max(floor);

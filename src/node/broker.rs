@@ -1,68 +1,27 @@
 //! [`BrokerNode`]: a broker on a loop, with its three sockets and its timer.
 
+mod options;
+mod outbox;
 mod peer;
+mod sockets;
 
 use std::io;
 use std::time::Duration;
 
-use self::peer::{FollowWanted, PeerPorts, Wanted};
+pub use self::options::BrokerOptions;
+use self::options::{check_start, upstreams};
+use self::outbox::{AtWork, Outbox};
+use self::peer::PeerPorts;
+use self::sockets::Sockets;
 use super::Endpoints;
-use super::burst::{Burst, Waiting};
-use super::port::Port;
-use crate::clone::SendFailure;
-use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
-use crate::clone::kvmsg::FRAMES;
+use super::burst::Burst;
+use crate::clone::Sequence;
+use crate::clone::broker::Broker;
 use crate::clone::pair::{Role, RoleRefusal};
-use crate::clone::relay::RelayConfig;
-use crate::clone::{Collector, Sequence};
 use crate::message::Message;
 use crate::reactor::{Context, Flow, Key, Registry, SocketKey, TimerKey};
-use crate::socket::{AnyContext, Errno, Interest, Slices, Socket, SocketType};
+use crate::socket::{AnyContext, Errno, Interest, Slices};
 use crate::time::Time;
-
-/// What a [`BrokerNode`] is made with, beyond its machine's [`BrokerConfig`].
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct BrokerOptions {
-    /// The machine's configuration. `node` and `start` are new with each
-    /// process unless set.
-    pub config: BrokerConfig,
-    /// Messages kept for a subscriber that is slow to read, before it misses
-    /// some, notices, and resynchronises. Default 100,000. The limit counts
-    /// messages, not bytes: what is kept for all slow subscribers together is shared,
-    /// so it costs at most about this many values. With large values set it lower.
-    pub updates_hwm: u32,
-    /// Messages of a snapshot in flight for one client. Default 4,096. Messages, not
-    /// bytes: a client that does not read holds so many values for up to
-    /// [`stall`](crate::clone::broker::SnapshotLimits::stall), or until it
-    /// disconnects. With large values set it lower.
-    pub snapshot_hwm: u32,
-    /// Changes that may wait to be read from one sender, who is then held
-    /// back. Default 10,000.
-    pub changes_hwm: u32,
-    /// Where the peer is, the first of its ports; needed if the configuration
-    /// has a [`pair`](BrokerConfig::pair). Default `None`.
-    pub peer: Option<String>,
-    /// Makes it a relay, which follows one of these [servers](RelayConfig::servers), each
-    /// named by the first of its ports, in place of a broker with a history of its own.
-    /// Default `None`.
-    pub follow: Option<RelayConfig>,
-}
-
-impl Default for BrokerOptions {
-    /// A broker with a name of its own, whose sequences begin above those of
-    /// any earlier run (the clock of the machine tells).
-    fn default() -> BrokerOptions {
-        BrokerOptions {
-            config: BrokerConfig::new(super::random_u64(), Sequence::at_start(super::unix_time())),
-            updates_hwm: 100_000,
-            snapshot_hwm: 4096,
-            changes_hwm: 10_000,
-            peer: None,
-            follow: None,
-        }
-    }
-}
 
 /// A [`Broker`] that lives on a reactor: a field of the application's state.
 ///
@@ -94,13 +53,6 @@ pub struct BrokerNode {
     burst: Burst,
 }
 
-#[derive(Debug)]
-struct Sockets {
-    snapshots: Socket,
-    updates: Socket,
-    changes: Socket,
-}
-
 /// Where the sockets are once the loop has them.
 #[derive(Debug, Clone, Copy)]
 struct Ports {
@@ -120,21 +72,6 @@ struct Ports {
 
 /// Changes handled in one turn, before others have theirs.
 const CHANGES_AT_ONCE: usize = 64;
-
-/// Connections that may wait to be accepted, as far as the system lets them
-/// (`net.core.somaxconn`). With libzmq's 100, of thousands of clients that join at once
-/// many would try again only after seconds.
-const BACKLOG: u32 = 4096;
-
-/// Bytes of a frame that a subscriber may send; the longest topic is `HUGZ` and a key.
-const MAX_SUBSCRIPTION: u64 = 128 * 1024;
-
-/// The longest subtree that can be followed: subscriptions longer than 245 bytes do not
-/// reach libzmq's other end, and that to its heartbeat has four more.
-const MAX_RELAYED: usize = 240;
-
-/// How often neighbouring ports are tried for a wildcard.
-const WILDCARD_TRIES: usize = 64;
 
 impl BrokerNode {
     /// Binds the three ports. `endpoint` is the first: `tcp://HOST:PORT`,
@@ -518,261 +455,4 @@ impl BrokerNode {
             self.detach(registry);
         }
     }
-}
-
-/// The machine's messages go straight into the sockets, but for a change that is
-/// published as it came: that waits until the machine has done with its frames, and
-/// for others to be published with it.
-struct Outbox<'a, S> {
-    registry: &'a mut Registry<S>,
-    ports: Ports,
-    at_work: Option<AtWork<'a>>,
-    /// Changes that could not be published although they had been taken.
-    unpublished: u64,
-    /// What is to be opened to the peer when the machine has returned.
-    wanted: Option<&'a mut Wanted>,
-}
-
-/// A change while the machine has it.
-struct AtWork<'a> {
-    change: Message<'a>,
-    /// Its new sequence, if it is to go on in its own frames.
-    forward: Option<[u8; 8]>,
-    /// Changes before it that are still to be published.
-    waiting: Waiting<'a>,
-}
-
-impl AtWork<'_> {
-    /// Whether `frames` are those of the change but for the sequence.
-    #[inline]
-    fn is_change(&self, frames: &[&[u8]; FRAMES]) -> bool {
-        let &[key, _, uuid, properties, body] = self.change.frames() else { return false };
-        std::ptr::eq(body, frames[4])
-            && std::ptr::eq(key, frames[0])
-            && std::ptr::eq(properties, frames[3])
-            && uuid == frames[2]
-    }
-}
-
-impl<S> Outbox<'_, S> {
-    fn want(&mut self, change: impl FnOnce(&mut Wanted)) {
-        if let Some(wanted) = &mut self.wanted {
-            change(wanted);
-        }
-    }
-
-    /// The sequence under which the change at work is to be published as it came.
-    #[inline]
-    fn forward(&self) -> Option<[u8; 8]> {
-        self.at_work.as_ref()?.forward
-    }
-
-    /// Sends what waits, for something else is to be sent after it.
-    fn flush(&mut self) -> Result<(), SendFailure> {
-        let updates =
-            self.registry.socket(self.ports.updates).map_err(|_| SendFailure::Unreachable)?;
-        let Some(at_work) = &mut self.at_work else { return Ok(()) };
-        at_work.waiting.flush(updates, |_| self.unpublished += 1);
-        match (at_work.forward.take(), at_work.change.frames()) {
-            (Some(sequence), &[key, _, uuid, properties, body]) => {
-                Port::send(updates, &[key, &sequence, uuid, properties, body])
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn send(&self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
-        let port =
-            self.registry.socket(self.ports.updates).map_err(|_| SendFailure::Unreachable)?;
-        Port::send(port, frames)
-    }
-}
-
-impl<S> BrokerOutbox for Outbox<'_, S> {
-    fn reply(&mut self, peer: &[u8], frames: &[&[u8]]) -> Result<(), SendFailure> {
-        let port =
-            self.registry.socket(self.ports.snapshots).map_err(|_| SendFailure::Unreachable)?;
-        port.send_to(peer, frames)
-    }
-
-    fn publish(&mut self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
-        match (&mut self.at_work, frames[1].try_into()) {
-            (Some(at_work), Ok(sequence))
-                if at_work.forward.is_none() && at_work.is_change(frames) =>
-            {
-                at_work.forward = Some(sequence);
-                Ok(())
-            }
-            _ => {
-                self.flush()?;
-                self.send(frames)
-            }
-        }
-    }
-
-    fn tell_peer(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
-        peer::tell(self.registry, self.ports.line, frames)
-    }
-
-    fn open_upstream(&mut self, server: usize, subtree: &[u8]) {
-        let subtree = subtree.into();
-        self.want(|wanted| {
-            // A request that was to go to another server is none for this one.
-            (wanted.sync, wanted.request, wanted.heartbeat) = (false, None, false);
-            wanted.follow = Some(FollowWanted::Upstream { server, subtree });
-        });
-    }
-
-    fn ask_heartbeat(&mut self) {
-        self.want(|wanted| wanted.heartbeat = true);
-    }
-
-    fn close_follow(&mut self) {
-        self.want(|wanted| wanted.follow = Some(FollowWanted::Closed));
-    }
-
-    fn open_forward(&mut self, collector: Collector) {
-        self.want(|wanted| wanted.forward = Some(collector));
-    }
-
-    fn forward(&mut self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
-        peer::forward(self.registry, self.ports.forward, frames)
-    }
-
-    fn open_sync(&mut self) {
-        self.want(|wanted| (wanted.sync, wanted.request) = (true, None));
-    }
-
-    fn request_sync(&mut self, frames: &[&[u8]]) -> Result<(), SendFailure> {
-        let request = frames.iter().map(|frame| frame.to_vec()).collect();
-        self.want(|wanted| wanted.request = Some(request));
-        Ok(())
-    }
-}
-
-impl Sockets {
-    fn bind(
-        context: &impl AnyContext,
-        endpoints: &Endpoints,
-        options: &BrokerOptions,
-    ) -> io::Result<Sockets> {
-        for endpoint in [&endpoints.snapshots, &endpoints.updates, &endpoints.changes] {
-            check_path_is_free(endpoint)?;
-        }
-        // A whole answer may stay behind for a client that is slow to read it;
-        // a second is what an ending process grants it.
-        let linger = Duration::from_secs(1);
-        let collector = match options.config.collector {
-            Collector::Pull => Socket::builder(SocketType::Pull),
-            Collector::Sub => Socket::builder(SocketType::Sub).subscribe(""),
-        };
-        // Frames over the limit end the connection; the five frames of a change
-        // that breaks a limit by less are refused by the machine, with an answer.
-        let max_frame = options.config.limits.max_value.saturating_mul(2).max(64 * 1024);
-        let max_frame = max_frame as u64;
-        Ok(Sockets {
-            snapshots: Socket::builder(SocketType::Router)
-                .mandatory(true)
-                .send_hwm(options.snapshot_hwm)
-                .backlog(BACKLOG)
-                .max_message_size(max_frame)
-                .linger(linger)
-                .bind(&endpoints.snapshots)
-                .build(context)?,
-            updates: Socket::builder(SocketType::XPub)
-                .verbose(true)
-                .send_hwm(options.updates_hwm)
-                .backlog(BACKLOG)
-                // Subscriptions are all that comes in.
-                .max_message_size(MAX_SUBSCRIPTION)
-                .linger(linger)
-                .bind(&endpoints.updates)
-                .build(context)?,
-            changes: collector
-                .receive_hwm(options.changes_hwm)
-                .backlog(BACKLOG)
-                .max_message_size(max_frame)
-                .linger(linger)
-                .bind(&endpoints.changes)
-                .build(context)?,
-        })
-    }
-
-    /// Looks for three neighbouring ports that are free.
-    fn bind_neighbours(
-        context: &impl AnyContext,
-        transport_and_host: &str,
-        options: &BrokerOptions,
-    ) -> io::Result<(Sockets, Endpoints)> {
-        let mut last = io::Error::other("no three neighbouring ports are free");
-        for _ in 0..WILDCARD_TRIES {
-            let port = free_port(transport_and_host)?;
-            let first = format!("{transport_and_host}:{port}");
-            let Ok(endpoints) = Endpoints::from_first(&first) else { continue };
-            match Sockets::bind(context, &endpoints, options) {
-                Ok(sockets) => return Ok((sockets, endpoints)),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-}
-
-/// Where a relay looks for its upstream.
-fn upstreams(own: &str, relay: &RelayConfig) -> io::Result<Vec<Endpoints>> {
-    let invalid = |problem: String| Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
-    if relay.servers.is_empty() {
-        return invalid("follow: expected an endpoint at least, got none".to_owned());
-    }
-    if relay.subtree.len() > MAX_RELAYED {
-        let length = relay.subtree.len();
-        return invalid(format!("subtree: expected at most {MAX_RELAYED} bytes, got {length}"));
-    }
-    if relay.servers.iter().any(|server| server == own) {
-        return invalid(format!("follow: {own} is this relay itself; name the broker to follow"));
-    }
-    let servers = relay.servers.iter().map(|server| Endpoints::from_first(server));
-    Ok(servers.collect::<Result<_, _>>()?)
-}
-
-/// Sequences have to rise from one run to the next, by the clock unless the
-/// application knows better.
-fn check_start(start: Sequence) -> io::Result<()> {
-    if start == Sequence::MAX {
-        let problem = "start: no sequence lies above it; is the clock set beyond December 2040?";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
-    }
-    if start == Sequence::ZERO {
-        log::warn!(
-            "sequences begin at zero (a clock before 2025 does that): RFC 12 clients that know \
-             an earlier run will ignore this one until they are restarted"
-        );
-    }
-    Ok(())
-}
-
-/// libzmq removes the socket file that it finds at a path, also if another
-/// process listens there, who then is cut off without a word.
-fn check_path_is_free(endpoint: &str) -> io::Result<()> {
-    let Some(path) = endpoint.strip_prefix("ipc://") else { return Ok(()) };
-    // Never blocks: a listener with a full queue would block.
-    match mio::net::UnixStream::connect(path) {
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Ok(()),
-        _ => Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            format!(
-                "bind {endpoint}: Address already in use; choose another path or stop the other \
-                 process"
-            ),
-        )),
-    }
-}
-
-/// A port that the system says is free at the moment; its neighbours may not be.
-fn free_port(transport_and_host: &str) -> io::Result<u16> {
-    let host = transport_and_host.strip_prefix("tcp://").unwrap_or(transport_and_host);
-    let host = if host == "*" { "0.0.0.0" } else { host };
-    let probe = std::net::TcpListener::bind(format!("{host}:0"))
-        .map_err(|error| io::Error::new(error.kind(), format!("bind tcp://{host}:*: {error}")))?;
-    Ok(probe.local_addr()?.port())
 }

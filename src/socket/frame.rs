@@ -119,8 +119,14 @@ impl Frame {
         unsafe { zmq_sys::zmq_msg_more(&self.message) != 0 }
     }
 
-    /// The content, given what zmq_msg_recv(3) returned when it was received: its
-    /// length, unless that is more than a `c_int` holds.
+    /// The length, given what zmq_msg_recv(3) returned when it was received: that, unless
+    /// it is more than a `c_int` holds.
+    #[inline]
+    pub(super) fn length_of(&self, received: c_int) -> usize {
+        if received == c_int::MAX { self.len() } else { received as usize }
+    }
+
+    /// The content, given what zmq_msg_recv(3) returned when it was received.
     #[inline]
     pub(super) fn bytes_of(&mut self, received: c_int) -> &[u8] {
         if received == c_int::MAX {

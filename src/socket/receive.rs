@@ -63,21 +63,28 @@ impl Socket {
 
     /// [`receive`](Socket::receive) that also tells the length, for those who do not look
     /// at the content.
+    ///
+    /// # Errors
+    /// Those of [`receive`](Socket::receive).
     #[inline]
     pub(super) fn receive_length(&self, frame: &mut Frame) -> Result<(usize, bool), Errno> {
+        match self.receive_raw(frame) {
+            length if length < 0 => Err(Errno::last()),
+            length => Ok((frame.length_of(length), frame.more())),
+        }
+    }
+
+    /// zmq_msg_recv(3), and what it returned: the length if that is not less than zero.
+    /// Otherwise `Errno::last` says why; never `EINTR`.
+    #[inline]
+    pub(super) fn receive_raw(&self, frame: &mut Frame) -> c_int {
         loop {
             // SAFETY: as in `receive`.
             let rc = unsafe {
                 zmq_sys::zmq_msg_recv(frame.as_mut_ptr(), self.as_ptr(), ZMQ_DONTWAIT as c_int)
             };
-            if rc >= 0 {
-                // What is said is at most that.
-                let length = if rc == c_int::MAX { frame.len() } else { rc as usize };
-                return Ok((length, frame.more()));
-            }
-            match Errno::last() {
-                Errno::EINTR => {}
-                errno => return Err(errno),
+            if rc >= 0 || Errno::last() != Errno::EINTR {
+                return rc;
             }
         }
     }

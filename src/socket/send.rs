@@ -105,29 +105,36 @@ impl Socket {
         self.transmit(&mut heads, last)
     }
 
-    /// Sends one frame as a whole message; after an error it is still there. Whoever calls
-    /// this counts it.
+    /// zmq_msg_send(3) of a frame, uncounted, and what it returned: less than zero if it was
+    /// not taken. Then comes [`send_again`](Socket::send_again).
     #[inline]
-    pub(super) fn send_only(&self, frame: &mut Frame) -> Result<(), SendError> {
-        self.check_count(1)?;
-        self.send_first_uncounted(frame, LAST).map(drop)
+    pub(super) fn send_raw(&self, frame: &mut Frame, more: bool) -> c_int {
+        let flags = if more { MORE } else { LAST };
+        // SAFETY: as in `send_uncounted`.
+        unsafe { zmq_sys::zmq_msg_send(frame.as_mut_ptr(), self.as_ptr(), flags) }
     }
 
-    /// Sends a frame of a message of several, which is the first one unless `following`.
-    /// Whoever calls this counts it.
-    #[inline]
-    pub(super) fn send_next(
+    /// Sees to a frame that [`send_raw`](Socket::send_raw) has just not sent; it is the first
+    /// of its message unless `following`.
+    ///
+    /// # Errors
+    /// Those of [`send`](Socket::send).
+    #[cold]
+    pub(super) fn send_again(
         &self,
         frame: &mut Frame,
         following: bool,
         more: bool,
     ) -> Result<(), SendError> {
         let flags = if more { MORE } else { LAST };
-        if following {
-            let sent = self.send_uncounted(frame, flags);
-            sent.map(drop).map_err(|errno| self.broken_off(flags, errno))
-        } else {
-            self.send_first_uncounted(frame, flags).map(drop)
+        let sent = match Errno::last() {
+            Errno::EINTR => self.send_uncounted(frame, flags),
+            errno => Err(errno),
+        };
+        match sent {
+            Ok(_) => Ok(()),
+            Err(errno) if following => Err(self.broken_off(flags, errno)),
+            Err(errno) => self.send_first_again(frame, flags, errno).map(drop),
         }
     }
 
@@ -142,6 +149,11 @@ impl Socket {
     /// finish, nor STREAM and others with a fixed number.)
     pub(crate) fn takes_any_number_of_frames(&self) -> bool {
         self.frames.1 == u32::MAX && self.socket_type() != SocketType::Req
+    }
+
+    /// How many frames a message must have at least.
+    pub(super) fn least_frames(&self) -> usize {
+        self.frames.0 as usize
     }
 
     /// Sends second handles on `frames` as one message.
@@ -193,7 +205,7 @@ impl Socket {
     }
 
     #[cold]
-    fn wrong_count(&self, count: usize) -> SendError {
+    pub(super) fn wrong_count(&self, count: usize) -> SendError {
         let expected = match self.frames {
             (1, 1) => "expected one frame (conflate)",
             (1, _) => "expected at least one frame",
@@ -220,14 +232,10 @@ impl Socket {
 
     #[inline]
     fn send_first(&self, part: &mut Frame, flags: c_int) -> Result<(), SendError> {
-        let bytes = self.send_first_uncounted(part, flags)?;
+        let sent = self.send_uncounted(part, flags);
+        let bytes = sent.or_else(|errno| self.send_first_again(part, flags, errno))?;
         self.count_sent(Sent { messages: u64::from(flags == LAST), frames: 1, bytes });
         Ok(())
-    }
-
-    #[inline]
-    fn send_first_uncounted(&self, part: &mut Frame, flags: c_int) -> Result<u64, SendError> {
-        self.send_uncounted(part, flags).or_else(|errno| self.send_first_again(part, flags, errno))
     }
 
     /// libzmq looks for news of peers (room made, connected) at most about every

@@ -16,35 +16,59 @@ pub(crate) struct Transit {
     frames: Vec<Frame>,
     /// 0 <= count <= frames.len()
     count: usize,
-    /// How many of `frames` and of `spare` may have content.
+    /// How many of `frames` and of what is kept may have content.
     used: usize,
-    /// Second handles on the frames that were sent before the last one, without the one
-    /// that is in `head`.
-    spare: Vec<Frame>,
-    /// The content of the first frame that was sent, if it is short.
-    head: Head,
+    /// What was sent of a message whose last frame may be refused.
+    kept: Kept,
 }
 
-/// A copy of a first frame that is short, as routing ids are: it costs less than a second
-/// handle, and nearly all messages of several frames have one.
+/// Frames that were sent and may have to be sent again, to another peer.
 #[derive(Debug, Default)]
-struct Head {
-    /// `None` if there is a second handle instead; <= [`MOST`](Head::MOST).
-    length: Option<usize>,
-    bytes: [u8; Head::MOST],
+struct Kept {
+    /// The content of the first one, if it is short, as routing ids are: a copy costs less
+    /// than a second handle, and nearly all messages of several frames have one.
+    head: [u8; Kept::SHORT],
+    /// How long that is, or `None` if there is a second handle instead.
+    head_length: Option<usize>,
+    /// Second handles on the others.
+    spare: Vec<Frame>,
 }
 
-impl Head {
-    const MOST: usize = 32;
+impl Kept {
+    const SHORT: usize = 32;
 
+    /// Keeps a frame that was just received, with what zmq_msg_recv(3) returned, when so
+    /// many have been sent.
     #[inline]
-    fn keep(&mut self, content: &[u8]) {
-        self.bytes[..content.len()].copy_from_slice(content);
-        self.length = Some(content.len());
+    fn keep(&mut self, frame: &mut Frame, received: c_int, sent: usize) {
+        if sent == 0 && received as usize <= Kept::SHORT {
+            let content = frame.bytes_of(received);
+            self.head[..content.len()].copy_from_slice(content);
+            self.head_length = Some(content.len());
+        } else {
+            self.share(frame, sent);
+        }
     }
 
-    fn take(&mut self) -> Option<Frame> {
-        self.length.take().map(|length| Frame::copy_from(&self.bytes[..length]))
+    fn share(&mut self, frame: &mut Frame, sent: usize) {
+        if sent == 0 {
+            self.head_length = None;
+        }
+        let index = sent - usize::from(self.head_length.is_some());
+        match self.spare.get_mut(index) {
+            Some(spare) => frame.share_into(spare),
+            None => self.spare.push(frame.share()),
+        }
+    }
+
+    /// The frames that were sent, so many.
+    fn take(&mut self, sent: usize) -> impl Iterator<Item = Frame> {
+        let head = self.head_length.take().filter(|_| sent > 0);
+        let shared = sent - usize::from(head.is_some());
+        let head = head.map(|length| Frame::copy_from(&self.head[..length]));
+        // (There are none if the socket never breaks off. It has failed for good then, and so
+        // has the message.)
+        head.into_iter().chain(self.spare.drain(..).take(shared))
     }
 }
 
@@ -62,6 +86,9 @@ impl Transit {
     /// is none or `most` have gone; and what has. Only to a socket that [takes any
     /// number](Socket::takes_any_number_of_frames) of frames.
     ///
+    /// A proxy does little else, so this looks at nothing but what libzmq returns, and has
+    /// errors put into words when there is one.
+    ///
     /// # Errors
     /// Those of [`receive`](Transit::receive) and of [`send`](Transit::send).
     pub(crate) fn pass(
@@ -71,82 +98,50 @@ impl Transit {
         most: u64,
     ) -> (Sent, Result<(), Stopped>) {
         self.count = 0;
-        self.used = self.used.max(1);
         if self.frames.is_empty() {
             self.frames.push(Frame::new());
         }
-        let may_break_off = to.may_break_off();
-        // The sums stay in registers: this loop is what a proxy does.
-        let mut sent = Sent::default();
-        let result = loop {
-            if sent.messages == most {
+        let frame = &mut self.frames[0];
+        let (may_break_off, least) = (to.may_break_off(), to.least_frames());
+        let (mut total, mut longest) = (Sent::default(), 1);
+        let result = 'messages: loop {
+            if total.messages == most {
                 break Ok(());
             }
-            let first = &mut self.frames[0];
-            let (bytes, more) = match from.receive_length(first) {
-                Ok(received) => received,
-                Err(errno) => break Err(Stopped::Receive(errno)),
-            };
-            if more {
-                match self.pass_more(from, to, may_break_off, bytes) {
-                    Ok((frames, bytes)) => {
-                        sent = sent + Sent { messages: 1, frames, bytes: bytes as u64 };
-                    }
-                    Err(stopped) => break Err(stopped),
+            let (mut sent, mut bytes) = (0, 0);
+            loop {
+                let length = from.receive_raw(frame);
+                if length < 0 {
+                    break 'messages Err(Stopped::Receive(Errno::last()));
                 }
-                continue;
+                let more = frame.more();
+                bytes += frame.length_of(length);
+                if more && may_break_off {
+                    self.kept.keep(frame, length, sent);
+                }
+                if !more && sent + 1 < least {
+                    let error = to.wrong_count(sent + 1);
+                    break 'messages Err(self.not_passed(from, error, sent, more, bytes));
+                }
+                if to.send_raw(frame, more) < 0
+                    && let Err(error) = to.send_again(frame, sent > 0, more)
+                {
+                    // (Of a message that was broken off, the frames that went are counted.)
+                    let gone = (bytes - frame.len()) as u64;
+                    to.count_sent(Sent { messages: 0, frames: sent as u64, bytes: gone });
+                    break 'messages Err(self.not_passed(from, error, sent, more, bytes));
+                }
+                sent += 1;
+                if !more {
+                    break;
+                }
             }
-            if let Err(error) = to.send_only(first) {
-                self.count = 1;
-                break Err(Stopped::Send(error, bytes));
-            }
-            sent = sent + Sent { messages: 1, frames: 1, bytes: bytes as u64 };
+            total = total + Sent { messages: 1, frames: sent as u64, bytes: bytes as u64 };
+            longest = longest.max(sent);
         };
-        to.count_sent(sent);
-        (sent, result)
-    }
-
-    /// Sends the first frame of several, which is there, and all that follow; how many
-    /// there were, and bytes in them.
-    #[inline]
-    fn pass_more(
-        &mut self,
-        from: &Socket,
-        to: &Socket,
-        may_break_off: bool,
-        first: usize,
-    ) -> Result<(u64, usize), Stopped> {
-        let frame = &mut self.frames[0];
-        let (mut bytes, mut more, mut sent) = (first, true, 0);
-        self.head.length = None;
-        loop {
-            if may_break_off && more {
-                if sent == 0 && first <= Head::MOST {
-                    self.head.keep(frame.bytes_of(first as c_int));
-                } else {
-                    let kept = sent - usize::from(self.head.length.is_some());
-                    match self.spare.get_mut(kept) {
-                        Some(spare) => frame.share_into(spare),
-                        None => self.spare.push(frame.share()),
-                    }
-                }
-            }
-            if let Err(error) = to.send_next(frame, sent > 0, more) {
-                // (Of a frame that went before its message was broken off, the frame
-                // is counted, and its bytes.)
-                let gone = bytes - frame.len();
-                to.count_sent(Sent { messages: 0, frames: sent as u64, bytes: gone as u64 });
-                return Err(self.not_passed(from, error, sent, more, bytes));
-            }
-            sent += 1;
-            if !more {
-                self.used = self.used.max(sent);
-                return Ok((sent as u64, bytes));
-            }
-            let length;
-            (length, more) = from.receive_length(frame).map_err(Stopped::Receive)?;
-            bytes += length;
-        }
+        self.used = self.used.max(longest);
+        to.count_sent(total);
+        (total, result)
     }
 
     /// Puts the message together of which `sent` frames have gone and the next one, which
@@ -162,14 +157,8 @@ impl Transit {
     ) -> Stopped {
         let refused = std::mem::take(&mut self.frames[0]);
         self.frames.clear();
-        // (Those of a socket that never breaks off have no second handles; it has
-        // failed for good, and so has the message.)
-        let head = self.head.take().filter(|_| sent > 0);
-        let kept = sent - usize::from(head.is_some());
-        self.frames.extend(head);
-        self.frames.extend(self.spare.iter_mut().take(kept).map(std::mem::take));
+        self.frames.extend(self.kept.take(sent));
         self.frames.push(refused);
-        self.spare.clear();
         let mut more = more;
         while more {
             let mut frame = Frame::new();
@@ -248,7 +237,7 @@ impl Transit {
     /// Lets go of all content, so that no receive buffer is kept alive by the last
     /// message of a batch, nor much memory by a long one.
     pub(crate) fn clear(&mut self) {
-        for frames in [&mut self.frames, &mut self.spare] {
+        for frames in [&mut self.frames, &mut self.kept.spare] {
             frames.truncate(KEPT);
             for frame in frames.iter_mut().take(self.used) {
                 *frame = Frame::new();
@@ -307,7 +296,7 @@ mod tests {
             assert_eq!(sent, Sent { messages: 1, frames: count as u64, bytes });
             assert_eq!(right.receive_message().unwrap(), Some(message));
             transit.clear();
-            assert!(transit.frames.len() <= KEPT && transit.spare.len() <= KEPT);
+            assert!(transit.frames.len() <= KEPT && transit.kept.spare.len() <= KEPT);
         }
         let (sent, result) = transit.pass(&inner_left, &inner_right, 1);
         assert_eq!(sent, Sent::default());
@@ -345,7 +334,7 @@ mod tests {
         for (&(count, sent), is_short) in cases {
             let mut message = numbered(count);
             if !is_short {
-                message.push_front(vec![1; Head::MOST + 1]);
+                message.push_front(vec![1; Kept::SHORT + 1]);
                 message.pop_back();
             }
             left.send(&message).unwrap();
@@ -358,10 +347,8 @@ mod tests {
                 let length;
                 (length, more) = inner.receive_length(frame).unwrap();
                 bytes += length;
-                if index == 0 && is_short {
-                    transit.head.keep(frame);
-                } else if index < sent {
-                    transit.spare.push(frame.share());
+                if index < sent {
+                    transit.kept.keep(frame, length as c_int, index);
                 }
             }
             let stopped = transit.not_passed(&inner, SendError::WouldBlock, sent, more, bytes);

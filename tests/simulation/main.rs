@@ -78,16 +78,22 @@ fn simulation_keeps_every_promise() {
 /// Seeds that once failed, and what each showed. (Should the making of plans change, they are
 /// runs as any others: what they showed of the machines has tests of its own there.)
 const MENDED: &[(u64, &str)] = &[
+    (2_127, "a relay that was behind sent a change again behind a newer one of its key"),
     (3_621, "a copy from before a restart was applied, when the window had forgotten the first"),
+    (8_558, "a relay that was full refused the copy of a change that it had sent"),
     (13_387, "a change was replaced in a later epoch of a history that is lost"),
     (20_799, "what only the loser of two actives had went over at four changes a second"),
     (20_863, "a change was replaced by one that was replaced in another history"),
     (22_249, "a change was replaced by one that was taken over, and a copy of it kept"),
     (23_570, "a server of RFC 12 began again before its first heartbeat, with the same numbers"),
+    (25_109, "as 8,558"),
     (26_202, "as 22,249, by a change without a uuid"),
     (33_131, "as 20,863, after an order to take over"),
+    (33_268, "as 8,558"),
     (33_475, "a passive broker kept a change that it had forgotten, and applied it"),
     (35_901, "a snapshot ended in an epoch after the one in which it began"),
+    (42_533, "a change that lay at a relay came behind a later one that its client sent elsewhere"),
+    (46_201, "a relay forgot a change, and sent the one before it again"),
     (54_060, "each request of a client that read nothing kept the one place in the store"),
     (55_199, "an old client had given up waiting for an answer that came after all"),
 ];

@@ -189,6 +189,7 @@ fn text_figures(broker: &Broker, per_second: f64) -> String {
         + stats.changes_reserved
         + stats.changes_store_full
         + stats.changes_forgotten
+        + stats.changes_overtaken
         + stats.requests_malformed
         + stats.snapshots_refused;
     format!(

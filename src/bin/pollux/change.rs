@@ -215,6 +215,7 @@ fn in_words(reason: &str) -> &str {
         "entry-too-large" => "key, value or properties are larger than the store takes",
         "properties-too-large" => "its properties have no room for the time to live",
         "malformed" => "key, value or properties break a limit of the broker",
+        "overtaken" => "a later change of the same client to the key came first",
         "no-sequence-left" => "no sequence is left; restart it with a right clock",
         other => other,
     }

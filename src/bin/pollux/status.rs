@@ -38,6 +38,7 @@ Counts:
   changes_malformed  no change within the limits; changes_reserved  of a reserved key
   changes_store_full  refused for a limit of the store
   changes_forgotten  refused: too old to know whether they were applied
+  changes_overtaken  refused: a later one of the same client came first
   ttl_malformed  no positive number: the key does not expire
   snapshots_requested, snapshots_done; snapshots_delta  only what had changed
   snapshots_abandoned  the client left or read nothing; snapshots_refused  too many

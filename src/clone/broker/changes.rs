@@ -62,6 +62,10 @@ impl Broker {
             self.stats.changes_forgotten += 1;
             return self.answer(&change, Answer::Refused("forgotten"), out);
         }
+        if self.is_overtaken(&change) {
+            self.stats.changes_overtaken += 1;
+            return self.refuse_for_good(now, &change, "overtaken", out);
+        }
         let ttl = self.read_ttl(change.properties);
         let size = change.properties.as_bytes().len();
         if ttl.is_some() && size + TTL_ROOM > self.config.limits.max_properties {
@@ -72,12 +76,23 @@ impl Broker {
         }
         if let Err(reason) = self.apply(now, &change, ttl, out) {
             warn_rarely(self.stats.changes_store_full, "change refused", &reason);
-            if let Some(uuid) = change.uuid {
-                self.refused.insert(uuid, reason, self.sequence, now);
-                self.stream_refusal(uuid, reason, out);
-            }
-            self.answer(&change, Answer::Refused(reason), out);
+            self.refuse_for_good(now, &change, reason, out);
         }
+    }
+
+    /// Refuses a change, and any copy of it that comes later.
+    fn refuse_for_good(
+        &mut self,
+        now: Time,
+        change: &KvMsg<'_>,
+        reason: &'static str,
+        out: &mut impl BrokerOutbox,
+    ) {
+        if let Some(uuid) = change.uuid {
+            self.refused.insert(uuid, reason, self.sequence, now);
+            self.stream_refusal(uuid, reason, out);
+        }
+        self.answer(change, Answer::Refused(reason), out);
     }
 
     /// Sets a key from within the process, as a change without uuid.
@@ -230,6 +245,16 @@ impl Broker {
     pub(super) fn may_have_forgotten(&self, known: Sequence) -> bool {
         !Fault::TrustTheWindow.is_planted()
             && (self.recent.may_have_forgotten(known) || self.refused.may_have_forgotten(known))
+    }
+
+    /// Whether its sender has changed the key by a later change already, which came over
+    /// another way: this one lay at a relay, say, or on the connection before.
+    fn is_overtaken(&self, change: &KvMsg<'_>) -> bool {
+        // Two mistakes are one here: what is sent out of its order is not taken either.
+        !Fault::ResendOutOfOrder.is_planted()
+            && change.uuid.is_some_and(|uuid| {
+                self.store.changed_by(change.key).is_some_and(|last| uuid.is_before(&last))
+            })
     }
 
     /// Refuses a change that broke a limit, if its sender can still be made out.

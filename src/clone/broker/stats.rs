@@ -21,6 +21,8 @@ pub struct BrokerStats {
     /// Repeated changes so old that they may have been applied and forgotten;
     /// refused, since *once* could not be promised.
     pub changes_forgotten: u64,
+    /// Changes that came behind a later one of their sender to the same key; refused.
+    pub changes_overtaken: u64,
     /// Values of `ttl` that are no positive number of seconds (zero not
     /// counted); the key does not expire.
     pub ttl_malformed: u64,
@@ -53,7 +55,7 @@ pub struct BrokerStats {
 impl BrokerStats {
     /// Each count with its name, in the order of declaration: for `STATUS?`
     /// and for printing.
-    pub fn fields(&self) -> [(&'static str, u64); 20] {
+    pub fn fields(&self) -> [(&'static str, u64); 21] {
         [
             ("changes_applied", self.changes_applied),
             ("expired", self.expired),
@@ -62,6 +64,7 @@ impl BrokerStats {
             ("changes_reserved", self.changes_reserved),
             ("changes_store_full", self.changes_store_full),
             ("changes_forgotten", self.changes_forgotten),
+            ("changes_overtaken", self.changes_overtaken),
             ("ttl_malformed", self.ttl_malformed),
             ("snapshots_requested", self.snapshots_requested),
             ("snapshots_done", self.snapshots_done),

@@ -156,9 +156,6 @@ pub(crate) struct Pending {
     next_number: u64,
 }
 
-/// The bits of a uuid that hold the number of the change.
-const NUMBER_BITS: u32 = 58;
-
 impl Pending {
     pub(crate) fn new(seed: u64) -> Pending {
         let mut lists = Slab::new();
@@ -192,17 +189,9 @@ impl Pending {
         self.bytes
     }
 
-    /// The uuid of change `number`: version 8, the seed in the upper 64 of its
-    /// 122 free bits, the number in the lower 58.
+    /// The uuid of change `number`.
     pub(crate) fn uuid(&self, number: u64) -> Uuid {
-        let seed = u128::from(self.seed);
-        let bits = (seed >> 16) << 80
-            | 8 << 76
-            | ((seed >> 4) & 0xfff) << 64
-            | 0b10 << 62
-            | (seed & 0xf) << NUMBER_BITS
-            | u128::from(number);
-        Uuid::from_bytes(bits.to_be_bytes())
+        Uuid::numbered(self.seed, number)
     }
 
     /// The change with this uuid, if it is one of ours without an answer.
@@ -210,9 +199,7 @@ impl Pending {
         if self.changes.is_empty() {
             return None;
         }
-        let bits = u128::from_be_bytes(*uuid.as_bytes());
-        let number = bits as u64 & ((1 << NUMBER_BITS) - 1);
-        (self.uuid(number) == uuid).then(|| self.by_number.get(&number).copied())?
+        uuid.number(self.seed).and_then(|number| self.by_number.get(&number).copied())
     }
 
     pub(crate) fn contains(&self, slot: Slot) -> bool {

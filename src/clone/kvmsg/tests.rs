@@ -215,3 +215,27 @@ proptest! {
         })?;
     }
 }
+
+#[test]
+fn uuids_of_one_sender_are_in_the_order_of_its_changes() {
+    let last = (1 << 58) - 1;
+    for seed in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
+        for number in [0, 1, 77, last] {
+            let uuid = Uuid::numbered(seed, number);
+            assert_eq!(uuid.number(seed), Some(number));
+            assert_eq!(uuid.number(!seed), None);
+            assert!(!uuid.is_before(&uuid));
+            assert!(!uuid.is_before(&Uuid::numbered(seed ^ 1, last)), "another sender");
+            assert!(!Uuid::numbered(seed ^ (1 << 63), 0).is_before(&uuid));
+        }
+        assert!(Uuid::numbered(seed, 76).is_before(&Uuid::numbered(seed, 77)));
+        assert!(!Uuid::numbered(seed, 77).is_before(&Uuid::numbered(seed, 76)));
+    }
+    // Of version 4, all random.
+    let random = |end: u8| {
+        let mut bytes = *b"\x01\x02\x03\x04\x05\x06\x47\x08\x89\x0a\x0b\x0c\x0d\x0e\x0f\x00";
+        bytes[15] = end;
+        Uuid::from_bytes(bytes)
+    };
+    assert!(!random(1).is_before(&random(2)));
+}

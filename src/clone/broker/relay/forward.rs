@@ -71,6 +71,16 @@ impl Broker {
     fn forward(&mut self, now: Time, change: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
         let Some(relay) = self.relay.as_deref_mut() else { return };
         let known = self.sequence;
+        let kept = Owned::new(change);
+        let most = (relay.config.forward_count, relay.config.forward_bytes);
+        // Before it is sent: of one that is not kept a copy could not be told from a new one.
+        let Some(gone) = relay.forwards.make_room(kept.size(), most) else {
+            relay.stats.forwards_refused += 1;
+            let count = relay.stats.forwards_refused;
+            warn_rarely(count, "change refused", &"too many wait for the upstream");
+            return self.refuse_forward(now, change, "relay-full", out);
+        };
+        relay.stats.forwards_forgotten += gone;
         let can_go = relay.can_send(now) && !relay.forwards.are_waiting();
         let sent = can_go && send(change, out);
         if can_go && !sent {
@@ -86,27 +96,9 @@ impl Broker {
                 return;
             }
         }
-        let kept = Owned::new(change);
-        let most = (relay.config.forward_count, relay.config.forward_bytes);
-        match relay.forwards.make_room(kept.size(), most) {
-            Some(gone) => {
-                relay.stats.forwards_forgotten += gone;
-                relay.forwards.push(kept, now, sent.then_some(now), known);
-                if sent && Fault::ConfirmWhatIsSent.is_planted() {
-                    self.answer(change, Answer::Applied(known.next()), out);
-                }
-            }
-            // It is on its way, and its sender asks again if it has no answer. What came before
-            // it of its key must not come behind it.
-            None if sent => {
-                relay.stats.forwards_forgotten += 1 + relay.forwards.drop_older(change.key);
-            }
-            None => {
-                relay.stats.forwards_refused += 1;
-                let count = relay.stats.forwards_refused;
-                warn_rarely(count, "change refused", &"too many wait for the upstream");
-                self.refuse_forward(now, change, "relay-full", out);
-            }
+        relay.forwards.push(kept, now, sent.then_some(now), known);
+        if sent && Fault::ConfirmWhatIsSent.is_planted() {
+            self.answer(change, Answer::Applied(known.next()), out);
         }
     }
 
@@ -145,10 +137,14 @@ impl Broker {
                 self.answer(&change, Answer::Applied(sequence), out);
             }
         } else if let Some(reason) = answer.properties.get("refused")
-            && let Some(change) = relay.forwards.end(&uuid)
+            && let Some(forward) = relay.forwards.end(&uuid, reason != b"forgotten")
         {
-            let reason = String::from_utf8_lossy(reason);
-            self.answer(&change.kvmsg(), Answer::Refused(&reason), out);
+            let reason = match forward.is_elsewhere {
+                // The one before may have applied it.
+                true => "forgotten".into(),
+                false => String::from_utf8_lossy(reason),
+            };
+            self.answer(&forward.change.kvmsg(), Answer::Refused(&reason), out);
         }
     }
 
@@ -166,7 +162,10 @@ impl Broker {
         let known = self.sequence;
         let Some(relay) = self.relay.as_deref_mut() else { return };
         let first_sent = relay.forwards.first().and_then(|(_, sent)| sent);
-        if relay.can_send(now) && first_sent.is_some_and(|at| now >= at + RESEND_AFTER) {
+        // Whether its key was changed since is known only where the upstream is.
+        let is_current = relay.upstream.is_at(known);
+        let is_due = first_sent.is_some_and(|at| now >= at + RESEND_AFTER);
+        if is_due && is_current && relay.can_send(now) {
             let store = &self.store;
             // A number above all that is here is of a history that was given up, and says nothing.
             let is_changed = |key: &[u8], sent: Sequence| {
@@ -186,7 +185,7 @@ impl Broker {
         let age = relay.config.forward_age;
         let mut old = Vec::new();
         while relay.forwards.first().is_some_and(|(since, _)| now >= since + age) {
-            old.extend(relay.forwards.pop_first());
+            old.extend(relay.forwards.give_up_first());
         }
         for forward in old {
             let Some(relay) = self.relay.as_deref_mut() else { return };
@@ -210,7 +209,7 @@ impl Broker {
         if !relay.upstream.is_live() {
             return next;
         }
-        if let Some(sent) = sent {
+        if let Some(sent) = sent.filter(|_| relay.upstream.is_at(self.sequence)) {
             next = next.min((sent + RESEND_AFTER).max(relay.blocked_until));
         }
         if relay.forwards.are_waiting() && relay.forward.is_some() {

@@ -20,6 +20,9 @@ pub(super) struct Forward {
     pub(super) sent: Option<Time>,
     /// The sequence known when it was sent first: up to there it was not applied.
     pub(super) known: Sequence,
+    /// Another upstream, or the same in another epoch, was sent it before: that one may have
+    /// applied it, whatever this one says.
+    pub(super) is_elsewhere: bool,
 }
 
 /// Changes by the order in which they came, those without an answer apart from those
@@ -29,10 +32,12 @@ pub(super) struct Forwards {
     numbers: HashMap<Uuid, u64>,
     next: u64,
     unanswered: BTreeMap<u64, Forward>,
-    /// Their numbers, each behind the hash of its key.
+    /// The numbers of all, each behind the hash of its key.
     by_key: BTreeSet<(KeyHash, u64)>,
     /// By their sequences, with their numbers.
     applied: BTreeMap<Sequence, (u64, Forward)>,
+    /// The other way round.
+    sequences: HashMap<u64, Sequence>,
     bytes: usize,
     /// The first that was never sent; those behind it are not sent either.
     unsent: u64,
@@ -74,16 +79,18 @@ impl Forwards {
     pub(super) fn make_room(&mut self, bytes: usize, max: (usize, usize)) -> Option<u64> {
         let mut gone = 0;
         while self.unanswered.len() + self.applied.len() >= max.0 || self.bytes + bytes > max.1 {
-            let (_, (_, oldest)) = self.applied.pop_first()?;
-            self.drop_one(&oldest);
+            let (&oldest, _) = self.applied.first_key_value()?;
+            self.remove_applied(oldest);
             gone += 1;
         }
         Some(gone)
     }
 
-    fn drop_one(&mut self, forward: &Forward) {
+    fn drop_one(&mut self, number: u64, forward: &Forward) {
+        let change = forward.change.kvmsg();
         self.bytes -= forward.change.size();
-        if let Some(uuid) = forward.change.kvmsg().uuid {
+        self.by_key.remove(&(key_hash(change.key), number));
+        if let Some(uuid) = change.uuid {
             self.numbers.remove(&uuid);
         }
     }
@@ -99,20 +106,9 @@ impl Forwards {
         if sent.is_some() {
             self.unsent = self.next;
         }
-        self.insert(number, Forward { change, since: now, sent, known });
-    }
-
-    fn insert(&mut self, number: u64, forward: Forward) {
-        let hash = key_hash(forward.change.kvmsg().key);
-        self.by_key.insert((hash, number));
+        self.by_key.insert((key_hash(change.kvmsg().key), number));
+        let forward = Forward { change, since: now, sent, known, is_elsewhere: false };
         self.unanswered.insert(number, forward);
-    }
-
-    /// Takes one out of those without an answer.
-    fn take(&mut self, number: u64) -> Option<Forward> {
-        let forward = self.unanswered.remove(&number)?;
-        self.by_key.remove(&(key_hash(forward.change.kvmsg().key), number));
-        Some(forward)
     }
 
     /// The number of the next to be sent.
@@ -144,9 +140,15 @@ impl Forwards {
     }
 
     fn remove(&mut self, number: u64) -> Option<Forward> {
-        let forward = self.take(number)?;
-        self.drop_one(&forward);
+        let forward = self.unanswered.remove(&number)?;
+        self.drop_one(number, &forward);
         Some(forward)
+    }
+
+    fn remove_applied(&mut self, sequence: Sequence) {
+        let Some((number, forward)) = self.applied.remove(&sequence) else { return };
+        self.sequences.remove(&number);
+        self.drop_one(number, &forward);
     }
 
     /// A change is applied: it stays until it is safe. Older ones of its key without an
@@ -154,27 +156,13 @@ impl Forwards {
     /// go. Gives how many there were.
     pub(super) fn apply(&mut self, uuid: Uuid, sequence: Sequence) -> u64 {
         let Some(&number) = self.numbers.get(&uuid) else { return 0 };
-        let Some(forward) = self.take(number) else { return 0 };
-        let replaced = self.older_of(forward.change.kvmsg().key, number);
-        if let Some((_, other)) = self.applied.insert(sequence, (number, forward)) {
-            // Two under one sequence: only from an upstream that is confused.
-            self.drop_one(&other);
-        }
-        self.remove_all(&replaced)
-    }
-
-    /// A change of this key was sent and is not kept: those before it without an answer go.
-    /// Gives how many there were.
-    pub(super) fn drop_older(&mut self, key: &[u8]) -> u64 {
-        let older = self.older_of(key, self.next);
-        self.remove_all(&older)
-    }
-
-    fn remove_all(&mut self, numbers: &[u64]) -> u64 {
-        for &number in numbers {
-            self.remove(number);
-        }
-        numbers.len() as u64
+        let Some(forward) = self.unanswered.remove(&number) else { return 0 };
+        let older = self.older_of(forward.change.kvmsg().key, number);
+        // Two under one sequence: only from an upstream that is confused.
+        self.remove_applied(sequence);
+        self.applied.insert(sequence, (number, forward));
+        self.sequences.insert(number, sequence);
+        older.into_iter().filter(|&older| self.remove(older).is_some()).count() as u64
     }
 
     /// The numbers of those of a key that came before this one.
@@ -182,9 +170,22 @@ impl Forwards {
         let hash = key_hash(key);
         let numbers = self.by_key.range((hash, 0)..(hash, number)).map(|&(_, number)| number);
         let is_of_key = |other: &u64| {
-            self.unanswered.get(other).is_some_and(|other| other.change.kvmsg().key == key)
+            let applied = || self.applied.get(self.sequences.get(other)?).map(|(_, it)| it);
+            let other = self.unanswered.get(other).or_else(applied);
+            other.is_some_and(|other| other.change.kvmsg().key == key)
         };
         numbers.filter(is_of_key).collect()
+    }
+
+    /// A change was sent, and what became of it will not be known: those of its key before it
+    /// would come behind it if they were sent again, also those that are applied: they go.
+    fn drop_older(&mut self, forward: &Forward, number: u64) {
+        for older in self.older_of(forward.change.kvmsg().key, number) {
+            match self.sequences.get(&older) {
+                Some(&sequence) => self.remove_applied(sequence),
+                None => _ = self.remove(older),
+            }
+        }
     }
 
     /// Changes of which the uuid is known by now are applied.
@@ -194,20 +195,23 @@ impl Forwards {
         found.into_iter().map(|(uuid, sequence)| self.apply(uuid, sequence)).sum()
     }
 
-    /// The answer was another: gives the change.
-    pub(super) fn end(&mut self, uuid: &Uuid) -> Option<Owned> {
+    /// It was refused: gives it. Whether it has no effect all the same is `known`; if not, those
+    /// of its key before it go, too.
+    pub(super) fn end(&mut self, uuid: &Uuid, is_known: bool) -> Option<Forward> {
         let number = *self.numbers.get(uuid)?;
-        self.remove(number).map(|forward| forward.change)
+        let forward = self.remove(number)?;
+        if !is_known || forward.is_elsewhere {
+            self.drop_older(&forward, number);
+        }
+        Some(forward)
     }
 
     /// Forgets what is safe.
     pub(super) fn settle(&mut self, is_safe: impl Fn(Sequence) -> bool) {
-        while let Some(first) = self.applied.first_entry() {
-            if !is_safe(*first.key()) {
-                return;
-            }
-            let (_, forward) = first.remove();
-            self.drop_one(&forward);
+        while let Some((&first, _)) = self.applied.first_key_value()
+            && is_safe(first)
+        {
+            self.remove_applied(first);
         }
     }
 
@@ -222,11 +226,15 @@ impl Forwards {
                 false => {
                     // It was answered; the new answer has its time.
                     forward.since = now;
-                    self.insert(number, forward);
+                    self.sequences.remove(&number);
+                    self.unanswered.insert(number, forward);
                 }
             }
         }
         self.drop_replaced(|forward| forward.sent.is_some());
+        for forward in self.unanswered.values_mut() {
+            forward.is_elsewhere |= forward.sent.is_some();
+        }
         self.unsent = self.unanswered.keys().next().copied().unwrap_or(self.next);
     }
 
@@ -275,10 +283,14 @@ impl Forwards {
         (due, count)
     }
 
-    /// Takes the first without an answer out.
-    pub(super) fn pop_first(&mut self) -> Option<Forward> {
+    /// Gives up the first without an answer. If it was sent, those of its key before it go, too.
+    pub(super) fn give_up_first(&mut self) -> Option<Forward> {
         let (&number, _) = self.unanswered.first_key_value()?;
-        self.remove(number)
+        let forward = self.remove(number)?;
+        if forward.sent.is_some() {
+            self.drop_older(&forward, number);
+        }
+        Some(forward)
     }
 }
 
@@ -330,8 +342,29 @@ mod tests {
         forwards.settle(|_| true);
         assert_eq!(due(&mut forwards), (vec![], 0));
         assert_eq!(forwards.bytes, 0);
+        assert_eq!((forwards.by_key.len(), forwards.sequences.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_applied_goes_with_a_newer_one_of_its_key_of_which_nothing_is_known() {
+        let anew = |forwards: &mut Forwards| {
+            forwards.begin_anew(Time::ZERO, |_| false);
+            forwards.unanswered()
+        };
         let mut forwards = sent(&[1, 2]);
-        assert_eq!((forwards.drop_older(b"/b"), forwards.drop_older(b"/a")), (0, 2));
-        assert_eq!((forwards.bytes, forwards.by_key.len()), (0, 0));
+        forwards.apply(uuid(1), Sequence::new(1, 1));
+        assert!(forwards.give_up_first().is_some());
+        assert_eq!((anew(&mut forwards), forwards.bytes, forwards.by_key.len()), (0, 0, 0));
+        // Refused is refused, unless another upstream was sent it before.
+        for (is_known, is_elsewhere, left) in [(true, false, 1), (false, false, 0), (true, true, 0)]
+        {
+            let mut forwards = sent(&[1, 2]);
+            forwards.apply(uuid(1), Sequence::new(1, 1));
+            if is_elsewhere {
+                forwards.begin_anew(Time::ZERO, |_| true);
+            }
+            forwards.end(&uuid(2), is_known);
+            assert_eq!(anew(&mut forwards), left);
+        }
     }
 }

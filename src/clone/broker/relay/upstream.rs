@@ -113,6 +113,11 @@ impl Upstream {
         self.told.stable
     }
 
+    /// Whether it has told of nothing beyond this position of ours.
+    pub(super) fn is_at(&self, sequence: Sequence) -> bool {
+        self.position <= sequence
+    }
+
     /// What is safe of the history that is there up to here. While that is another than what
     /// the upstream tells of, it is what was safe before.
     fn stable_at(&self, sequence: Sequence) -> Sequence {

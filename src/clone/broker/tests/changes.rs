@@ -1,6 +1,7 @@
 //! What becomes of a message on the changes port.
 
 use super::*;
+use crate::clone::kvmsg::Uuid;
 
 #[test]
 fn sequences_rise_by_exactly_one() {
@@ -248,6 +249,38 @@ fn a_full_store_refuses_new_keys_and_says_so() {
     assert_eq!(bench.value("/c").as_deref(), Some("1"), "there is room now");
     let sequences: Vec<i64> = bench.updates().iter().map(|wire| wire.sequence).collect();
     assert!(sequences.windows(2).all(|pair| pair[1] == pair[0] + 1), "{sequences:?}");
+}
+
+#[test]
+fn a_change_does_not_come_behind_a_later_one_of_its_sender() {
+    let mut bench = Bench::new();
+    bench.subscribe("HUGZ");
+    bench.settle();
+    bench.forget();
+    let set = |bench: &mut Bench, uuid: Uuid, value: &str| {
+        bench.change(&[b"/a", &[0; 8], uuid.as_bytes(), b"", value.as_bytes()]);
+    };
+    let [first, second, third] = [1, 2, 3].map(|number| Uuid::numbered(7, number));
+    set(&mut bench, second, "2");
+    set(&mut bench, first, "1");
+    assert_eq!(bench.value("/a").as_deref(), Some("2"));
+    assert_eq!(bench.beats("")[0].property("refused").as_deref(), Some("overtaken"));
+    assert_eq!(bench.stats().changes_overtaken, 1);
+    // Another sender's are in no order to them; a copy stays refused behind those, too.
+    set(&mut bench, Uuid::numbered(8, 1), "other");
+    set(&mut bench, first, "1");
+    assert_eq!(bench.value("/a").as_deref(), Some("other"));
+    // Nor does it come behind a deletion.
+    bench.change(&[b"/a", &[0; 8], third.as_bytes(), b"", b""]);
+    set(&mut bench, Uuid::numbered(7, 0), "0");
+    assert_eq!(bench.value("/a"), None);
+    // Other keys are in no order to this one, nor are names that do not count.
+    bench.change(&[b"/b", &[0; 8], Uuid::numbered(7, 5).as_bytes(), b"", b"5"]);
+    bench.change(&[b"/d", &[0; 8], Uuid::numbered(7, 4).as_bytes(), b"", b"4"]);
+    assert_eq!(bench.value("/d").as_deref(), Some("4"));
+    bench.set_named(9, "/c", "", "1");
+    bench.set_named(8, "/c", "", "2");
+    assert_eq!(bench.value("/c").as_deref(), Some("2"));
 }
 
 #[test]

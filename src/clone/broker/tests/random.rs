@@ -215,7 +215,8 @@ fn check_against(bench: &Bench, model: &Model) {
         + stats.changes_malformed
         + stats.changes_reserved
         + stats.changes_store_full
-        + stats.changes_forgotten;
+        + stats.changes_forgotten
+        + stats.changes_overtaken;
     assert_eq!(counted, model.messages, "every message is applied or counted: {stats:?}");
     let given = bench.broker.sequence().get() - START.get();
     assert_eq!(given, stats.changes_applied, "each applied change has one sequence");

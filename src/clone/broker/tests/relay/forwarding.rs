@@ -57,20 +57,66 @@ fn an_older_change_that_was_lost_does_not_come_behind_a_newer_one() {
 #[test]
 fn an_older_change_does_not_come_behind_a_newer_one_that_is_forgotten() {
     // The newer one leaves no trace: it deletes what is not there, its update is lost, and it
-    // is safe or was not kept when the older one is due again.
-    for forward_count in [1, 100] {
-        let mut world = World::new();
-        let relay = world.relay_with(&[0], |relay| relay.forward_count = forward_count);
-        world.pass_ms(500);
-        world.lose_changes = 1;
-        world.lose_updates.insert(relay, 1);
-        world.set(relay, 1, "/a", "older");
-        world.set(relay, 2, "/a", "");
-        world.pass_ms(5000);
-        assert!(world.map(0).is_empty(), "{forward_count}: {:?}", world.map(0));
-        assert_eq!(world.broker(0).stats().changes_applied, 1);
-        assert!(world.stats(relay).forwards_forgotten > 0);
-    }
+    // is safe when the older one is due again.
+    let (mut world, relay) = relayed();
+    world.lose_changes = 1;
+    world.lose_updates.insert(relay, 1);
+    world.set(relay, 1, "/a", "older");
+    world.set(relay, 2, "/a", "");
+    world.pass_ms(5000);
+    assert!(world.map(0).is_empty(), "{:?}", world.map(0));
+    assert_eq!(world.broker(0).stats().changes_applied, 1);
+    assert!(world.stats(relay).forwards_forgotten > 0);
+}
+
+#[test]
+fn what_is_refused_for_want_of_room_was_not_sent() {
+    let mut world = World::new();
+    let relay = world.relay_with(&[0], |relay| relay.forward_count = 1);
+    world.pass_ms(500);
+    world.subscribe(relay, b"HUGZ");
+    world.set(relay, 1, "/a", "x");
+    // There is no answer yet, and it comes twice.
+    world.set(relay, 2, "/b", "x");
+    world.set(relay, 2, "/b", "x");
+    assert_eq!(world.told(relay, "HUGZ", "refused").as_deref(), Some("relay-full"));
+    world.pass_ms(5000);
+    assert_eq!(world.map(0).into_keys().collect::<Vec<_>>(), ["/a"]);
+    assert_eq!(world.stats(relay).forwards_refused, 1);
+}
+
+#[test]
+fn a_relay_that_is_behind_does_not_send_again_what_may_have_been_changed_since() {
+    // The first node has room for all.
+    let mut world =
+        World::with(|config| config.store.max_keys = 1 + (config.node < 0x2000) as usize);
+    let relay = world.relay(&[0]);
+    world.set(0, 1, "/a", "x");
+    world.pass_ms(500);
+    world.lose_changes = 1;
+    world.set(relay, 2, "/b", "older");
+    // The relay has no room for it.
+    world.set(0, 3, "/b", "newer");
+    world.pass_ms(10_000);
+    assert_eq!(world.map(0)["/b"].1, "newer");
+    assert_eq!(world.stats(relay).forwards_repeated, 0);
+}
+
+#[test]
+fn a_change_given_up_takes_with_it_the_older_one_of_its_key_that_is_applied() {
+    let mut world = World::new();
+    let relay = world.relay_with(&[0], |relay| relay.forward_age = Duration::from_secs(1));
+    world.pass_ms(500);
+    world.set(relay, 1, "/a", "older");
+    // Applied, and not known to be safe before the next heartbeat.
+    world.pass_ms(2);
+    world.lose_changes = 1;
+    world.set(relay, 2, "/a", "newer");
+    world.kill(0);
+    world.pass_ms(2000);
+    world.start(0);
+    world.pass_ms(5000);
+    assert!(world.map(0).is_empty(), "{:?}", world.map(0));
 }
 
 #[test]
