@@ -94,6 +94,8 @@ const MENDED: &[(u64, &str)] = &[
     (35_901, "a snapshot ended in an epoch after the one in which it began"),
     (42_533, "a change that lay at a relay came behind a later one that its client sent elsewhere"),
     (46_201, "a relay forgot a change, and sent the one before it again"),
+    (54_060, "each request of a client that read nothing kept the one place in the store"),
+    (55_199, "an old client had given up waiting for an answer that came after all"),
 ];
 
 #[test]

@@ -70,8 +70,8 @@ struct Server {
     subscriber: usize,
     requests: u32,
     expiry: Time,
-    /// The snapshot that comes in from it, also when it is asked once more meanwhile: the
-    /// answer that ends is still the first.
+    /// The snapshot that comes in from it. An answer that the client has given up waiting for
+    /// goes on where it was.
     given: Given,
 }
 
@@ -222,9 +222,9 @@ impl OldClient {
                 self.sequence = message.sequence;
                 self.synced_at = net.now;
                 self.state = State::Active;
-                let given = std::mem::take(&mut server.given);
                 self.listen(net);
                 net.coverage.count("old client: snapshot");
+                let given = std::mem::take(&mut self.servers[self.current].given);
                 return Some(Snapshot {
                     sequence: message.sequence,
                     count: message.count(),
