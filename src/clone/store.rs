@@ -283,8 +283,8 @@ impl Store {
         true
     }
 
-    /// Remembers a deletion of a key that is not here: of one who follows another
-    /// store and takes its deletions over.
+    /// Deletes a key, and remembers that it did also if it is not here: whoever has it
+    /// elsewhere, or has set it before, is told by this.
     pub fn bury(
         &mut self,
         key: &[u8],

@@ -101,6 +101,8 @@ const MENDED: &[(u64, &str)] = &[
     (42_938, "as 6,913, of a relay behind another"),
     (45_176, "as 6,913, of a relay that has turned to another server"),
     (46_201, "a relay forgot a change, and sent the one before it again"),
+    (54_060, "each request of a client that read nothing kept the one place in the store"),
+    (55_199, "an old client had given up waiting for an answer that came after all"),
 ];
 
 #[test]

@@ -70,6 +70,9 @@ struct Server {
     subscriber: usize,
     requests: u32,
     expiry: Time,
+    /// The snapshot that comes in from it. An answer that the client has given up waiting for
+    /// goes on where it was.
+    given: Given,
 }
 
 /// `clone.c`'s agent: at most two servers, one request at a time and two in all
@@ -87,8 +90,6 @@ pub(crate) struct OldClient {
     /// Keys that it has changed itself, and of which nothing has come since: what
     /// it shows of them need not have reached anybody.
     pub(crate) own: BTreeSet<Vec<u8>>,
-    /// The snapshot that comes in.
-    given: Given,
     /// Updates missed when the request was handled by a server that knew its
     /// subscriptions.
     clean_from: Option<u64>,
@@ -109,7 +110,14 @@ impl OldClient {
             }
             net.connect(subscriber, server, Port::Updates);
             net.connect(publisher, server, Port::Changes);
-            Server { host: server, snapshot, subscriber, requests: 0, expiry: Time::ZERO }
+            Server {
+                host: server,
+                snapshot,
+                subscriber,
+                requests: 0,
+                expiry: Time::ZERO,
+                given: Given::default(),
+            }
         };
         let servers = servers.iter().map(connect).collect();
         let mut client = OldClient {
@@ -121,7 +129,6 @@ impl OldClient {
             sequence: 0,
             map: BTreeMap::new(),
             own: BTreeSet::new(),
-            given: Given::default(),
             clean_from: None,
             synced_at: Time::ZERO,
         };
@@ -150,7 +157,6 @@ impl OldClient {
         }
         server.expiry = net.now + SERVER_TTL;
         self.state = State::Syncing;
-        self.given.clear();
         self.listen(net);
     }
 
@@ -218,15 +224,15 @@ impl OldClient {
                 self.state = State::Active;
                 self.listen(net);
                 net.coverage.count("old client: snapshot");
-                let given = std::mem::take(&mut self.given);
+                let given = std::mem::take(&mut self.servers[self.current].given);
                 return Some(Snapshot {
                     sequence: message.sequence,
                     count: message.count(),
                     given,
                 });
             }
-            if !self.given.is_doubled(frames) {
-                self.given.take(&message.key, message.sequence, &message.body);
+            if !server.given.is_doubled(frames) {
+                server.given.take(&message.key, message.sequence, &message.body);
             }
             self.store(message);
         } else if message.sequence > self.sequence {

@@ -93,7 +93,7 @@ pub(crate) fn run_all(seeds: Range<u64>) -> Result<Coverage, (u64, Failure)> {
     bar.set_style(ProgressStyle::with_template(style).expect("a sound template"));
     let next = AtomicU64::new(seeds.start);
     let is_survey = std::env::var_os("POLLUX_SURVEY").is_some();
-    let kinds = Mutex::new(BTreeMap::<String, (u64, u64, Failure)>::new());
+    let kinds = Mutex::new(BTreeMap::<String, (Vec<u64>, Failure)>::new());
     let total = Mutex::new((Coverage::default(), None::<(u64, Failure)>));
     let work = || {
         let mut coverage = Coverage::default();
@@ -107,8 +107,8 @@ pub(crate) fn run_all(seeds: Range<u64>) -> Result<Coverage, (u64, Failure)> {
                 Ok(run) => coverage.merge(&run),
                 Err(failure) if is_survey => {
                     let mut kinds = kinds.lock().expect("no thread panics");
-                    let kind = kinds.entry(failure.place.clone()).or_insert((0, seed, failure));
-                    kind.0 += 1;
+                    let place = failure.place.clone();
+                    kinds.entry(place).or_insert((Vec::new(), failure)).0.push(seed);
                 }
                 Err(failure) => {
                     // No later seed is begun; an earlier one may fail, too.
@@ -126,10 +126,11 @@ pub(crate) fn run_all(seeds: Range<u64>) -> Result<Coverage, (u64, Failure)> {
     std::thread::scope(|scope| (0..threads()).for_each(|_| drop(scope.spawn(work))));
     bar.finish_and_clear();
     let kinds = kinds.into_inner().expect("no thread panics");
-    for (place, (count, seed, failure)) in &kinds {
-        println!("{count} runs fail at {place}; seed {seed}: {:.300}", failure.message);
+    for (place, (seeds, failure)) in &kinds {
+        let count = seeds.len();
+        println!("{count} runs fail at {place}: seeds {seeds:?}: {:.300}", failure.message);
     }
-    let failed: u64 = kinds.values().map(|(count, ..)| count).sum();
+    let failed: usize = kinds.values().map(|(seeds, _)| seeds.len()).sum();
     assert_eq!(
         failed,
         0,

@@ -153,14 +153,10 @@ impl Broker {
             properties = self.scratch.as_properties();
         }
         if change.body.is_empty() {
-            if !self.store.delete(change.key, sequence, change.uuid, properties) {
-                match self.pair {
-                    None => self.store.advance(sequence),
-                    // The other of the pair may have the key: if this history is given up
-                    // for its, the deletion must be there to be handed over.
-                    Some(_) => self.store.bury(change.key, sequence, change.uuid, properties),
-                }
-            }
+            // Also of a key that is not there. The other of a pair may have it: if this history
+            // is given up for its, the deletion must be there to be handed over. And what its
+            // sender has set before may still be on its way.
+            self.store.bury(change.key, sequence, change.uuid, properties);
         } else {
             let stored = self.store.put(&Change {
                 key: change.key,
@@ -249,7 +245,7 @@ impl Broker {
 
     /// Whether its sender has changed the key by a later change already, which came over
     /// another way: this one lay at a relay, say, or on the connection before.
-    fn is_overtaken(&self, change: &KvMsg<'_>) -> bool {
+    pub(super) fn is_overtaken(&self, change: &KvMsg<'_>) -> bool {
         // Two mistakes are one here: what is sent out of its order is not taken either.
         !Fault::ResendOutOfOrder.is_planted()
             && change.uuid.filter(Uuid::is_numbered).is_some_and(|uuid| {

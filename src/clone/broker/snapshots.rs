@@ -113,7 +113,8 @@ pub struct SnapshotLimits {
     /// with libzmq's threads and the clients. Default 200 µs, which comes to 320,000 entries
     /// a second for all snapshots together. Without changes slices follow at once.
     pub pace: Duration,
-    /// A client that takes nothing for so long has lost its snapshot. Default 30 s.
+    /// A client that takes nothing for so long has lost its snapshot; if it has taken
+    /// nothing of it at all, what else it has asked for, too. Default 30 s.
     pub stall: Duration,
     /// Bytes a second that a client must take of its snapshot on the whole. It has lost
     /// it, too, once it has kept it standing for longer than `stall` and what was sent

@@ -175,7 +175,8 @@ impl Broker {
         let change = held.change.kvmsg();
         let ttl = self.read_ttl(change.properties);
         let left = ttl.map(|ttl| ttl.saturating_sub(now.since(held.at)));
-        if left == Some(Duration::ZERO) {
+        // One kept before it may be the later one of its sender.
+        if left == Some(Duration::ZERO) || self.is_overtaken(&change) {
             return self.count(|stats| stats.ring_known += 1);
         }
         match self.apply(now, &change, left, out) {

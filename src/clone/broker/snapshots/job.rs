@@ -153,6 +153,11 @@ impl Job {
             Err(Halt::Blocked) => {
                 slice.stats.snapshot_stalls += 1;
                 if slice.now.since(self.progress_at) > limits.stall {
+                    if self.sent == 0 {
+                        // What else it has asked for would keep a place for as long, each.
+                        let others = self.asker.requests.drain(1..).count();
+                        slice.stats.snapshots_abandoned += others as u64;
+                    }
                     return Progress::Abandoned("the client takes nothing");
                 }
                 if self.stalled > self.patience(limits) {

@@ -274,6 +274,10 @@ fn a_change_does_not_come_behind_a_later_one_of_its_sender() {
     bench.change(&[b"/a", &[0; 8], third.as_bytes(), b"", b""]);
     set(&mut bench, Uuid::numbered(7, 0), "0");
     assert_eq!(bench.value("/a"), None);
+    // Of a key that is not there, too.
+    bench.change(&[b"/e", &[0; 8], Uuid::numbered(7, 9).as_bytes(), b"", b""]);
+    bench.change(&[b"/e", &[0; 8], Uuid::numbered(7, 8).as_bytes(), b"", b"8"]);
+    assert_eq!(bench.value("/e"), None);
     // Other keys are in no order to this one, nor are names that do not count.
     bench.change(&[b"/b", &[0; 8], Uuid::numbered(7, 5).as_bytes(), b"", b"5"]);
     bench.change(&[b"/d", &[0; 8], Uuid::numbered(7, 4).as_bytes(), b"", b"4"]);

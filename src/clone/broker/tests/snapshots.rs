@@ -213,6 +213,33 @@ fn a_client_that_takes_nothing_loses_its_snapshot_after_a_while() {
     assert_eq!(bench.snapshot_map("dead").len(), 100);
 }
 
+/// Each of its requests would keep a place in the store from the others for as long again.
+#[test]
+fn a_client_that_takes_nothing_of_a_snapshot_loses_all_that_it_has_asked_for() {
+    let mut bench = Bench::with(|config| {
+        config.snapshots.stall = Duration::from_secs(5);
+        config.store.max_cursors = 1;
+    });
+    fill(&mut bench, 100);
+    bench.net.room.insert(b"dead".to_vec(), 30);
+    for subtree in [&b""[..], b"/1", b"/2", b"/3", b"/4"] {
+        bench.request("dead", &[ICANHAZ, subtree]);
+    }
+    bench.pass_ms(10);
+    bench.request("here", &[ICANHAZ, b""]);
+    bench.pass_ms(5100);
+    assert_eq!(bench.snapshot_map("here").len(), 100, "it waits for the first");
+    bench.forget();
+    bench.request("here", &[ICANHAZ, b""]);
+    bench.pass_ms(5100);
+    assert_eq!(bench.stats().snapshots_abandoned, 5);
+    assert_eq!(bench.snapshot_map("here").len(), 100, "and for one that was asked for meanwhile");
+    assert_eq!(bench.broker.store().cursors(), 0);
+    let refused = bench.net.refused;
+    bench.pass(Duration::from_secs(10));
+    assert_eq!(bench.net.refused, refused, "nothing is tried any more");
+}
+
 /// What was sent of a snapshot that is given up stays in front of the next answer on the same
 /// connection: `count=` tells which entries are the new one's.
 #[test]
