@@ -27,6 +27,7 @@ use pollux::{Message, Reactor, Time};
 use common::alloc::{self, Counting};
 use common::bare::{Bare, Part};
 use common::measure::Random;
+use common::uuid::numbered;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -81,9 +82,7 @@ fn key(number: u64) -> Vec<u8> {
 }
 
 fn uuid(number: u64) -> Uuid {
-    let mut uuid = [0xa7; 16];
-    uuid[8..].copy_from_slice(&number.to_be_bytes());
-    Uuid::from_bytes(uuid)
+    Uuid::from_bytes(numbered(number))
 }
 
 /// A store and the sequence of the next change.

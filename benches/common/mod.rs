@@ -6,3 +6,4 @@ pub(crate) mod alloc;
 pub(crate) mod bare;
 pub(crate) mod cores;
 pub(crate) mod measure;
+pub(crate) mod uuid;

@@ -16,6 +16,7 @@ use pollux::reactor::{Backend, Reactor};
 use super::common::alloc;
 use super::common::bare::{Bare, Part};
 use super::common::measure::{interleave, median, median_ratio, per_second};
+use super::common::uuid::numbered;
 use super::outcome::Outcome;
 
 const ROUNDS: usize = 31;
@@ -107,11 +108,8 @@ fn sender(push: &Bare, received: &AtomicU64, first: u64, value_len: usize) -> u6
     let mut number = first;
     let mut send = |key: &[u8]| {
         number += 1;
-        // As our clients make them: a number behind what is random once.
-        let mut uuid = [0xa7; 16];
-        uuid[8..].copy_from_slice(&number.to_be_bytes());
         value[..8].copy_from_slice(&number.to_be_bytes());
-        push.send_all(&[key, &[0; 8], &uuid, b"", &value]);
+        push.send_all(&[key, &[0; 8], &numbered(number), b"", &value]);
     };
     while received.load(Ordering::Acquire) == 0 {
         send(b"/probe");

@@ -9,6 +9,7 @@ use pollux::reactor::{Backend, Reactor};
 
 use super::common::bare::{Bare, Part};
 use super::common::measure::{interleave, median, median_ratio, nanos, percentile};
+use super::common::uuid::numbered;
 use super::outcome::Outcome;
 
 const ROUNDS: usize = 5;
@@ -177,7 +178,7 @@ impl Served {
             push.zmq().set_linger(10_000).expect("LINGER");
             push.connect(&changes);
             for number in 0..KEYS {
-                push.send_all(&[&key(number), &[0; 8], &uuid(first + number), b"", &VALUE]);
+                push.send_all(&[&key(number), &[0; 8], &numbered(first + number), b"", &VALUE]);
             }
         });
         self.sent += KEYS;
@@ -238,12 +239,6 @@ impl Served {
     }
 }
 
-fn uuid(number: u64) -> [u8; 16] {
-    let mut uuid = [0xa7; 16];
-    uuid[8..].copy_from_slice(&number.to_be_bytes());
-    uuid
-}
-
 /// Another client: sends a change and waits until it comes back.
 struct Trips {
     _context: zmq::Context,
@@ -267,7 +262,7 @@ impl Trips {
         let mut number = first;
         let mut send = || {
             number += 1;
-            self.push.send_all(&[b"/trip", &[0; 8], &uuid(number), b"", &VALUE]);
+            self.push.send_all(&[b"/trip", &[0; 8], &numbered(number), b"", &VALUE]);
         };
         // Until the first is heard the subscription may be under way.
         self.sub.zmq().set_rcvtimeo(10).expect("RCVTIMEO");

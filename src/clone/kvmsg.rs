@@ -84,13 +84,19 @@ impl Uuid {
         (Uuid::numbered(seed, number) == *self).then_some(number)
     }
 
+    /// Whether it is of a sender that numbers its changes.
+    #[inline]
+    pub(crate) fn is_numbered(&self) -> bool {
+        let bits = u128::from_be_bytes(self.0);
+        bits >> 76 & 0xf == 8 && bits >> 62 & 0b11 == 0b10
+    }
+
     /// Whether both are of one sender that numbers its changes, and this one is of an
     /// earlier change than the other.
     #[inline]
     pub(crate) fn is_before(&self, other: &Uuid) -> bool {
-        let [this, other] = [self, other].map(|uuid| u128::from_be_bytes(uuid.0));
-        let is_version_8 = this >> 76 & 0xf == 8 && this >> 62 & 0b11 == 0b10;
-        is_version_8 && this < other && (this ^ other) >> NUMBER_BITS == 0
+        let [bits, others] = [self, other].map(|uuid| u128::from_be_bytes(uuid.0));
+        self.is_numbered() && bits < others && (bits ^ others) >> NUMBER_BITS == 0
     }
 }
 

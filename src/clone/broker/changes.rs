@@ -252,7 +252,7 @@ impl Broker {
     fn is_overtaken(&self, change: &KvMsg<'_>) -> bool {
         // Two mistakes are one here: what is sent out of its order is not taken either.
         !Fault::ResendOutOfOrder.is_planted()
-            && change.uuid.is_some_and(|uuid| {
+            && change.uuid.filter(Uuid::is_numbered).is_some_and(|uuid| {
                 self.store.changed_by(change.key).is_some_and(|last| uuid.is_before(&last))
             })
     }
