@@ -80,6 +80,7 @@ fn simulation_keeps_every_promise() {
 const MENDED: &[(u64, &str)] = &[
     (2_127, "a relay that was behind sent a change again behind a newer one of its key"),
     (3_621, "a copy from before a restart was applied, when the window had forgotten the first"),
+    (6_272, "a copy told of a number of a history that was given up, and counted as new"),
     (8_558, "a relay that was full refused the copy of a change that it had sent"),
     (13_387, "a change was replaced in a later epoch of a history that is lost"),
     (20_799, "what only the loser of two actives had went over at four changes a second"),
