@@ -81,6 +81,7 @@ const MENDED: &[(u64, &str)] = &[
     (2_127, "a relay that was behind sent a change again behind a newer one of its key"),
     (3_621, "a copy from before a restart was applied, when the window had forgotten the first"),
     (4_359, "a relay passed over what it had no room for at the end of a sync"),
+    (6_272, "a copy told of a number of a history that was given up, and counted as new"),
     (6_913, "no sync ended at a relay that remembers few uuids"),
     (8_558, "a relay that was full refused the copy of a change that it had sent"),
     (13_300, "as 6,913"),

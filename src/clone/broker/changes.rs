@@ -231,9 +231,9 @@ impl Broker {
     /// Up to where a change that was sent again was not applied, by its own word.
     pub(super) fn first_sent(&self, change: &KvMsg<'_>) -> Option<Sequence> {
         let known = change.properties.parse("retry")?;
-        // A number of a history that was given up, above all of ours: it was sent first
-        // when that had begun.
-        Some(if known > self.sequence { self.apart_since() } else { known })
+        // A number of an epoch that is none of ours says nothing here: it was sent first when the
+        // history that was given up had begun.
+        Some(if self.lineage.orders(known) { known } else { self.apart_since() })
     }
 
     /// Whether a change may have been applied or refused, and forgotten, that was not up to

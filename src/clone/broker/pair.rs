@@ -275,6 +275,8 @@ impl Pair {
         position: Sequence,
     ) {
         self.ring.begin_anew(fork, position);
+        // Numbers of the former say nothing in this one, which the peer has, too.
+        (self.together, self.apart) = (position, None);
         if self.has_state && self.tail.is_none() {
             self.tail = Some(Tail::new(store, recent, fork));
         }

@@ -99,6 +99,17 @@ impl Lineage {
         })
     }
 
+    /// Whether one can tell by their numbers which sequences in it were given before this one,
+    /// of whatever history: those of its epoch up to there, and of epochs before; or none.
+    pub(crate) fn orders(&self, sequence: Sequence) -> bool {
+        let oldest = self.spans.first().map_or(Sequence::ZERO, |span| span.first);
+        let is_its_epoch = |span: &Span| {
+            let last = span.last.epoch().max(span.first.epoch());
+            (span.first.epoch()..=last).contains(&sequence.epoch())
+        };
+        sequence < oldest || self.spans.iter().any(is_its_epoch)
+    }
+
     /// The last sequence that both have in common; zero if there is none. Both
     /// must have been [extended](Lineage::extend) to where they are.
     pub fn last_common(&self, other: &Lineage) -> Sequence {
@@ -190,6 +201,23 @@ mod tests {
 
     fn root(epoch: u32) -> Root {
         Root { start: at(epoch, 0), node: 7 }
+    }
+
+    #[test]
+    fn numbers_of_epochs_that_are_none_of_its_own_are_not_compared() {
+        let mut lineage = Lineage::new(root(10));
+        lineage.begin_epoch(at(10, 450), at(12, 0));
+        for (sequence, expected) in [
+            (at(9, 7), true),
+            (at(10, 450), true),
+            // Given by the same broker as what is in it, in a tail.
+            (at(10, 460), true),
+            (at(11, 1), false),
+            (at(12, 9), true),
+            (at(13, 0), false),
+        ] {
+            assert_eq!(lineage.orders(sequence), expected, "{sequence:?}");
+        }
     }
 
     #[test]
