@@ -409,6 +409,8 @@ impl Broker {
             self.publish_status(now, out);
         }
         let Some(pair) = self.pair.as_deref_mut() else { return };
+        // What was handed over is taken: it can be handed back at once.
+        pair.yielded = None;
         let until = now + PATIENCE.max(pair.interval * SILENT_INTERVALS);
         let limits =
             BacklogLimits { count: pair.config.backlog_count, bytes: pair.config.backlog_bytes };

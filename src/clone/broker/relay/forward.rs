@@ -71,6 +71,14 @@ impl Broker {
     fn forward(&mut self, now: Time, change: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
         let Some(relay) = self.relay.as_deref_mut() else { return };
         let known = self.sequence;
+        let mut can_go = relay.can_send(now) && !relay.forwards.are_waiting();
+        if can_go && change.uuid.is_none() {
+            // Its sender waits for no answer, so it is kept only if it cannot go.
+            can_go = relay.send_now(now, change, out);
+            if can_go {
+                return;
+            }
+        }
         let kept = Owned::new(change);
         let most = (relay.config.forward_count, relay.config.forward_bytes);
         // Before it is sent: of one that is not kept a copy could not be told from a new one.
@@ -81,21 +89,7 @@ impl Broker {
             return self.refuse_forward(now, change, "relay-full", out);
         };
         relay.stats.forwards_forgotten += gone;
-        let can_go = relay.can_send(now) && !relay.forwards.are_waiting();
-        let sent = can_go && send(change, out);
-        if can_go && !sent {
-            relay.blocked_until = now + TRY_AGAIN;
-        }
-        if sent {
-            relay.stats.forwarded += 1;
-            if Fault::ForwardTwice.is_planted() {
-                let other = change.uuid.map(|uuid| Uuid::from_bytes(uuid.as_bytes().map(|b| !b)));
-                send(&KvMsg { uuid: other, ..*change }, out);
-            }
-            if change.uuid.is_none() {
-                return;
-            }
-        }
+        let sent = can_go && relay.send_now(now, change, out);
         relay.forwards.push(kept, now, sent.then_some(now), known);
         if sent && Fault::ConfirmWhatIsSent.is_planted() {
             self.answer(change, Answer::Applied(known.next()), out);
@@ -137,8 +131,9 @@ impl Broker {
                 self.answer(&change, Answer::Applied(sequence), out);
             }
         } else if let Some(reason) = answer.properties.get("refused")
-            && let Some(forward) = relay.forwards.end(&uuid, reason != b"forgotten")
+            && let Some((forward, gone)) = relay.forwards.end(&uuid, reason != b"forgotten")
         {
+            relay.stats.forwards_forgotten += gone;
             let reason = match forward.is_elsewhere {
                 // The one before may have applied it.
                 true => "forgotten".into(),
@@ -185,7 +180,10 @@ impl Broker {
         let age = relay.config.forward_age;
         let mut old = Vec::new();
         while relay.forwards.first().is_some_and(|(since, _)| now >= since + age) {
-            old.extend(relay.forwards.give_up_first());
+            if let Some((forward, gone)) = relay.forwards.give_up_first() {
+                relay.stats.forwards_forgotten += gone;
+                old.push(forward);
+            }
         }
         for forward in old {
             let Some(relay) = self.relay.as_deref_mut() else { return };
@@ -220,6 +218,20 @@ impl Broker {
 }
 
 impl Relay {
+    /// Sends a change upstream, or does not try again for a while.
+    fn send_now(&mut self, now: Time, change: &KvMsg<'_>, out: &mut impl BrokerOutbox) -> bool {
+        if !send(change, out) {
+            self.blocked_until = now + TRY_AGAIN;
+            return false;
+        }
+        self.stats.forwarded += 1;
+        if Fault::ForwardTwice.is_planted() {
+            let other = change.uuid.map(|uuid| Uuid::from_bytes(uuid.as_bytes().map(|b| !b)));
+            send(&KvMsg { uuid: other, ..*change }, out);
+        }
+        true
+    }
+
     fn can_send(&self, now: Time) -> bool {
         self.upstream.is_live() && self.forward.is_some() && now >= self.blocked_until
     }

@@ -25,6 +25,12 @@ pub(super) struct Forward {
     pub(super) is_elsewhere: bool,
 }
 
+impl Forward {
+    fn key_hash(&self) -> KeyHash {
+        key_hash(self.change.kvmsg().key)
+    }
+}
+
 /// Changes by the order in which they came, those without an answer apart from those
 /// that are applied.
 #[derive(Debug, Default)]
@@ -32,13 +38,15 @@ pub(super) struct Forwards {
     numbers: HashMap<Uuid, u64>,
     next: u64,
     unanswered: BTreeMap<u64, Forward>,
-    /// The numbers of all, each behind the hash of its key.
-    by_key: BTreeSet<(KeyHash, u64)>,
+    /// Their numbers, each behind the hash of its key.
+    unanswered_by_key: BTreeSet<(KeyHash, u64)>,
+    unanswered_bytes: usize,
     /// By their sequences, with their numbers.
     applied: BTreeMap<Sequence, (u64, Forward)>,
-    /// The other way round.
-    sequences: HashMap<u64, Sequence>,
-    bytes: usize,
+    /// The other way round, behind the hashes of their keys. Apart from the above: of one key
+    /// there may be very many, which an answer must not have to look through.
+    applied_by_key: BTreeMap<(KeyHash, u64), Sequence>,
+    applied_bytes: usize,
     /// The first that was never sent; those behind it are not sent either.
     unsent: u64,
 }
@@ -75,40 +83,68 @@ impl Forwards {
     }
 
     /// Makes room for so many bytes more within the limits; those that are applied can
-    /// go. Gives how many had to, or `None` if that is not enough.
+    /// go. Gives how many had to, or `None`, and none has gone, if that is not enough.
     pub(super) fn make_room(&mut self, bytes: usize, max: (usize, usize)) -> Option<u64> {
+        if self.unanswered.len() >= max.0 || self.unanswered_bytes + bytes > max.1 {
+            return None;
+        }
         let mut gone = 0;
-        while self.unanswered.len() + self.applied.len() >= max.0 || self.bytes + bytes > max.1 {
-            let (&oldest, _) = self.applied.first_key_value()?;
+        while self.unanswered.len() + self.applied.len() >= max.0
+            || self.unanswered_bytes + self.applied_bytes + bytes > max.1
+        {
+            let Some((&oldest, _)) = self.applied.first_key_value() else { break };
             self.remove_applied(oldest);
             gone += 1;
         }
         Some(gone)
     }
 
-    fn drop_one(&mut self, number: u64, forward: &Forward) {
-        let change = forward.change.kvmsg();
-        self.bytes -= forward.change.size();
-        self.by_key.remove(&(key_hash(change.key), number));
-        if let Some(uuid) = change.uuid {
-            self.numbers.remove(&uuid);
-        }
-    }
-
     /// Takes a change: sent at this time, or to be sent.
     pub(super) fn push(&mut self, change: Owned, now: Time, sent: Option<Time>, known: Sequence) {
         let number = self.next;
         self.next += 1;
-        self.bytes += change.size();
         if let Some(uuid) = change.kvmsg().uuid {
             self.numbers.insert(uuid, number);
         }
         if sent.is_some() {
             self.unsent = self.next;
         }
-        self.by_key.insert((key_hash(change.kvmsg().key), number));
         let forward = Forward { change, since: now, sent, known, is_elsewhere: false };
+        self.insert(number, forward);
+    }
+
+    fn insert(&mut self, number: u64, forward: Forward) {
+        self.unanswered_by_key.insert((forward.key_hash(), number));
+        self.unanswered_bytes += forward.change.size();
         self.unanswered.insert(number, forward);
+    }
+
+    /// Takes one out of those without an answer.
+    fn take(&mut self, number: u64) -> Option<Forward> {
+        let forward = self.unanswered.remove(&number)?;
+        self.unanswered_by_key.remove(&(forward.key_hash(), number));
+        self.unanswered_bytes -= forward.change.size();
+        Some(forward)
+    }
+
+    fn insert_applied(&mut self, sequence: Sequence, number: u64, forward: Forward) {
+        self.applied_by_key.insert((forward.key_hash(), number), sequence);
+        self.applied_bytes += forward.change.size();
+        self.applied.insert(sequence, (number, forward));
+    }
+
+    /// Takes one out of those that are applied.
+    fn take_applied(&mut self, sequence: Sequence) -> Option<(u64, Forward)> {
+        let (number, forward) = self.applied.remove(&sequence)?;
+        self.applied_by_key.remove(&(forward.key_hash(), number));
+        self.applied_bytes -= forward.change.size();
+        Some((number, forward))
+    }
+
+    fn forget(&mut self, forward: &Forward) {
+        if let Some(uuid) = forward.change.kvmsg().uuid {
+            self.numbers.remove(&uuid);
+        }
     }
 
     /// The number of the next to be sent.
@@ -140,15 +176,15 @@ impl Forwards {
     }
 
     fn remove(&mut self, number: u64) -> Option<Forward> {
-        let forward = self.unanswered.remove(&number)?;
-        self.drop_one(number, &forward);
+        let forward = self.take(number)?;
+        self.forget(&forward);
         Some(forward)
     }
 
     fn remove_applied(&mut self, sequence: Sequence) {
-        let Some((number, forward)) = self.applied.remove(&sequence) else { return };
-        self.sequences.remove(&number);
-        self.drop_one(number, &forward);
+        if let Some((_, forward)) = self.take_applied(sequence) {
+            self.forget(&forward);
+        }
     }
 
     /// A change is applied: it stays until it is safe. Older ones of its key without an
@@ -156,36 +192,39 @@ impl Forwards {
     /// go. Gives how many there were.
     pub(super) fn apply(&mut self, uuid: Uuid, sequence: Sequence) -> u64 {
         let Some(&number) = self.numbers.get(&uuid) else { return 0 };
-        let Some(forward) = self.unanswered.remove(&number) else { return 0 };
-        let older = self.older_of(forward.change.kvmsg().key, number);
+        let Some(forward) = self.take(number) else { return 0 };
+        let gone = self.drop_unanswered(&forward, number);
         // Two under one sequence: only from an upstream that is confused.
         self.remove_applied(sequence);
-        self.applied.insert(sequence, (number, forward));
-        self.sequences.insert(number, sequence);
-        older.into_iter().filter(|&older| self.remove(older).is_some()).count() as u64
+        self.insert_applied(sequence, number, forward);
+        gone
     }
 
-    /// The numbers of those of a key that came before this one.
-    fn older_of(&self, key: &[u8], number: u64) -> SmallVec<[u64; 2]> {
-        let hash = key_hash(key);
-        let numbers = self.by_key.range((hash, 0)..(hash, number)).map(|&(_, number)| number);
+    /// Drops those without an answer that came before this one of the same key. Gives how many.
+    fn drop_unanswered(&mut self, forward: &Forward, number: u64) -> u64 {
+        let (hash, key) = (forward.key_hash(), forward.change.kvmsg().key);
+        let numbers = self.unanswered_by_key.range((hash, 0)..(hash, number));
         let is_of_key = |other: &u64| {
-            let applied = || self.applied.get(self.sequences.get(other)?).map(|(_, it)| it);
-            let other = self.unanswered.get(other).or_else(applied);
-            other.is_some_and(|other| other.change.kvmsg().key == key)
+            self.unanswered.get(other).is_some_and(|other| other.change.kvmsg().key == key)
         };
-        numbers.filter(is_of_key).collect()
+        let older: SmallVec<[u64; 2]> =
+            numbers.map(|&(_, number)| number).filter(is_of_key).collect();
+        older.into_iter().filter_map(|older| self.remove(older)).count() as u64
     }
 
     /// A change was sent, and what became of it will not be known: those of its key before it
-    /// would come behind it if they were sent again, also those that are applied: they go.
-    fn drop_older(&mut self, forward: &Forward, number: u64) {
-        for older in self.older_of(forward.change.kvmsg().key, number) {
-            match self.sequences.get(&older) {
-                Some(&sequence) => self.remove_applied(sequence),
-                None => _ = self.remove(older),
-            }
-        }
+    /// would come behind it if they were sent again, also those that are applied: they go. Gives
+    /// how many there were.
+    fn drop_older(&mut self, forward: &Forward, number: u64) -> u64 {
+        let (hash, key) = (forward.key_hash(), forward.change.kvmsg().key);
+        let sequences = self.applied_by_key.range((hash, 0)..(hash, number));
+        let is_of_key = |other: &Sequence| {
+            self.applied.get(other).is_some_and(|(_, other)| other.change.kvmsg().key == key)
+        };
+        let older: Vec<Sequence> =
+            sequences.map(|(_, &sequence)| sequence).filter(is_of_key).collect();
+        older.iter().for_each(|&older| self.remove_applied(older));
+        older.len() as u64 + self.drop_unanswered(forward, number)
     }
 
     /// Changes of which the uuid is known by now are applied.
@@ -195,15 +234,16 @@ impl Forwards {
         found.into_iter().map(|(uuid, sequence)| self.apply(uuid, sequence)).sum()
     }
 
-    /// It was refused: gives it. Whether it has no effect all the same is `known`; if not, those
-    /// of its key before it go, too.
-    pub(super) fn end(&mut self, uuid: &Uuid, is_known: bool) -> Option<Forward> {
+    /// It was refused: gives it, and how many go with it: if it is not known to have no effect
+    /// (`is_known`) all the same, those of its key before it.
+    pub(super) fn end(&mut self, uuid: &Uuid, is_known: bool) -> Option<(Forward, u64)> {
         let number = *self.numbers.get(uuid)?;
         let forward = self.remove(number)?;
-        if !is_known || forward.is_elsewhere {
-            self.drop_older(&forward, number);
-        }
-        Some(forward)
+        let gone = match is_known && !forward.is_elsewhere {
+            true => 0,
+            false => self.drop_older(&forward, number),
+        };
+        Some((forward, gone))
     }
 
     /// Forgets what is safe.
@@ -220,15 +260,13 @@ impl Forwards {
     /// is in its history, which stays as it is. Of each key the newest goes alone: an
     /// older one, unknown there, would be applied behind it.
     pub(super) fn begin_anew(&mut self, now: Time, is_kept: impl Fn(Sequence) -> bool) {
-        for (sequence, (number, mut forward)) in std::mem::take(&mut self.applied) {
-            match is_kept(sequence) {
-                true => _ = self.applied.insert(sequence, (number, forward)),
-                false => {
-                    // It was answered; the new answer has its time.
-                    forward.since = now;
-                    self.sequences.remove(&number);
-                    self.unanswered.insert(number, forward);
-                }
+        let lost: Vec<Sequence> =
+            self.applied.keys().copied().filter(|&sequence| !is_kept(sequence)).collect();
+        for sequence in lost {
+            if let Some((number, mut forward)) = self.take_applied(sequence) {
+                // It was answered; the new answer has its time.
+                forward.since = now;
+                self.insert(number, forward);
             }
         }
         self.drop_replaced(|forward| forward.sent.is_some());
@@ -283,14 +321,16 @@ impl Forwards {
         (due, count)
     }
 
-    /// Gives up the first without an answer. If it was sent, those of its key before it go, too.
-    pub(super) fn give_up_first(&mut self) -> Option<Forward> {
+    /// Gives up the first without an answer: gives it, and how many go with it: if it was sent,
+    /// those of its key before it.
+    pub(super) fn give_up_first(&mut self) -> Option<(Forward, u64)> {
         let (&number, _) = self.unanswered.first_key_value()?;
         let forward = self.remove(number)?;
-        if forward.sent.is_some() {
-            self.drop_older(&forward, number);
-        }
-        Some(forward)
+        let gone = match forward.sent {
+            Some(_) => self.drop_older(&forward, number),
+            None => 0,
+        };
+        Some((forward, gone))
     }
 }
 
@@ -323,6 +363,33 @@ mod tests {
         forwards
     }
 
+    /// What is in any of its lists, and bytes.
+    fn left(forwards: &Forwards) -> usize {
+        let lists = forwards.unanswered.len() + forwards.unanswered_by_key.len();
+        let applied = forwards.applied.len() + forwards.applied_by_key.len();
+        let bytes = forwards.unanswered_bytes + forwards.applied_bytes;
+        lists + applied + bytes + forwards.numbers.len()
+    }
+
+    #[test]
+    fn what_is_applied_makes_room_if_that_is_enough_and_else_stays() {
+        let mut forwards = sent(&[1, 2, 3]);
+        let size = forwards.unanswered_bytes / 3;
+        for (number, counter) in [(1, 1), (2, 2)] {
+            forwards.apply(uuid(number), Sequence::new(1, counter));
+        }
+        assert_eq!(
+            forwards.make_room(2 * size, (9, 3 * size - 1)),
+            None,
+            "the third is in its way"
+        );
+        assert_eq!(forwards.applied(), 2);
+        assert_eq!(forwards.make_room(size, (9, 3 * size)), Some(1));
+        assert_eq!(forwards.make_room(size, (2, 9 * size)), Some(1));
+        assert_eq!(forwards.make_room(size, (1, 9 * size)), None);
+        assert!(forwards.contains(&uuid(3)) && !forwards.contains(&uuid(2)));
+    }
+
     fn due(forwards: &mut Forwards) -> (Vec<u64>, u64) {
         forwards.repeat(Time::ZERO + Duration::from_secs(9), |_, _| false)
     }
@@ -336,13 +403,12 @@ mod tests {
     }
 
     #[test]
-    fn what_came_before_one_of_its_key_that_is_applied_or_not_kept_is_never_due_again() {
+    fn what_came_before_one_of_its_key_that_is_applied_is_never_due_again() {
         let mut forwards = sent(&[1, 2, 3]);
         assert_eq!(forwards.apply(uuid(3), Sequence::new(1, 1)), 2);
         forwards.settle(|_| true);
         assert_eq!(due(&mut forwards), (vec![], 0));
-        assert_eq!(forwards.bytes, 0);
-        assert_eq!((forwards.by_key.len(), forwards.sequences.len()), (0, 0));
+        assert_eq!(left(&forwards), 0);
     }
 
     #[test]
@@ -353,8 +419,8 @@ mod tests {
         };
         let mut forwards = sent(&[1, 2]);
         forwards.apply(uuid(1), Sequence::new(1, 1));
-        assert!(forwards.give_up_first().is_some());
-        assert_eq!((anew(&mut forwards), forwards.bytes, forwards.by_key.len()), (0, 0, 0));
+        assert_eq!(forwards.give_up_first().map(|(_, gone)| gone), Some(1));
+        assert_eq!((anew(&mut forwards), left(&forwards)), (0, 0));
         // Refused is refused, unless another upstream was sent it before.
         for (is_known, is_elsewhere, left) in [(true, false, 1), (false, false, 0), (true, true, 0)]
         {

@@ -354,6 +354,21 @@ fn a_planned_handover_loses_and_repeats_nothing() {
 }
 
 #[test]
+fn what_was_handed_over_can_be_handed_back_at_once() {
+    let mut world = ready();
+    world.act(B, |broker, now, net| broker.promote(now, net)).unwrap();
+    while world.roles() != [PASSIVE, ACTIVE] {
+        world.pass_ms(1);
+    }
+    // As soon as the other is its standby.
+    while world.act(B, |broker, now, net| broker.demote(now, net)).is_err() {
+        world.pass_ms(1);
+    }
+    world.pass_ms(10);
+    assert_eq!(world.roles(), [ACTIVE, PASSIVE]);
+}
+
+#[test]
 fn a_change_that_comes_during_a_handover_is_applied_by_the_other() {
     let mut world = ready();
     world.act(A, |broker, now, net| broker.demote(now, net)).unwrap();

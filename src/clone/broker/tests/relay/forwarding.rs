@@ -114,7 +114,7 @@ fn a_change_given_up_takes_with_it_the_older_one_of_its_key_that_is_applied() {
     world.set(relay, 2, "/a", "newer");
     world.kill(0);
     world.pass_ms(2000);
-    assert_eq!(world.stats(relay).forwards_forgotten, 1);
+    assert_eq!(world.stats(relay).forwards_forgotten, 2);
     world.start(0);
     world.pass_ms(5000);
     assert!(world.map(0).is_empty(), "{:?}", world.map(0));
