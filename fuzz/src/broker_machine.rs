@@ -403,7 +403,8 @@ impl Run {
             + stats.changes_malformed
             + stats.changes_reserved
             + stats.changes_store_full
-            + stats.changes_forgotten;
+            + stats.changes_forgotten
+            + stats.changes_overtaken;
         let messages = self.messages + self.local_refused;
         assert_eq!(counted, messages, "each message is applied or counted: {stats:?}");
         let given = self.broker.sequence().get() - START.get();

@@ -187,8 +187,8 @@ pub struct Client {
 
 impl Client {
     /// A client of this configuration. The uuids of its changes are made of
-    /// `seed`, so no two clients of a broker may ever have the same: take it
-    /// from the operating system's random source.
+    /// `seed`, so no two clients of a broker may ever have the same, nor one after a
+    /// restart: take it from the operating system's random source.
     ///
     /// # Errors
     /// What is wrong with the configuration.

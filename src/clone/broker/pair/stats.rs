@@ -58,7 +58,8 @@ pub struct PairStats {
     pub ring_dropped: u64,
     /// Of these, applied at a promotion.
     pub ring_applied: u64,
-    /// Of these, not applied because the active had them, or something newer.
+    /// Of these, not applied because the active had them, or something newer, or because their
+    /// time to live was over.
     pub ring_known: u64,
     /// Changes that only we had, sent to the winner.
     pub resubmitted: u64,
