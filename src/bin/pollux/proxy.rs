@@ -22,8 +22,15 @@ use endpoint::Endpoint;
 const HELP: &str = "\
 A socket is given as TYPE@ENDPOINT, which binds, or TYPE>ENDPOINT, which
 connects (quote the >); give an option again, with the same type, for a further
-endpoint of that side. Types that go together: router and dealer; xsub and xpub;
-pull and push or pub; sub and pub or push; dealer, pair and stream as they are; rep and req.
+endpoint of that side. An endpoint is tcp://HOST:PORT or ipc://PATH. To bind, HOST
+is an address of this machine (IPv6 in brackets) or * for all of IPv4, and PORT may
+be * for any that is free.
+
+Types that go together, either as the frontend:
+  requests  router with dealer or pair; dealer with dealer or pair; pair with pair;
+            rep with req; stream (plain TCP) with dealer or pair
+  one way   pull with push or pub; sub with pub or push
+  topics    xsub with xpub
 
 It prints one line when it is there, and its statistics at the end. A side
 without room stops the reading of the other. What a router cannot deliver is
@@ -66,7 +73,7 @@ pub(crate) struct ProxyArgs {
     /// Wait for slow clients and subscribers; one holds up all others then
     #[arg(long)]
     no_drop: bool,
-    /// Print the statistics each TIME, too
+    /// Print the statistics each TIME, as 500ms or 10s, too
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     stats: Option<Duration>,
 }
@@ -81,6 +88,7 @@ struct App {
 
 /// `pollux proxy`.
 pub(crate) fn run(args: &ProxyArgs, json: bool) -> Result<(), Failure> {
+    check_each_is_there_once(args)?;
     let context = zmq::Context::new();
     let mut reactor = Reactor::builder()
         .backend(Backend::Epoll)
@@ -176,6 +184,31 @@ fn build(
     proxy.build().map_err(|error| Failure::Usage(error.to_string()))
 }
 
+/// An address that is bound is there once: a further socket there would be in its way, or
+/// get what the proxy itself has sent.
+fn check_each_is_there_once(args: &ProxyArgs) -> Result<(), Failure> {
+    let sides = [
+        ("--frontend", &args.frontend),
+        ("--backend", &args.backend),
+        ("--capture", &args.capture),
+        ("--control", &args.control),
+    ];
+    let mut seen: Vec<(&str, &Endpoint)> = Vec::new();
+    for (option, endpoint) in
+        sides.into_iter().flat_map(|(option, all)| all.iter().map(move |one| (option, one)))
+    {
+        if let Some((first, _)) = seen.iter().find(|(_, other)| other.meets(endpoint)) {
+            return Err(Failure::Usage(format!(
+                "{option}: {} is given for {first}, too; each socket that is bound needs an \
+                 endpoint of its own",
+                endpoint.address
+            )));
+        }
+        seen.push((option, endpoint));
+    }
+    Ok(())
+}
+
 /// A socket, and what to say of it.
 struct Opened {
     option: &'static str,
@@ -220,20 +253,17 @@ fn open(
         SocketType::Sub => builder = builder.subscribe(""),
         _ => {}
     }
-    let failed = |error| match io::Error::from(error) {
+    let failed = |error: io::Error| match error {
         error if error.kind() == io::ErrorKind::InvalidInput => {
             Failure::Usage(format!("{option}: {error}"))
         }
         error => Failure::Refused(format!("{option}: {error}")),
     };
+    let socket = builder.build(context).map_err(|error| failed(error.into()))?;
     let mut shown = Vec::new();
-    let socket = first.apply(builder).build(context).map_err(failed)?;
-    shown.push(first.show(&resolved(first, &socket)));
-    for endpoint in rest {
-        match endpoint.open(&socket) {
-            Ok(()) => shown.push(endpoint.show(&resolved(endpoint, &socket))),
-            Err(error) => return Err(failed(error)),
-        }
+    for endpoint in endpoints {
+        endpoint.open(&socket).map_err(failed)?;
+        shown.push(endpoint.show(&resolved(endpoint, &socket)));
     }
     Ok(Opened { option, socket_type, shown, socket })
 }
