@@ -307,6 +307,10 @@ fn a_path_of_somebody_else_is_left_alone() {
         assert!(complaint.contains(&expected), "{complaint}");
     }
     broker.pollux(["set", "/a", "1"]).success();
+    // Nor is anything left of what was bound before it was noticed.
+    let front = format!("pull@ipc://{}/front", directory.path().display());
+    pollux(["proxy", "--frontend", &front, "--backend", &format!("push@{taken}")]).failure(4);
+    assert!(!directory.path().join("front").exists());
     // What a process that was killed has left is in nobody's way.
     broker.process.signal("KILL");
     drop(broker);

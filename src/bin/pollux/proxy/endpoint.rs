@@ -106,6 +106,11 @@ impl Endpoint {
         Ok(())
     }
 
+    /// What it binds, if it does.
+    pub(crate) fn bound(&self) -> Option<&str> {
+        self.binds.then_some(&*self.address)
+    }
+
     /// Whether one of the two binds what the other binds or connects to.
     pub(crate) fn meets(&self, other: &Endpoint) -> bool {
         (self.binds || other.binds)
