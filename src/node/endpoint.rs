@@ -1,6 +1,7 @@
 //! Where a broker's three ports lie, from the endpoint of the first.
 
 use std::fmt;
+use std::io;
 
 /// The endpoints of the three ports of a broker, in the order P, P+1, P+2.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +41,9 @@ impl EndpointError {
     }
 }
 
-impl From<EndpointError> for std::io::Error {
-    fn from(error: EndpointError) -> std::io::Error {
-        std::io::Error::new(std::io::ErrorKind::InvalidInput, error)
+impl From<EndpointError> for io::Error {
+    fn from(error: EndpointError) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidInput, error)
     }
 }
 
@@ -135,6 +136,29 @@ impl Endpoints {
 /// The most servers that a client may be told of.
 const MAX_SERVERS: usize = 64;
 
+/// To be called before an `ipc://` endpoint is bound: libzmq removes the socket file that
+/// it finds at a path, also if another process listens there, who then is cut off without
+/// a word. The file of one that has ended is no hindrance, and other transports tell by
+/// themselves. [`BrokerNode::bind`](super::BrokerNode::bind) calls it.
+///
+/// # Errors
+/// [`AddrInUse`](io::ErrorKind::AddrInUse) if somebody listens at the path; the text names
+/// endpoint and remedy.
+pub fn check_path_is_free(endpoint: &str) -> io::Result<()> {
+    let Some(path) = endpoint.strip_prefix("ipc://") else { return Ok(()) };
+    // Never blocks: a listener with a full queue would block.
+    match mio::net::UnixStream::connect(path) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!(
+                "bind {endpoint}: Address already in use; choose another path or stop the other \
+                 process"
+            ),
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +198,22 @@ mod tests {
         let many: Vec<String> = (1..66).map(|port| format!("tcp://a:{}", port * 3)).collect();
         assert!(Endpoints::of_servers(&many.join(",")).unwrap_err().to_string().contains("many"));
         assert_eq!(Endpoints::of_servers(&many[..64].join(", ")).unwrap().len(), 64);
+    }
+
+    #[test]
+    fn a_path_is_taken_while_somebody_listens() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let endpoint = format!("ipc://{}", path.display());
+        check_path_is_free(&endpoint).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let error = check_path_is_free(&endpoint).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().contains(&endpoint), "{error}");
+        drop(listener);
+        assert!(path.exists());
+        check_path_is_free(&endpoint).unwrap();
+        check_path_is_free("tcp://127.0.0.1:1").unwrap();
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod tests;
 
 pub use broker::{BrokerNode, BrokerOptions};
 pub use client::{ClientNode, ClientOptions};
-pub use endpoint::{EndpointError, Endpoints};
+pub use endpoint::{EndpointError, Endpoints, check_path_is_free};
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

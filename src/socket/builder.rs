@@ -261,7 +261,8 @@ impl SocketBuilder {
         self.set(options::BACKLOG, options::number(connections))
     }
 
-    /// Allows IPv6 besides IPv4 (`ZMQ_IPV6`). Off by default.
+    /// Allows IPv6 besides IPv4 (`ZMQ_IPV6`): for `*` and for what names resolve to; an
+    /// address in brackets, as `tcp://[::1]:5556`, needs no leave. Off by default.
     pub fn ipv6(self, on: bool) -> SocketBuilder {
         self.set(options::IPV6, options::flag(on))
     }

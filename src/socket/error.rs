@@ -127,7 +127,7 @@ impl SocketError {
             (Errno::EADDRINUSE, _) if inproc => "choose another name",
             (Errno::EADDRINUSE, _) => "choose another port or stop the other process",
             (Errno::EADDRNOTAVAIL | Errno::ENODEV, _) => {
-                "bind to an address or interface of this machine, or to * for all"
+                "bind to an IPv4 address of this machine, an IPv6 one in brackets, or * for all"
             }
             (Errno::EACCES, Operation::Bind) => "choose a port above 1023 or a path you may write",
             (Errno::EINVAL, Operation::Bind | Operation::Connect) => {

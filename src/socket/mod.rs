@@ -254,7 +254,8 @@ impl Socket {
     }
 
     /// Accepts peers at `endpoint` and returns the endpoint as resolved: with the
-    /// port that `tcp://127.0.0.1:*` was given.
+    /// port that `tcp://127.0.0.1:*` was given. An IPv6 address stands in brackets,
+    /// `tcp://[::1]:5556`, and needs no [`ipv6`](SocketBuilder::ipv6).
     ///
     /// # Errors
     /// `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES`, `EINVAL`, ...: see zmq_bind(3). The
@@ -266,7 +267,8 @@ impl Socket {
     }
 
     /// Connects to `endpoint`. That succeeds whether or not somebody is there yet;
-    /// libzmq connects, and reconnects, in the background.
+    /// libzmq connects, and reconnects, in the background. An IPv6 address stands in
+    /// brackets, as in [`bind`](Socket::bind).
     ///
     /// # Errors
     /// `EINVAL`, `EPROTONOSUPPORT`, ...: see zmq_connect(3).
@@ -334,7 +336,16 @@ impl Socket {
             let problem = "expected tcp, over which STREAM talks with what is not ZeroMQ";
             return Err(SocketError::misuse(operation, self.socket_type, problem).about(endpoint));
         }
-        self.at(endpoint, operation, call)
+        // An address in brackets can be nothing else; for this endpoint alone, since with the
+        // option names and `*` mean something else, too.
+        let is_ipv6 = endpoint.starts_with("tcp://") && endpoint.contains('[');
+        if !is_ipv6 || self.int(options::IPV6)? != 0 {
+            return self.at(endpoint, operation, call);
+        }
+        self.set(options::IPV6, options::flag(true))?;
+        let opened = self.at(endpoint, operation, call);
+        self.set(options::IPV6, options::flag(false))?;
+        opened
     }
 
     fn at(

@@ -107,6 +107,28 @@ fn a_running_broker_is_found_to_be_in_the_way() {
 }
 
 #[test]
+fn an_address_of_ipv6_stands_in_brackets() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("this machine has no IPv6: not tested");
+        return;
+    }
+    let broker = Broker::start_at("tcp://[::1]:*", &[]);
+    assert!(broker.endpoint.starts_with("tcp://[::1]:"), "{}", broker.endpoint);
+    broker.pollux(["set", "/a", "1"]).success();
+    assert_eq!(broker.pollux(["get", "/a"]).success(), "1");
+    assert!(broker.pollux(["status"]).success().contains("changes_applied"));
+    let relay = Broker::start_at("tcp://[::1]:*", &["--follow", &broker.endpoint]);
+    assert_eq!(relay.pollux(["get", "/a"]).success(), "1");
+}
+
+#[test]
+fn an_interface_is_not_named_but_its_address() {
+    let complaint = pollux(["broker", "--bind", "tcp://no-such-interface:5556"]).failure(4);
+    let remedy = "bind to an IPv4 address of this machine, an IPv6 one in brackets, or * for all";
+    assert!(complaint.contains(remedy), "{complaint}");
+}
+
+#[test]
 fn an_address_of_somebody_else_is_refused() {
     // 192.0.2.0/24 is nobody's (RFC 5737).
     let complaint = pollux(["broker", "--bind", "tcp://192.0.2.1:5556"]).failure(4);

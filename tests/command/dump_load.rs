@@ -93,7 +93,10 @@ fn many_records_are_under_way_at_a_time() {
     }
     let finished = broker.pipe(["load", "--json"], input.as_bytes());
     let summary: Value = serde_json::from_str(&finished.success()).expect("an object");
-    assert_eq!(summary, json!({ "applied": 31_000, "skipped": 0, "refused": 0, "unreadable": 0 }));
+    assert_eq!(
+        summary,
+        json!({ "applied": 31_000, "skipped": 0, "refused": 0, "invalid": 0, "unreadable": 0 })
+    );
     assert_eq!(broker.pollux(["dump"]).success().lines().count(), 30_001);
     assert_eq!(broker.pollux(["get", "/same"]).success(), "999");
 }
@@ -138,18 +141,29 @@ fn records_that_are_refused_are_named_and_the_others_set() {
                  {\"key\":\"/c\",\"value\":\"\"}\n\
                  {\"key\":\"/d\\n\",\"value\":\"1\"}\n\
                  {\"key\":\"/e\",\"value\":\"1\"}\n";
+    let too_long = "k".repeat(256);
+    let input = format!("{input}{{\"key\":\"{too_long}\",\"value\":\"1\"}}\n");
     let complaint = broker.pipe(["load"], input.as_bytes()).failure(4);
     for reason in [
         "line 2: \"/b\": value: expected at most 10 bytes, got 11",
         "line 3: \"HUGZ\": key: reserved for the protocol",
-        "line 4: \"/c\": value: an empty one means deletion",
+        "line 4: \"/c\": an empty value is none; to delete the key use `pollux del`",
         "line 5: \"/d\\n\": key: control byte 0x0a",
-        "2 keys set, 4 refused",
-        "4 could not be set, see above; the other 2 are set",
+        "line 7: \"kkk",
+        "key: expected 1 to 255 bytes, got 256",
+        "2 keys set, 1 refused, 4 invalid",
+        "5 could not be set, see above; the other 2 are set",
     ] {
         assert!(complaint.contains(reason), "{reason:?} is missing in\n{complaint}");
     }
     assert_eq!(broker.pollux(["dump"]).success().lines().count(), 2);
+    let finished = broker.pipe(["load", "--json"], input.as_bytes());
+    finished.failure(4);
+    let summary: Value = serde_json::from_str(&finished.stdout()).expect("an object");
+    assert_eq!(
+        summary,
+        json!({ "applied": 2, "skipped": 0, "refused": 1, "invalid": 4, "unreadable": 0 })
+    );
 }
 
 #[test]

@@ -96,8 +96,11 @@ fn what_no_broker_takes_is_refused_with_the_reason() {
     }
     // How long a key may be is the broker's to say.
     let broker = Broker::start(&[]);
-    let complaint = broker.pollux(["set", &"k".repeat(256), "1"]).failure(4);
-    assert!(complaint.contains("255"), "{complaint}");
+    let too_long = "k".repeat(256);
+    for args in [&["set", &*too_long, "1"][..], &["get", &too_long], &["del", &too_long]] {
+        let complaint = broker.pollux(args).failure(2);
+        assert!(complaint.contains("key: expected 1 to 255 bytes, got 256"), "{complaint}");
+    }
     broker.pollux(["set", &"k".repeat(255), "1"]).success();
 }
 
@@ -120,6 +123,20 @@ fn a_wrong_command_line_is_explained() {
         (&["watch", "--count", "0"], "0"),
         (&["dump", "a/"], "begins and ends"),
         (&["broker", "--connect", "tcp://127.0.0.1:1"], "use --bind"),
+        (&["broker", "--timeout", "1s"], "--timeout says nothing"),
+        (&["--timeout", "1s", "broker"], "--timeout says nothing"),
+        (
+            &[
+                "proxy",
+                "--timeout",
+                "1s",
+                "--frontend",
+                "rep@tcp://*:*",
+                "--backend",
+                "req@tcp://*:*",
+            ],
+            "--timeout says nothing",
+        ),
         (&["broker", "--bind", "udp://x"], "not supported"),
         (&["broker", "--heartbeat", "0.5ms"], "1ms to 1h"),
         (&["broker", "--max-value", "much"], "a number of bytes"),

@@ -188,5 +188,18 @@ fn the_help_shows_how_to_begin() {
     for what in ["pollux broker", "pollux watch", "pollux set /greeting hello", "Exit codes"] {
         assert!(help.contains(what), "{what:?} is missing in\n{help}");
     }
+    for (command, what) in [
+        (&["--help"][..], "as 500ms, 10s or 1.5m"),
+        (&["--help"], "which is none: 0"),
+        (&["set", "--help"], "KTHXBAI, ICANHAZ?, STATUS?, UUIDS and all that begins with HUGZ"),
+        (&["set", "--help"], "(1M unless its --max-value says otherwise)"),
+        (&["watch", "--help"], "/key absent"),
+        (&["load", "--help"], "invalid"),
+        (&["proxy", "--help"], "router with dealer or pair"),
+    ] {
+        let help = pollux(command).success();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(help.contains(what), "{what:?} is missing in {command:?}:\n{help}");
+    }
     assert!(pollux(["--version"]).success().starts_with("pollux "));
 }

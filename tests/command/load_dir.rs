@@ -69,7 +69,10 @@ fn all_files_of_a_large_tree_are_there_byte_for_byte() {
         .pollux(["load", "--json", "--prefix", "/", "--dir", dir.path().to_str().expect("text")])
         .success();
     let summary: Value = serde_json::from_str(&summary).expect("an object");
-    assert_eq!(summary, json!({ "applied": 2_000, "skipped": 0, "refused": 0, "unreadable": 0 }));
+    assert_eq!(
+        summary,
+        json!({ "applied": 2_000, "skipped": 0, "refused": 0, "invalid": 0, "unreadable": 0 })
+    );
 
     let second = Broker::start(&[]);
     second.pipe(["load"], &broker.pollux(["dump"]).stdout).success();

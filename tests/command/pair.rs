@@ -1,6 +1,6 @@
 //! Clients of two brokers, one of which is killed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -72,6 +72,34 @@ fn what_was_safe_is_there_when_the_active_was_killed() {
     assert_eq!(pair.pollux(&["get", "/a/1"]).code(), Some(1));
     pair.pollux(&["set", "/a/last", "last"]).success();
     while watch.line() != "/a/last = last" {}
+}
+
+/// With several servers each complaint names the one that it is about.
+#[test]
+fn of_several_servers_the_one_that_is_meant_is_named() {
+    let mut pair = Pair::start();
+    let (a, b) = pair.connect.split_once(',').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let mut watch = Process::start(["watch", "--no-initial", "--connect", &pair.connect]);
+    // It is there once it tells of a change.
+    let deadline = Instant::now() + DEADLINE;
+    while watch.stdout.next(Duration::from_millis(50)).is_none() {
+        pair.pollux(&["set", "/a", "1"]).success();
+        assert!(Instant::now() < deadline, "no line came: {}", watch.stderr.seen());
+    }
+    pair.kill_primary();
+    let lost = watch.complaint("silent");
+    assert_eq!(lost, format!("pollux: the broker at {a} is silent; the others are asked, too"));
+    assert_eq!(watch.complaint("current"), format!("pollux: the broker at {b} is current again"));
+    let set = pair.pollux(&["set", "/a", "1", "--wait", "safe"]);
+    set.success();
+    assert!(
+        set.stderr().contains(&format!("is lost with the broker at {b} (")),
+        "{}",
+        set.stderr()
+    );
+    pair.backup.process.signal("KILL");
+    let none = pollux(["get", "/a", "--connect", &pair.connect, "--timeout", "1s"]).failure(3);
+    assert!(none.contains(&format!("none of the brokers at {a}, {b} serves")), "{none}");
 }
 
 #[test]

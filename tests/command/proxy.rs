@@ -6,7 +6,7 @@ use pollux::Multipart;
 use pollux::socket::{Interest, SendError, Socket, SocketType};
 use serde_json::Value;
 
-use crate::common::{DEADLINE, Process, pollux};
+use crate::common::{Broker, DEADLINE, Process, pollux};
 
 /// A running proxy with these arguments, and what it said at the start.
 fn start(args: &[&str]) -> (Process, Value) {
@@ -236,7 +236,24 @@ fn what_cannot_be_is_refused_with_what_can() {
                 "--backend",
                 "push@tcp://127.0.0.1:*",
             ],
-            "--frontend: bind tcp://nowhere.invalid:x (PULL)",
+            "the port is no number",
+        ),
+        (
+            vec!["--frontend", "pull>tcp://127.0.0.1:0", "--backend", "push@tcp://127.0.0.1:*"],
+            "the port must lie between 1 and 65535",
+        ),
+        (
+            vec!["--frontend", "pull@tcp://127.0.0.1:70000", "--backend", "push@tcp://127.0.0.1:*"],
+            "the port must lie between 1 and 65535",
+        ),
+        (
+            vec![
+                "--frontend",
+                "pull@ipc:///tmp/pollux-twice",
+                "--backend",
+                "push@ipc:///tmp/pollux-twice",
+            ],
+            "--backend: ipc:///tmp/pollux-twice is given for --frontend, too",
         ),
         (
             vec![
@@ -265,6 +282,42 @@ fn a_taken_port_is_named() {
     let complaint = pollux(args).failure(4);
     assert!(complaint.contains("--backend") && complaint.contains(&taken), "{complaint}");
     drop(running);
+}
+
+/// For each of its sockets: libzmq would take the path away from whoever listens there.
+#[test]
+fn a_path_of_somebody_else_is_left_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let taken = format!("ipc://{}/state", directory.path().display());
+    let broker = Broker::start_at(&taken, &[]);
+    for (option, socket_type) in
+        [("--frontend", "pull"), ("--backend", "push"), ("--capture", "pub"), ("--control", "rep")]
+    {
+        let socket = format!("{socket_type}@{taken}");
+        let (front, back) = (format!("pull@{ANY}"), format!("push@{ANY}"));
+        let mut args = vec!["proxy", option, &socket];
+        if option != "--frontend" {
+            args.extend(["--frontend", &front]);
+        }
+        if option != "--backend" {
+            args.extend(["--backend", &back]);
+        }
+        let complaint = pollux(args).failure(4);
+        let expected = format!("{option}: bind {taken}: Address already in use");
+        assert!(complaint.contains(&expected), "{complaint}");
+    }
+    broker.pollux(["set", "/a", "1"]).success();
+    // Nor is anything left of what was bound before it was noticed.
+    let front = format!("pull@ipc://{}/front", directory.path().display());
+    pollux(["proxy", "--frontend", &front, "--backend", &format!("push@{taken}")]).failure(4);
+    assert!(!directory.path().join("front").exists());
+    // What a process that was killed has left is in nobody's way.
+    broker.process.signal("KILL");
+    drop(broker);
+    let front = format!("pull@{taken}");
+    let (process, _) = start(&["--frontend", &front, "--backend", &format!("push@{ANY}")]);
+    process.signal("TERM");
+    statistics(process);
 }
 
 #[test]

@@ -31,6 +31,53 @@ fn the_broker_tells_all_its_figures() {
     assert!(table.lines().any(|line| line.split_whitespace().eq(["keys", "1"])), "{table}");
 }
 
+/// The names of a broker's figures.
+fn names(broker: &Broker) -> Vec<String> {
+    let status = broker.pollux(["status", "--json"]).success();
+    let status: Value = serde_json::from_str(&status).expect("an object");
+    status.as_object().expect("an object").keys().cloned().collect()
+}
+
+#[test]
+fn the_help_explains_each_figure_under_the_kind_of_broker_that_has_it() {
+    let help = pollux(["status", "--help"]).success();
+    let is_heading = |line: &str| line.ends_with(':') && !line.starts_with(' ');
+    // All words below one of these headings.
+    let explained = |headings: &[&str]| -> Vec<String> {
+        let mut is_in = false;
+        let mut words = Vec::new();
+        for line in help.lines() {
+            if is_heading(line) {
+                is_in = headings.contains(&line);
+            } else if line.is_empty() {
+                is_in = false;
+            } else if is_in {
+                let of_line = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                words.extend(of_line.map(str::to_owned));
+            }
+        }
+        words
+    };
+    const ALL: [&str; 3] = ["What it is:", "What it holds:", "Counts:"];
+    const BOTH: &str = "Of a pair or a relay:";
+    let check = |broker: &Broker, headings: &[&str]| {
+        let words = explained(&[&ALL[..], headings].concat());
+        for name in names(broker) {
+            assert!(words.contains(&name), "{name} is missing under {headings:?}");
+        }
+    };
+    let lone = Broker::start(&[]);
+    check(&lone, &[]);
+    let relay = Broker::start(&["--follow", &lone.endpoint, "--subtree", "/a/"]);
+    relay.pollux(["dump"]).success();
+    check(&relay, &[BOTH, "Of a relay:"]);
+    let words = explained(&["What it is:"]);
+    assert!(["active", "relay", "passive"].iter().all(|role| words.iter().any(|w| w == role)));
+    let pair = Broker::start(&["--pair", "primary", "--peer", &relay.endpoint]);
+    check(&pair, &[BOTH, "Of a pair:"]);
+    assert!(names(&relay).iter().any(|name| name == "subtree"));
+}
+
 /// Heartbeats of RFC 12, one to each of so many who subscribe.
 fn rfc12_heartbeats(context: &zmq::Context, endpoint: &str, mut count: u32) -> JoinHandle<()> {
     let publisher = context.socket(zmq::XPUB).expect("a socket");

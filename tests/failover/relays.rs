@@ -175,7 +175,25 @@ fn a_relay_of_a_subtree_has_that_and_refuses_other_keys() {
     };
     at(&relay.endpoint, &["set", "/a/2", "y"]).success();
     at(&behind.endpoint, &["set", "/a/b/2", "z"]).success();
-    assert!(at(&relay.endpoint, &["set", "/c/2", "z"]).failure(4).contains("outside-subtree"));
+    let refused = at(&relay.endpoint, &["set", "/c/2", "z"]).failure(4);
+    assert!(refused.contains("outside of the subtree that this relay has"), "{refused}");
+    relay.wait_until("counted", |status| {
+        status["changes_outside"] == 1 && status["changes_reserved"] == 0
+    });
+    // What it cannot have it does not call missing.
+    let has_only = format!("the relay at {} has only the subtree \"/a/\"", relay.endpoint);
+    for args in [
+        &["get", "/c/1"][..],
+        &["del", "/c/1"],
+        &["del", "--subtree", "/c/"],
+        &["dump", "/c/"],
+        &["watch", "/c/"],
+    ] {
+        let complaint = at(&relay.endpoint, args).failure(4);
+        assert!(complaint.contains(&has_only), "{args:?}: {complaint}");
+    }
+    at(&relay.endpoint, &["get", "/a/none"]).failure(1);
+    assert_eq!(at(&relay.endpoint, &["dump", "/a/none/"]).success(), "");
     upstream.pollux(["del", "/a/1"]).success();
     relay.wait_until("current", |status| is_current(status) && status["keys"] == 3);
     behind.wait_until("current", |status| is_current(status) && status["keys"] == 2);

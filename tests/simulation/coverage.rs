@@ -76,6 +76,7 @@ const EXPECTED: &[&str] = &[
     "refused: relay-full",
     "refused: upstream-lost",
     "relay: backlogs_cut",
+    "relay: changes_outside",
     "relay: forwards_forgotten",
     "relay: forwards_refused",
     "relay: held_dropped",

@@ -57,8 +57,8 @@ fn wrong_endpoints() {
         ("tcp://127.0.0.1:port", Errno::EINVAL, "tcp://127.0.0.1:5556"),
         ("http://127.0.0.1:80", Errno::EPROTONOSUPPORT, "use tcp, ipc or inproc"),
         ("udp://127.0.0.1:5556", Errno::ENOCOMPATPROTO, "another transport"),
-        ("tcp://203.0.113.1:5556", Errno::EADDRNOTAVAIL, "interface of this machine"),
-        ("tcp://no-such-interface:5556", Errno::ENODEV, "interface of this machine"),
+        ("tcp://203.0.113.1:5556", Errno::EADDRNOTAVAIL, "address of this machine"),
+        ("tcp://no-such-interface:5556", Errno::ENODEV, "address of this machine"),
     ] {
         let error = bind_error(SocketType::Pull, endpoint);
         assert_eq!(error.errno(), errno, "{error}");

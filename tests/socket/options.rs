@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use pollux::Multipart;
 use pollux::socket::{Errno, SocketBuilder, SocketError, SocketType};
 use zmq::{Context, Socket as Raw};
 
-use crate::{ALL_TYPES, of};
+use crate::{ALL_TYPES, of, receive, send};
 
 /// What `read` finds on a DEALER made with `set`.
 fn reflected<T>(
@@ -64,6 +65,24 @@ fn options_reach_libzmq() {
     let password = reflected(|b| b.plain_client("user", "password"), Raw::get_plain_password);
     assert_eq!(password.unwrap(), "password");
     assert_eq!(reflected(|b| b.zap_domain("domain"), Raw::get_zap_domain).unwrap(), "domain");
+}
+
+#[test]
+fn an_address_in_brackets_is_one_of_ipv6_and_nothing_else_changes() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("this machine has no IPv6: not tested");
+        return;
+    }
+    let context = Context::new();
+    let pull = of(SocketType::Pull).bind("tcp://[::1]:*").build(&context).unwrap();
+    let endpoint = pull.last_endpoint().unwrap();
+    assert!(endpoint.starts_with("tcp://[::1]:"), "{endpoint}");
+    assert!(!pull.as_zmq().is_ipv6().unwrap(), "for other endpoints it is as it was");
+    let push = of(SocketType::Push).connect(&*endpoint).build(&context).unwrap();
+    send(&push, "over IPv6");
+    assert_eq!(receive(&pull), Multipart::from(["over IPv6"]));
+    let error = of(SocketType::Pull).bind("tcp://[::x]:*").build(&context).unwrap_err();
+    assert!(error.to_string().contains("IPv6 one in brackets"), "{error}");
 }
 
 #[test]

@@ -34,6 +34,8 @@ Save and restore:
 A broker keeps the state in memory only: it ends with the broker, unless it is one
 of a pair.
 
+A TIME is a number and a unit (ns us ms s m h d), as 500ms, 10s or 1.5m.
+
 Exit codes:
   0  done; also if the reader of the output has closed the pipe, and when Ctrl-C or
      SIGTERM ends a broker, proxy or watch
@@ -41,6 +43,7 @@ Exit codes:
   2  usage: arguments or input that cannot be used, a key or value that can be none
   3  no broker answered, or it stopped answering; load: it was restarted meanwhile
   4  refused, by the broker or by the system; load: some could not be set or read
+     (files of --dir that can be no key or value are skipped, which is none: 0)
   128 + n  ended by signal n, a broker, proxy or watch by the second one";
 
 /// Share live key-value state between processes.
@@ -72,7 +75,7 @@ pub(crate) struct Common {
     /// [default: tcp://127.0.0.1:5556]
     #[arg(long, global = true, value_name = "ENDPOINT", value_parser = servers)]
     pub(crate) connect: Vec<String>,
-    /// How long to wait for a broker, and later for it to go on
+    /// How long to wait for a broker, and later for it to go on, as 500ms, 10s or 1.5m
     #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = units::duration)]
     pub(crate) timeout: Duration,
     /// Print data as JSON, one object a line
@@ -109,6 +112,16 @@ impl Common {
     pub(crate) fn endpoint(&self) -> &str {
         self.connect.first().map_or(DEFAULT_ENDPOINT, String::as_str)
     }
+
+    /// The one of this number of that list.
+    pub(crate) fn server(&self, number: usize) -> &str {
+        one_of(self.endpoint(), number)
+    }
+}
+
+/// The one of this number of a list of servers.
+pub(crate) fn one_of(servers: &str, number: usize) -> &str {
+    servers.split(',').nth(number).unwrap_or(servers)
 }
 
 /// How far a change must be before a command ends.
@@ -170,6 +183,7 @@ Examples:
   pollux broker
   pollux broker --bind 'tcp://*:5556'           for other machines, too
   pollux broker --bind 'tcp://127.0.0.1:*'      any free ports; it prints which
+  pollux broker --bind 'tcp://[::1]:5556'       over IPv6
   pollux broker --bind ipc:///tmp/state --stats 5s
   pollux broker --collector sub                 for changes from the Guide's PUB clients
 
@@ -190,13 +204,14 @@ A relay, which serves a copy of what another broker keeps, and forwards changes 
 #[derive(Debug, Args)]
 #[command(after_help = BROKER_HELP)]
 pub(crate) struct BrokerArgs {
-    /// First endpoint: tcp://HOST:PORT (* for any port), or ipc://PATH
+    /// First endpoint: tcp://HOST:PORT or ipc://PATH; HOST is an address of this machine, IPv6
+    /// in brackets, or * for all (IPv4), no name; PORT may be * for any that is free
     #[arg(long, value_name = "ENDPOINT", default_value = DEFAULT_ENDPOINT, value_parser = bindable)]
     pub(crate) bind: String,
     /// Socket for changes: pull holds back senders that outrun the broker, sub is RFC 12's
     #[arg(long, value_enum, default_value = "pull")]
     pub(crate) collector: CollectorArg,
-    /// Time between heartbeats; clients notice a silent broker after three, of several
+    /// Time between heartbeats, as 500ms or 10s; clients notice a silent broker after three, of several
     /// servers after two
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = heartbeat)]
     pub(crate) heartbeat: Duration,
@@ -236,7 +251,10 @@ pub(crate) enum CollectorArg {
 }
 
 const SET_HELP: &str = "\
-Key and value are taken as the bytes given. An empty value is none: use del.
+Key and value are taken as the bytes given. Of a key 1 to 255, none of them a
+control byte; KTHXBAI, ICANHAZ?, STATUS?, UUIDS and all that begins with HUGZ are
+reserved for the protocol. Of a value 1 to what the broker takes (1M, unless it was
+started with another --max-value); an empty one is none: use del.
 --json: {\"sequence\":..,\"epoch\":..,\"counter\":..}, under which it was applied
         (see `pollux get --help`)
 With --wait safe and no standby (a broker alone, or one of a pair with --safe
@@ -247,14 +265,14 @@ Examples:
   pollux set /session/42 alice --ttl 30s        gone after 30 seconds
   pollux set /order/7 paid --wait safe --connect pollux://a:5556,b:5556
   pollux set /offset -5
-  pollux set /doc/notes --file notes.txt        byte for byte, of any size
+  pollux set /doc/notes --file notes.txt        byte for byte; up to what the broker takes
   date | pollux set /now --file -";
 
 /// `pollux set`.
 #[derive(Debug, Args)]
 #[command(after_help = SET_HELP)]
 pub(crate) struct SetArgs {
-    /// The key, 1 to 255 bytes without control characters
+    /// The key, 1 to 255 bytes without control bytes, and none that is reserved (see below)
     pub(crate) key: OsString,
     /// The value; one that begins with "-" and is no number after --
     #[arg(
@@ -263,7 +281,8 @@ pub(crate) struct SetArgs {
         allow_negative_numbers = true
     )]
     pub(crate) value: Option<OsString>,
-    /// Take the value from a file, byte for byte; - for stdin
+    /// Take the value from a file, byte for byte, 1 byte up to the limit of the broker (1M unless
+    /// its --max-value says otherwise); - for stdin
     #[arg(long, value_name = "PATH")]
     pub(crate) file: Option<PathBuf>,
     /// Delete the key after this time, unless it is set again
@@ -276,7 +295,8 @@ pub(crate) struct SetArgs {
 
 const GET_HELP: &str = "\
 The value is printed as it is, byte for byte. Only on a terminal a line end follows
-and control bytes are escaped, unless --raw. A key that is not there: exit code 1.
+and control bytes are escaped, unless --raw. A key that is not there: exit code 1;
+at a relay of a subtree one outside of that: 4 (so it is with del, watch, dump).
 The broker sends all keys that begin with KEY, so that to get \"/a\" takes long
 where there are many under \"/a/\"; so does to del it.
 
@@ -335,12 +355,12 @@ that was restarted, which begins empty. Ctrl-C or SIGTERM
 ends it with exit code 0. A reader of the output that stops is waited for; what
 changed meanwhile comes then, of a key that changed often perhaps only the last.
 
-Lines:    /key = value      /key deleted      /key expired
+Lines:    /key = value      /key deleted      /key expired      /key absent
 --json:   {\"event\":\"set\",\"key\":..,\"value\":..,\"sequence\":..,\"epoch\":..,
            \"counter\":..,\"ttl\":..}, numbers as of `pollux get --json`
           {\"event\":\"deleted\",\"key\":..,\"why\":\"deleted\"|\"expired\"|\"absent\"}
-          \"absent\": found missing after a pause; bytes that are no UTF-8 as
-          base64 in key64 and value64
+          bytes that are no UTF-8 as base64 in key64 and value64
+absent: found missing after a pause, deleted or expired meanwhile
 
 Examples:
   pollux watch
@@ -392,7 +412,8 @@ and the others are set: exit code 4. If a broker that is not of a pair is
 restarted meanwhile, it ends with exit code 3: what was set before is gone; the
 same load once more is harmless. At the end it tells how many were set (with
 --json \"applied\"), skipped (files of --dir that can be no key or value),
-refused (by a limit of the broker) and not readable (\"unreadable\").
+refused (by the broker, or for its limit of values), invalid (of a line, a key
+that can be none or an empty value) and not readable (\"unreadable\").
 
 With --dir each file below DIR is a key: the prefix and its path, with its
 content as the value. Files that are empty, too large for the broker, or whose

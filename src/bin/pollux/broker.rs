@@ -185,7 +185,10 @@ fn json_figures(broker: &Broker, per_second: f64) -> String {
 
 fn text_figures(broker: &Broker, per_second: f64) -> String {
     let stats = broker.stats();
-    let dropped = stats.changes_malformed
+    let of_a_relay =
+        broker.relay_stats().map_or(0, |relay| relay.changes_outside + relay.forwards_refused);
+    let dropped = of_a_relay
+        + stats.changes_malformed
         + stats.changes_reserved
         + stats.changes_store_full
         + stats.changes_forgotten

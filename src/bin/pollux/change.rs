@@ -27,9 +27,7 @@ pub(crate) fn set(common: &Common, args: SetArgs) -> Result<(), Failure> {
         (value, None) => value.unwrap_or_default().into_vec(),
     };
     if value.is_empty() {
-        return Err(Failure::Usage(
-            "an empty value is none; to delete the key use `pollux del`".to_owned(),
-        ));
+        return Err(session::unsent(&key, &SetError::EmptyValue));
     }
     // Without a subtree: nothing is asked for that is not needed.
     let change = Change::new(key, Action::Set { value, ttl: args.ttl }, args.wait);
@@ -71,6 +69,10 @@ fn make(common: &Common, mut config: ClientConfig, change: Change) -> Result<(),
     config.until_safe = change.wait == WaitArg::Safe;
     let mut session = Session::open(common, config, change)?;
     session.run()?;
+    if let Stage::NotThere = session.app.task.stage {
+        let key = &session.app.task.key;
+        return Err(session::not_there(session.app.client.machine(), common, key));
+    }
     if session.app.task.wait == WaitArg::Safe {
         session.warn_if_alone();
     }
@@ -98,6 +100,8 @@ enum Stage {
     /// It is applied, and waits to be safe.
     Applied(Uuid),
     Done(Sequence),
+    /// There is nothing to delete.
+    NotThere,
 }
 
 #[derive(Debug)]
@@ -150,7 +154,7 @@ impl Task for Change {
     fn step(app: &mut App<Change>, registry: &mut Registry<App<Change>>) -> Result<Step, Failure> {
         let Change { key, action, stage, .. } = &mut app.task;
         match stage {
-            Stage::Done(_) => return Ok(Step::Done),
+            Stage::Done(_) | Stage::NotThere => return Ok(Step::Done),
             Stage::UnderWay(_) | Stage::Applied(_) => return Ok(Step::Wait),
             Stage::Looking => {}
         }
@@ -159,11 +163,12 @@ impl Task for Change {
             _ if !app.client.machine().is_current() => return Ok(Step::Wait),
             Action::Set { value, ttl } => app.client.set(registry, key, value, *ttl),
             Action::Delete if app.client.machine().get(key).is_none() => {
-                return Err(Failure::NotFound(format!("\"{}\" is not there", Shown(key))));
+                *stage = Stage::NotThere;
+                return Ok(Step::Done);
             }
             Action::Delete => app.client.delete(registry, key),
         };
-        let uuid = made.map_err(|error| session::refused(key, &error))?;
+        let uuid = made.map_err(|error| session::unsent(key, &error))?;
         log::info!("the change goes to the broker as {uuid}");
         *stage = Stage::UnderWay(uuid);
         Ok(Step::Wait)
@@ -175,7 +180,7 @@ impl Task for Change {
             // One answer is all there is to come.
             Stage::UnderWay(_) => Some(u64::MAX),
             // And then that it is safe.
-            Stage::Applied(_) | Stage::Done(_) => Some(u64::MAX - 1),
+            Stage::Applied(_) | Stage::Done(_) | Stage::NotThere => Some(u64::MAX - 1),
         }
     }
 
@@ -216,6 +221,11 @@ fn in_words(reason: &str) -> &str {
         "properties-too-large" => "its properties have no room for the time to live",
         "malformed" => "key, value or properties break a limit of the broker",
         "overtaken" => "a later change of the same client to the key came first",
+        "outside-subtree" => "the key lies outside of the subtree that this relay has",
+        "reserved-key" => "the key is reserved for the protocol",
+        "relay-full" => "the relay has no room for more changes on their way upstream",
+        "upstream-lost" => "the relay has lost the broker that it follows",
+        "forgotten" => "it came so late that it may have been applied before, or not",
         "no-sequence-left" => "no sequence is left; restart it with a right clock",
         other => other,
     }

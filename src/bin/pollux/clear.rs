@@ -8,7 +8,7 @@ use pollux::clone::client::{Client, ClientConfig, Event, SetError};
 use pollux::reactor::Registry;
 use pollux::time::Time;
 
-use crate::args::{Common, WaitArg};
+use crate::args::{Common, WaitArg, one_of};
 use crate::change::{NOT_SAFE, refused};
 use crate::exit::Failure;
 use crate::get::too_large;
@@ -24,7 +24,8 @@ pub(crate) fn run(common: &Common, subtree: Vec<u8>, wait: WaitArg) -> Result<()
     let mut config = ClientConfig::follow([&subtree]);
     config.max_pending = MAX_UNDER_WAY;
     config.until_safe = wait == WaitArg::Safe;
-    let mut session = Session::open(common, config, Clear::new(subtree, wait))?;
+    let mut session =
+        Session::open(common, config, Clear::new(common.endpoint().to_owned(), subtree, wait))?;
     let outcome = session.run();
     if wait == WaitArg::Safe && outcome.is_ok() {
         session.warn_if_alone();
@@ -39,6 +40,7 @@ pub(crate) fn run(common: &Common, subtree: Vec<u8>, wait: WaitArg) -> Result<()
 
 #[derive(Debug)]
 struct Clear {
+    servers: String,
     subtree: Vec<u8>,
     wait: WaitArg,
     /// What is still to be deleted; `None` before the state is there.
@@ -50,8 +52,9 @@ struct Clear {
 }
 
 impl Clear {
-    fn new(subtree: Vec<u8>, wait: WaitArg) -> Clear {
-        Clear { subtree, wait, keys: None, held: None, under_way: HashSet::new(), deleted: 0 }
+    fn new(servers: String, subtree: Vec<u8>, wait: WaitArg) -> Clear {
+        let under_way = HashSet::new();
+        Clear { servers, subtree, wait, keys: None, held: None, under_way, deleted: 0 }
     }
 
     fn answered(&mut self, uuid: Uuid) {
@@ -61,6 +64,10 @@ impl Clear {
     /// The keys that are there, once they are known.
     fn find(&mut self, client: &Client) -> Result<(), Failure> {
         if self.keys.is_none() && client.is_current() {
+            let endpoint = one_of(&self.servers, client.server());
+            if let Some(failure) = session::outside(client, endpoint, &self.subtree) {
+                return Err(failure);
+            }
             let keys: Vec<_> = client.iter(&self.subtree).map(|entry| entry.key.to_vec()).collect();
             if keys.is_empty() {
                 let problem = format!("there is no key under \"{}\"", Shown(&self.subtree));
@@ -100,7 +107,7 @@ impl Task for Clear {
                     task.held = Some(key);
                     return Ok(Step::Wait);
                 }
-                Err(error) => return Err(session::refused(&key, &error)),
+                Err(error) => return Err(session::unsent(&key, &error)),
             }
         }
         match task.under_way.is_empty() {

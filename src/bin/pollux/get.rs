@@ -11,19 +11,17 @@ use crate::args::{Common, GetArgs};
 use crate::exit::Failure;
 use crate::lines::{Record, write_line};
 use crate::session::{self, App, Session, Step, Task};
-use crate::text::{Shown, ShownLines};
+use crate::text::ShownLines;
 
 /// `pollux get`.
 pub(crate) fn run(common: &Common, args: GetArgs) -> Result<(), Failure> {
     let key = args.key.into_vec();
     session::check(&key)?;
     let session = synced(common, session::beginning(&key))?;
-    let entry = session
-        .app
-        .client
-        .machine()
-        .get(&key)
-        .ok_or_else(|| Failure::NotFound(format!("\"{}\" is not there", Shown(&key))))?;
+    let client = session.app.client.machine();
+    let Some(entry) = client.get(&key) else {
+        return Err(session::not_there(client, common, &key));
+    };
     let mut out = io::stdout().lock();
     let printed = match (common.json, out.is_terminal() && !args.raw) {
         (true, _) => write_line(&mut out, &record(&entry, session.reactor.now())),

@@ -127,7 +127,10 @@ struct UnderWay {
 struct Counts {
     applied: u64,
     skipped: u64,
+    /// By the broker, or for a limit of it.
     refused: u64,
+    /// Keys and values that can be none, which no broker was asked to take.
+    invalid: u64,
     unreadable: u64,
 }
 
@@ -193,7 +196,10 @@ impl Load {
     }
 
     fn refuse(&mut self, name: &Name, failure: &Failure) {
-        self.counts.refused += 1;
+        match failure {
+            Failure::Usage(_) => self.counts.invalid += 1,
+            _ => self.counts.refused += 1,
+        }
         self.tell(name, &failure.to_string());
     }
 
@@ -225,16 +231,20 @@ impl Load {
 
     /// The summary, whatever the outcome.
     fn report(&self, json: bool) -> Result<(), Failure> {
-        let Counts { applied, skipped, refused, unreadable } = self.counts;
+        let Counts { applied, skipped, refused, invalid, unreadable } = self.counts;
         if json {
             return output::json(&json!({
-                "applied": applied, "skipped": skipped, "refused": refused, "unreadable": unreadable,
+                "applied": applied, "skipped": skipped, "refused": refused, "invalid": invalid,
+                "unreadable": unreadable,
             }));
         }
         let mut text = format!("{} set", counted(applied, "key"));
-        for (count, what) in
-            [(skipped, "skipped"), (refused, "refused"), (unreadable, "not readable")]
-        {
+        for (count, what) in [
+            (skipped, "skipped"),
+            (refused, "refused"),
+            (invalid, "invalid"),
+            (unreadable, "not readable"),
+        ] {
             if count > 0 {
                 text.push_str(&format!(", {} {what}", thousands(count)));
             }
@@ -244,8 +254,8 @@ impl Load {
     }
 
     fn verdict(self) -> Result<(), Failure> {
-        let Counts { applied, refused, unreadable, .. } = self.counts;
-        match (self.bad, refused + unreadable) {
+        let Counts { applied, refused, invalid, unreadable, .. } = self.counts;
+        match (self.bad, refused + invalid + unreadable) {
             (Some(bad), _) => Err(Failure::Usage(bad)),
             (None, 0) => Ok(()),
             (None, count) => {
@@ -308,10 +318,6 @@ impl Task for Load {
         while let Some(item) = task.next() {
             match item {
                 Item::Pair(pair) => {
-                    if let Err(failure) = session::check(&pair.key) {
-                        task.refuse(&pair.name, &failure);
-                        continue;
-                    }
                     let made = client.set(registry, &pair.key, &pair.value, pair.ttl);
                     match made {
                         Ok(uuid) => drop(task.under_way.insert(uuid, pair.into())),
@@ -323,7 +329,7 @@ impl Task for Load {
                             return Ok(Step::Wait);
                         }
                         Err(error) => {
-                            task.refuse(&pair.name, &session::refused(&pair.key, &error));
+                            task.refuse(&pair.name, &session::unsent(&pair.key, &error));
                         }
                     }
                 }

@@ -26,7 +26,8 @@ mod watch;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, FromArgMatches};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use printer::{Log, Printer};
@@ -41,21 +42,8 @@ fn main() -> ExitCode {
     let is_proxy = matches!(cli.command, Command::Proxy(_));
     let log = log_to_stderr(cli.common.verbose, is_broker || is_proxy);
     let common = &cli.common;
-    if is_broker && !common.connect.is_empty() {
-        Cli::command()
-            .error(
-                ErrorKind::ArgumentConflict,
-                "a broker connects to nothing; use --bind, and --follow for a relay",
-            )
-            .exit();
-    }
-    if is_proxy && !common.connect.is_empty() {
-        Cli::command()
-            .error(
-                ErrorKind::ArgumentConflict,
-                "a proxy has no broker; use --frontend 'TYPE>ENDPOINT'",
-            )
-            .exit();
+    if let Some(problem) = misplaced(&cli, &matches) {
+        Cli::command().error(ErrorKind::ArgumentConflict, problem).exit();
     }
     let result = match cli.command {
         Command::Broker(args) => broker::run(&args, common.json),
@@ -75,6 +63,29 @@ fn main() -> ExitCode {
         log.finish();
     }
     exit::report(result)
+}
+
+/// An option of clients that was given to a server, and what to use instead.
+fn misplaced(cli: &Cli, matches: &ArgMatches) -> Option<&'static str> {
+    let has_timeout = matches.subcommand().is_some_and(|(_, matches)| {
+        matches.value_source("timeout") == Some(ValueSource::CommandLine)
+    });
+    let has_connect = !cli.common.connect.is_empty();
+    match cli.command {
+        Command::Broker(_) if has_connect => {
+            Some("a broker connects to nothing; use --bind, and --follow for a relay")
+        }
+        Command::Broker(_) if has_timeout => {
+            Some("a broker waits for none, so that --timeout says nothing; see --heartbeat")
+        }
+        Command::Proxy(_) if has_connect => {
+            Some("a proxy has no broker; use --frontend 'TYPE>ENDPOINT'")
+        }
+        Command::Proxy(_) if has_timeout => {
+            Some("a proxy waits for none, so that --timeout says nothing")
+        }
+        _ => None,
+    }
 }
 
 /// Warnings by default; `RUST_LOG` is for those who want to choose by module, and goes

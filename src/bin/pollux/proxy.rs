@@ -22,8 +22,15 @@ use endpoint::Endpoint;
 const HELP: &str = "\
 A socket is given as TYPE@ENDPOINT, which binds, or TYPE>ENDPOINT, which
 connects (quote the >); give an option again, with the same type, for a further
-endpoint of that side. Types that go together: router and dealer; xsub and xpub;
-pull and push or pub; sub and pub or push; dealer, pair and stream as they are; rep and req.
+endpoint of that side. An endpoint is tcp://HOST:PORT or ipc://PATH. To bind, HOST
+is an address of this machine (IPv6 in brackets) or * for all of IPv4, and PORT may
+be * for any that is free.
+
+Types that go together, either as the frontend:
+  requests  router with dealer or pair; dealer with dealer or pair; pair with pair;
+            rep with req; stream (plain TCP) with dealer or pair
+  one way   pull with push or pub; sub with pub or push
+  topics    xsub with xpub
 
 It prints one line when it is there, and its statistics at the end. A side
 without room stops the reading of the other. What a router cannot deliver is
@@ -66,7 +73,7 @@ pub(crate) struct ProxyArgs {
     /// Wait for slow clients and subscribers; one holds up all others then
     #[arg(long)]
     no_drop: bool,
-    /// Print the statistics each TIME, too
+    /// Print the statistics each TIME, as 500ms or 10s, too
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     stats: Option<Duration>,
 }
@@ -81,20 +88,19 @@ struct App {
 
 /// `pollux proxy`.
 pub(crate) fn run(args: &ProxyArgs, json: bool) -> Result<(), Failure> {
-    let context = zmq::Context::new();
+    check_each_is_there_once(args)?;
     let mut reactor = Reactor::builder()
         .backend(Backend::Epoll)
         .wait(Wait::SpinFor(LINGER_AWAKE))
         .build()
         .map_err(|error| Failure::system(&error))?;
-    let frontend = open(&context, "--frontend", &args.frontend, args)?;
-    let backend = open(&context, "--backend", &args.backend, args)?;
-    let capture = open_all(&context, "--capture", &args.capture, args)?;
-    let control = open_all(&context, "--control", &args.control, args)?;
+    let mut sockets = Sockets { context: zmq::Context::new(), args, files: Vec::new() };
+    let frontend = sockets.open("--frontend", &args.frontend)?;
+    let backend = sockets.open("--backend", &args.backend)?;
+    let capture = sockets.open_any("--capture", &args.capture)?;
+    let control = sockets.open_any("--control", &args.control)?;
     let all = [Some(&frontend), Some(&backend), capture.as_ref(), control.as_ref()];
     let greeting = greeting(&all, json);
-    let bound = all.iter().copied().flatten().flat_map(|opened| &opened.shown);
-    let _files = SocketFiles::of(bound.filter_map(|shown| shown.strip_prefix('@')));
     let proxy = build(frontend, backend, capture, control, args)?;
     let mut app = App { proxy, ended: None };
     serve(&mut reactor, &mut app, args, json, &greeting)
@@ -176,6 +182,31 @@ fn build(
     proxy.build().map_err(|error| Failure::Usage(error.to_string()))
 }
 
+/// An address that is bound is there once: a further socket there would be in its way, or
+/// get what the proxy itself has sent.
+fn check_each_is_there_once(args: &ProxyArgs) -> Result<(), Failure> {
+    let sides = [
+        ("--frontend", &args.frontend),
+        ("--backend", &args.backend),
+        ("--capture", &args.capture),
+        ("--control", &args.control),
+    ];
+    let mut seen: Vec<(&str, &Endpoint)> = Vec::new();
+    for (option, endpoint) in
+        sides.into_iter().flat_map(|(option, all)| all.iter().map(move |one| (option, one)))
+    {
+        if let Some((first, _)) = seen.iter().find(|(_, other)| other.meets(endpoint)) {
+            return Err(Failure::Usage(format!(
+                "{option}: {} is given for {first}, too; each socket that is bound needs an \
+                 endpoint of its own",
+                endpoint.address
+            )));
+        }
+        seen.push((option, endpoint));
+    }
+    Ok(())
+}
+
 /// A socket, and what to say of it.
 struct Opened {
     option: &'static str,
@@ -185,57 +216,60 @@ struct Opened {
     socket: Socket,
 }
 
-fn open_all(
-    context: &zmq::Context,
-    option: &'static str,
-    endpoints: &[Endpoint],
-    args: &ProxyArgs,
-) -> Result<Option<Opened>, Failure> {
-    (!endpoints.is_empty()).then(|| open(context, option, endpoints, args)).transpose()
+/// The sockets as they are opened.
+struct Sockets<'a> {
+    context: zmq::Context,
+    args: &'a ProxyArgs,
+    /// Of each endpoint from when it is bound: a later one may fail.
+    files: Vec<SocketFiles>,
 }
 
-fn open(
-    context: &zmq::Context,
-    option: &'static str,
-    endpoints: &[Endpoint],
-    args: &ProxyArgs,
-) -> Result<Opened, Failure> {
-    let [first, rest @ ..] = endpoints else {
-        return Err(Failure::Usage(format!("{option}: expected a socket")));
-    };
-    let socket_type = first.socket_type;
-    if let Some(other) = rest.iter().find(|other| other.socket_type != socket_type) {
-        return Err(Failure::Usage(format!(
-            "{option}: all endpoints of a side are of one socket, of type {socket_type}; got {}",
-            other.socket_type
-        )));
+impl Sockets<'_> {
+    fn open_any(
+        &mut self,
+        option: &'static str,
+        endpoints: &[Endpoint],
+    ) -> Result<Option<Opened>, Failure> {
+        (!endpoints.is_empty()).then(|| self.open(option, endpoints)).transpose()
     }
-    let mut builder = Socket::builder(socket_type).send_hwm(args.hwm).receive_hwm(args.hwm);
-    if let Some(bytes) = args.max_message {
-        builder = builder.max_message_size(bytes as u64);
-    }
-    match socket_type {
-        SocketType::Router => builder = builder.mandatory(true),
-        SocketType::Pub | SocketType::XPub => builder = builder.nodrop(args.no_drop),
-        SocketType::Sub => builder = builder.subscribe(""),
-        _ => {}
-    }
-    let failed = |error| match io::Error::from(error) {
-        error if error.kind() == io::ErrorKind::InvalidInput => {
-            Failure::Usage(format!("{option}: {error}"))
+
+    fn open(&mut self, option: &'static str, endpoints: &[Endpoint]) -> Result<Opened, Failure> {
+        let [first, rest @ ..] = endpoints else {
+            return Err(Failure::Usage(format!("{option}: expected a socket")));
+        };
+        let socket_type = first.socket_type;
+        if let Some(other) = rest.iter().find(|other| other.socket_type != socket_type) {
+            return Err(Failure::Usage(format!(
+                "{option}: all endpoints of a side are of one socket, of type {socket_type}; got {}",
+                other.socket_type
+            )));
         }
-        error => Failure::Refused(format!("{option}: {error}")),
-    };
-    let mut shown = Vec::new();
-    let socket = first.apply(builder).build(context).map_err(failed)?;
-    shown.push(first.show(&resolved(first, &socket)));
-    for endpoint in rest {
-        match endpoint.open(&socket) {
-            Ok(()) => shown.push(endpoint.show(&resolved(endpoint, &socket))),
-            Err(error) => return Err(failed(error)),
+        let mut builder =
+            Socket::builder(socket_type).send_hwm(self.args.hwm).receive_hwm(self.args.hwm);
+        if let Some(bytes) = self.args.max_message {
+            builder = builder.max_message_size(bytes as u64);
         }
+        match socket_type {
+            SocketType::Router => builder = builder.mandatory(true),
+            SocketType::Pub | SocketType::XPub => builder = builder.nodrop(self.args.no_drop),
+            SocketType::Sub => builder = builder.subscribe(""),
+            _ => {}
+        }
+        let failed = |error: io::Error| match error {
+            error if error.kind() == io::ErrorKind::InvalidInput => {
+                Failure::Usage(format!("{option}: {error}"))
+            }
+            error => Failure::Refused(format!("{option}: {error}")),
+        };
+        let socket = builder.build(&self.context).map_err(|error| failed(error.into()))?;
+        let mut shown = Vec::new();
+        for endpoint in endpoints {
+            endpoint.open(&socket).map_err(failed)?;
+            self.files.extend(endpoint.bound().map(|address| SocketFiles::of([address])));
+            shown.push(endpoint.show(&resolved(endpoint, &socket)));
+        }
+        Ok(Opened { option, socket_type, shown, socket })
     }
-    Ok(Opened { option, socket_type, shown, socket })
 }
 
 /// The address with the port that the system has chosen.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use pollux::clone::client::{Client, ClientConfig, Event};
+use pollux::clone::client::{Client, ClientConfig, Event, SetError};
 use pollux::clone::{Limits, check_key};
 use pollux::node::{ClientNode, ClientOptions};
 use pollux::reactor::{Flow, Reactor, Registry};
@@ -53,8 +53,17 @@ pub(crate) struct Session<'a, T> {
     common: &'a Common,
     pub(crate) reactor: Reactor<App<T>>,
     pub(crate) app: App<T>,
-    /// The run and the epoch of the broker that was last heard, if ever one was.
-    found: Option<(Option<u64>, u32)>,
+    /// The broker that was last heard, if ever one was.
+    found: Option<Found>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Found {
+    /// Which one of those that were named.
+    server: usize,
+    /// Its run.
+    node: Option<u64>,
+    epoch: u32,
 }
 
 /// A change is never given up before the command's own patience ends.
@@ -128,11 +137,12 @@ impl<'a, T: Task> Session<'a, T> {
     /// What was waited for with `--wait safe` is no safer than applied, if the broker is
     /// alone and calls that safe: then the user must know.
     pub(crate) fn warn_if_alone(&self) {
-        if self.app.client.machine().broker().is_some_and(|broker| !broker.has_standby) {
+        let client = self.app.client.machine();
+        if client.broker().is_some_and(|broker| !broker.has_standby) {
             eprintln!(
                 "pollux: applied, but there is no standby: what was set is lost with the broker \
                  at {} (of a pair, --safe wait waits for one)",
-                self.common.endpoint()
+                self.common.server(client.server())
             );
         }
     }
@@ -141,11 +151,11 @@ impl<'a, T: Task> Session<'a, T> {
     fn note_broker(&mut self) {
         let client = self.app.client.machine();
         let Some(broker) = client.broker() else { return };
-        let identity = (broker.node, broker.epoch);
-        if self.found.replace(identity) == Some(identity) {
+        let found = Found { server: client.server(), node: broker.node, epoch: broker.epoch };
+        if self.found.replace(found) == Some(found) {
             return;
         }
-        let endpoint = self.common.endpoint().split(',').nth(client.server()).unwrap_or_default();
+        let endpoint = self.common.server(found.server);
         match broker.node {
             Some(node) => log::info!(
                 "found the broker at {endpoint}: chp=2, node {node:016x}, epoch {}, {}",
@@ -165,12 +175,13 @@ impl<'a, T: Task> Session<'a, T> {
     }
 
     fn no_answer(&self) -> Failure {
-        let (endpoint, timeout) = (self.common.endpoint(), self.common.timeout);
-        match self.found.is_some() {
-            false => no_broker(endpoint, timeout),
-            true => Failure::NoAnswer(format!(
-                "the broker at {endpoint} {} within {}; look at it with `pollux status`, or try a \
+        let timeout = self.common.timeout;
+        match self.found {
+            None => no_broker(self.common.endpoint(), timeout),
+            Some(found) => Failure::NoAnswer(format!(
+                "the broker at {} {} within {}; look at it with `pollux status`, or try a \
                  longer --timeout",
+                self.common.server(found.server),
                 self.app.task.complaint(),
                 show_duration(timeout)
             )),
@@ -207,8 +218,9 @@ pub(crate) fn no_broker(endpoint: &str, timeout: Duration) -> Failure {
     }
     if endpoint.contains(',') {
         return Failure::NoAnswer(format!(
-            "none of the brokers at {endpoint} serves within {}; `pollux status` with the same \
+            "none of the brokers at {} serves within {}; `pollux status` with the same \
              --connect shows what they do",
+            endpoint.replace(',', ", "),
             show_duration(timeout)
         ));
     }
@@ -221,6 +233,23 @@ pub(crate) fn no_broker(endpoint: &str, timeout: Duration) -> Failure {
          or name another with --connect",
         show_duration(timeout)
     ))
+}
+
+/// A relay of a subtree has nothing else, and cannot tell whether that is there: what to say
+/// if `asked`, a key or a subtree, lies outside. A part of a wider subtree is one all the same.
+pub(crate) fn outside(client: &Client, endpoint: &str, asked: &[u8]) -> Option<Failure> {
+    client.broker().filter(|broker| broker.partial)?;
+    let figures = status::figures_of(endpoint, PROBE).ok()??;
+    let (_, subtree) = figures.into_iter().find(|(name, _)| name == "subtree")?;
+    // As a relay writes it, and as it is shown.
+    let written = asked.escape_ascii().to_string().replace('=', "\\x3d");
+    let asked = Shown(written.as_bytes()).to_string();
+    (!asked.starts_with(&subtree) && !subtree.starts_with(&asked)).then(|| {
+        Failure::Refused(format!(
+            "the relay at {endpoint} has only the subtree \"{subtree}\"; for others ask the \
+             broker that it follows, which `pollux status` names (upstream_at)"
+        ))
+    })
 }
 
 /// Refuses a key that no broker can have, before one is asked.
@@ -236,6 +265,28 @@ pub(crate) fn check(key: &[u8]) -> Result<(), Failure> {
 /// why the end of a very long key is left out.
 pub(crate) fn beginning(key: &[u8]) -> &[u8] {
     &key[..key.len().min(240)]
+}
+
+/// A change that was not sent, for this reason.
+pub(crate) fn unsent(key: &[u8], error: &SetError) -> Failure {
+    match error {
+        SetError::Key(error) => Failure::Usage(format!("\"{}\": {error}", Shown(key))),
+        SetError::EmptyValue => Failure::Usage(format!("\"{}\": {EMPTY_VALUE}", Shown(key))),
+        _ => refused(key, error),
+    }
+}
+
+/// What to do instead.
+pub(crate) const EMPTY_VALUE: &str = "an empty value is none; to delete the key use `pollux del`";
+
+/// Why a key is not there, at a broker whose state is.
+pub(crate) fn not_there(client: &Client, common: &Common, key: &[u8]) -> Failure {
+    let limits = client.broker().map(|broker| broker.limits).unwrap_or_default();
+    if let Err(error) = check_key(key, &limits) {
+        return unsent(key, &SetError::Key(error));
+    }
+    outside(client, common.server(client.server()), key)
+        .unwrap_or_else(|| Failure::NotFound(format!("\"{}\" is not there", Shown(key))))
 }
 
 /// A key, or what is set under it, is refused for this reason.

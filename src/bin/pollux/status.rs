@@ -23,10 +23,10 @@ RFC 12 that does not announce the extensions has none to give: exit code 4.
 
 What it is:
   chp  version of the protocol        node  this run of it, anew with each start
-  epoch  of its sequences             role  active, or passive (a standby)
+  role  active, relay, or passive: a standby, or not ready to serve
+  epoch  of its sequences             endpoint  if several are named
   collector  pull or sub              hb  heartbeat interval in ms
-  maxkey, maxval  limits in bytes     endpoint  if several are named
-  stable  changes up to this sequence are safe
+  maxkey, maxval  limits in bytes     stable  changes up to this sequence are safe
 What it holds:
   sequence  of the last change        keys, bytes  of keys, values and properties
   tombstones  deletions remembered    uuids_remembered  of changes, to apply each once
@@ -46,34 +46,40 @@ Counts:
   requests_malformed  no request; status_requests  like this one
   heartbeats  sent; watches_refused  subtrees over the limit
   publish_failed  updates that no socket took
+Of a pair or a relay:
+  state  whole or none
+  standby  live, syncing or none; policy  --safe of the active: a relay tells those
+    of what it follows
+  lag_changes, lag_ms  between it and its peer; how far a relay is behind
+  syncs, delta_syncs, syncs_failed, follow_gaps, backlogs_cut, followed  taking over the state
+  held_dropped  requests over the limit while it could not answer them
+  fork, fork_from, root, lineage  epochs before: see src/clone/PROTOCOL.md
 Of a pair:
   seat  primary or backup             peer  live, silent or none, by its heartbeats
-  standby  live, syncing or none      policy  --safe of the active
-  state  whole or none                lag_changes  between it and its peer
   peer_node, peer_role, peer_position, peer_epoch  what the peer said last
   changes_held  kept while passive, in case it must take over
   promotions, step_downs, handovers, epochs_lifted  changes of role and epoch
   promoted_ordered, promoted_handed_over, promoted_vote, promoted_better_state,
   promoted_older_state, promoted_first, promoted_alone  why it became active
   votes  requests of clients while passive
-  syncs, delta_syncs, syncs_failed, follow_gaps, backlogs_cut, followed  taking over the state
   stream_dropped  messages with changes that the standby had no room for
   peer_refused, same_seat  messages of the peer that cannot be
-  held_dropped  requests over the limit while passive
   ring_kept, ring_dropped, ring_applied, ring_known  changes kept while passive
   resubmitted, resubmit_conflicts, resubmit_refused  what only it had, as the loser
   taken_over, take_over_conflicts  what only the loser had, as the winner
 Of a relay:
+  subtree  what it has, if not all; proven  up to here it lacks nothing of that
   upstream  live or lost              upstream_at  the one that it follows
   upstream_sequence, upstream_epoch, upstream_node  what that said last
-  via, hops  the brokers between      lag_changes, lag_ms  how far it is behind
+  via, hops  the brokers between
   forwards_unsent, forwards_unanswered, forwards_not_safe  changes on their way
   requests_held, requests_ahead  of clients that know more than it, until it does
   upstreams_found, upstreams_lost  times; upstream_refused  messages that cannot be
   loops_refused  upstreams that follow it
+  changes_outside  refused: of keys outside its subtree
   forwarded, forwards_repeated, forwards_known, forwards_refused, forwards_forgotten
     changes sent upstream, and what became of them
-fork, root, lineage are explained in src/clone/PROTOCOL.md. Others may be added.
+Others may be added.
 
 --json: one object a broker, numbers as numbers, but node and peer_node as text.
 sequence, stable and peer_position lie above 2^53, where jq and JavaScript round

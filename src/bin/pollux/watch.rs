@@ -9,19 +9,21 @@ use pollux::reactor::{Flow, Interest, Registry};
 use pollux::time::Time;
 use serde::Serialize;
 
-use crate::args::{Common, WatchArgs};
+use crate::args::{Common, WatchArgs, one_of};
 use crate::exit::Failure;
 use crate::get::too_large;
 use crate::interrupt::on_interrupt;
 use crate::lines::{seconds, text_or_base64};
-use crate::session::{App, Session, Step, Task};
+use crate::session::{self, App, Session, Step, Task};
 use crate::text::Shown;
 
 /// `pollux watch`.
 pub(crate) fn run(common: &Common, args: &WatchArgs) -> Result<(), Failure> {
     let watch = Watch {
         out: BufWriter::with_capacity(64 << 10, io::stdout()),
-        endpoint: common.endpoint().to_owned(),
+        servers: common.endpoint().to_owned(),
+        server: 0,
+        subtree: args.subtree.0.clone(),
         json: common.json,
         left: args.count,
         silent: args.no_initial,
@@ -56,7 +58,10 @@ fn on_output_closed<S>(registry: &mut Registry<S>, handler: impl Fn(&mut S) + 's
 #[derive(Debug)]
 struct Watch {
     out: BufWriter<Stdout>,
-    endpoint: String,
+    servers: String,
+    /// The number of the one that the state came from.
+    server: usize,
+    subtree: Vec<u8>,
     json: bool,
     /// Lines to print before the end; `None`: no end.
     left: Option<u64>,
@@ -82,6 +87,13 @@ impl Task for Watch {
             }),
             Event::Deleted { key, why } => self.print(|watch| watch.print_deleted(&key, why)),
             Event::Synced { .. } => {
+                self.server = client.server();
+                let endpoint = one_of(&self.servers, self.server);
+                match session::outside(client, endpoint, &self.subtree) {
+                    Some(failure) if !self.is_synced => return Err(failure),
+                    Some(failure) => eprintln!("pollux: {failure}"),
+                    None => {}
+                }
                 self.is_synced = true;
                 self.silent = false;
                 let was_lost = std::mem::take(&mut self.was_lost);
@@ -94,7 +106,10 @@ impl Task for Watch {
             }
             Event::Lost if self.is_synced => {
                 self.was_lost = true;
-                self.tell("silent; it is waited for");
+                match self.servers.contains(',') {
+                    true => self.tell("silent; the others are asked, too"),
+                    false => self.tell("silent; it is waited for"),
+                }
                 Ok(())
             }
             Event::LimitReached { .. } => Err(too_large()),
@@ -220,6 +235,6 @@ impl Watch {
     }
 
     fn tell(&self, what: &str) {
-        eprintln!("pollux: the broker at {} is {what}", self.endpoint);
+        eprintln!("pollux: the broker at {} is {what}", one_of(&self.servers, self.server));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::BrokerOptions;
 use crate::clone::Collector;
-use crate::node::Endpoints;
+use crate::node::{Endpoints, check_path_is_free};
 use crate::socket::{AnyContext, Socket, SocketType};
 
 /// Connections that may wait to be accepted, as far as the system lets them
@@ -91,23 +91,6 @@ impl Sockets {
             }
         }
         Err(last)
-    }
-}
-
-/// libzmq removes the socket file that it finds at a path, also if another
-/// process listens there, who then is cut off without a word.
-fn check_path_is_free(endpoint: &str) -> io::Result<()> {
-    let Some(path) = endpoint.strip_prefix("ipc://") else { return Ok(()) };
-    // Never blocks: a listener with a full queue would block.
-    match mio::net::UnixStream::connect(path) {
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Ok(()),
-        _ => Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            format!(
-                "bind {endpoint}: Address already in use; choose another path or stop the other \
-                 process"
-            ),
-        )),
     }
 }
 

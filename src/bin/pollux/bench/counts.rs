@@ -29,11 +29,13 @@ const FAULTS_OF_CLIENTS: [Count; 10] = [
 ];
 
 /// What should not happen to a broker, by the names that it gives in its status.
-const FAULTS_OF_BROKERS: [&str; 10] = [
+const FAULTS_OF_BROKERS: [&str; 11] = [
     "changes_malformed",
     "changes_reserved",
     "changes_store_full",
     "changes_forgotten",
+    // Of a relay alone.
+    "changes_outside",
     "ttl_malformed",
     "snapshots_refused",
     "snapshots_abandoned",
@@ -213,7 +215,9 @@ mod tests {
 
     #[test]
     fn every_count_of_a_broker_is_one_that_it_gives() {
-        let given = pollux::clone::broker::BrokerStats::default().fields().map(|(name, _)| name);
+        let of_brokers = pollux::clone::broker::BrokerStats::default().fields();
+        let of_relays = pollux::clone::broker::RelayStats::default().fields();
+        let given: Vec<_> = of_brokers.iter().chain(&of_relays).map(|(name, _)| *name).collect();
         for name in FAULTS_OF_BROKERS.iter().chain(&EVENTS_OF_BROKERS) {
             assert!(given.contains(name), "{name}");
         }

@@ -41,13 +41,16 @@ impl Broker {
             }
         };
         let Some(relay) = self.relay.as_deref_mut() else { return };
-        if is_reserved(change.key) || !change.key.starts_with(&relay.config.subtree) {
-            self.stats.changes_reserved += 1;
-            let reason = match is_reserved(change.key) {
-                true => "reserved-key",
-                false => "outside-subtree",
-            };
-            warn_rarely(self.stats.changes_reserved, "change refused", &reason);
+        let broken = if is_reserved(change.key) {
+            Some((&mut self.stats.changes_reserved, "reserved-key"))
+        } else if !change.key.starts_with(&relay.config.subtree) {
+            Some((&mut relay.stats.changes_outside, "outside-subtree"))
+        } else {
+            None
+        };
+        if let Some((count, reason)) = broken {
+            *count += 1;
+            warn_rarely(*count, "change refused", &reason);
             return self.answer(&change, Answer::Refused(reason_for(&change, reason)), out);
         }
         if let Some(uuid) = change.uuid {

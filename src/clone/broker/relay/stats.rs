@@ -34,6 +34,8 @@ pub struct RelayStats {
     pub forwards_known: u64,
     /// Changes refused because too many wait, or waited too long.
     pub forwards_refused: u64,
+    /// Changes of keys outside its subtree; refused.
+    pub changes_outside: u64,
     /// Changes forgotten before they were known to be applied, or to be safe.
     pub forwards_forgotten: u64,
     /// Requests held because the client was ahead of this relay.
@@ -51,7 +53,7 @@ impl RelayStats {
     }
 
     /// Each count with its name.
-    pub fn fields(&self) -> [(&'static str, u64); 17] {
+    pub fn fields(&self) -> [(&'static str, u64); 18] {
         [
             ("syncs", self.syncs),
             ("delta_syncs", self.delta_syncs),
@@ -67,6 +69,7 @@ impl RelayStats {
             ("forwards_repeated", self.forwards_repeated),
             ("forwards_known", self.forwards_known),
             ("forwards_refused", self.forwards_refused),
+            ("changes_outside", self.changes_outside),
             ("forwards_forgotten", self.forwards_forgotten),
             ("requests_ahead", self.requests_ahead),
             ("held_dropped", self.held_dropped),

@@ -135,6 +135,9 @@ fn what_may_have_been_applied_is_not_called_without_effect() {
     assert_eq!(refused(&world).as_deref(), Some("outside-subtree"));
     world.set_with(relay, [2; 16], "/b/1", "retry=5\n", "x");
     assert_eq!(refused(&world).as_deref(), Some("forgotten"));
+    assert_eq!(world.stats(relay).changes_outside, 2);
+    world.set_with(relay, [6; 16], "HUGZ/b", "", "x");
+    assert_eq!(world.stats(relay).changes_outside, 2, "a reserved key is counted as that");
     world.kill(0);
     world.pass_ms(1500);
     world.set_with(relay, [3; 16], "/a/1", "retry=5\n", "x");
