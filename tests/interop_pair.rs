@@ -8,7 +8,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -38,6 +38,8 @@ struct Old {
     name: String,
     /// Changes it has sent.
     sent: usize,
+    /// What came before it could send, which may be that it is live.
+    early: VecDeque<Value>,
 }
 
 impl Old {
@@ -46,10 +48,18 @@ impl Old {
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/client.py"));
         servers.iter().for_each(|server| _ = command.args(["--connect", server]));
         command.args(["--collector", "sub", "--silence", "4", "--quiet"]);
-        let mut old = Old { process: Process::spawn(command), name: name.to_owned(), sent: 0 };
+        let mut process = Process::spawn(command);
+        let mut early = VecDeque::new();
         // Before all have subscribed, a PUB drops what is for the others.
-        servers.iter().for_each(|_| _ = old.event("writable"));
-        old
+        let mut left = servers.len();
+        while left > 0 {
+            let event: Value = serde_json::from_str(&process.line()).expect("an event");
+            match event["event"] == "writable" {
+                true => left -= 1,
+                false => early.push_back(event),
+            }
+        }
+        Old { process, name: name.to_owned(), sent: 0, early }
     }
 
     fn command(&mut self, command: &Value) {
@@ -59,7 +69,9 @@ impl Old {
     /// The next event of this name.
     fn event(&mut self, name: &str) -> Value {
         loop {
-            let event: Value = serde_json::from_str(&self.process.line()).expect("an event");
+            let early = self.early.pop_front();
+            let event = early
+                .unwrap_or_else(|| serde_json::from_str(&self.process.line()).expect("an event"));
             assert_ne!(event["event"], "timeout", "{}: {event}", self.name);
             if event["event"] == name {
                 return event;
