@@ -156,7 +156,9 @@ impl<S> Registry<S> {
 
     /// Lets a socket live in the loop without a handler, so that handlers can send
     /// through its key. Such a socket does not keep [`run`](super::Reactor::run)
-    /// going. It is closed when its context is terminated, as all others are.
+    /// going. It is closed when its context is terminated, as all others are; while the loop
+    /// blocks in receiving from the only socket that it waits for, and that one is of another
+    /// context, not before something comes.
     ///
     /// # Errors
     /// As for [`on_message`](Registry::on_message).
