@@ -100,10 +100,14 @@ const MENDED: &[(u64, &str)] = &[
     (35_901, "a snapshot ended in an epoch after the one in which it began"),
     (42_533, "a change that lay at a relay came behind a later one that its client sent elsewhere"),
     (42_938, "as 6,913, of a relay behind another"),
+    (44_727, "what was heard before a change that was kept counted as newer than it"),
     (45_176, "as 6,913, of a relay that has turned to another server"),
     (46_201, "a relay forgot a change, and sent the one before it again"),
+    (47_551, "a server of RFC 12 began again before it had told a number"),
     (54_060, "each request of a client that read nothing kept the one place in the store"),
     (55_199, "an old client had given up waiting for an answer that came after all"),
+    (65_911, "of a change that was kept, the window of the active had lost what tells of it"),
+    (72_962, "as 44,727"),
 ];
 
 #[test]
