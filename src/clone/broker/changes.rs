@@ -90,7 +90,7 @@ impl Broker {
     ) {
         if let Some(uuid) = change.uuid {
             self.refused.insert(uuid, reason, self.sequence, now);
-            self.stream_refusal(uuid, reason, out);
+            self.stream_refusal(now, uuid, reason, out);
         }
         self.answer(change, Answer::Refused(reason), out);
     }
@@ -190,7 +190,7 @@ impl Broker {
         let message = KvMsg { sequence, properties, ..*change };
         publish(&message, &mut self.stats, out);
         if let Some(pair) = self.pair.as_deref_mut() {
-            pair.stream(&message, out);
+            pair.stream(now, &message, out);
         }
         Ok(())
     }

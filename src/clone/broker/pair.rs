@@ -252,14 +252,14 @@ impl Pair {
     /// Adds a change that is published to what the standby gets. Kept out of the path of a
     /// broker that is alone.
     #[inline(never)]
-    pub(super) fn stream(&mut self, change: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
+    pub(super) fn stream(&mut self, now: Time, change: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
         if self.stream.add(change) {
-            self.flush_stream(out);
+            self.flush_stream(now, out);
         }
     }
 
-    fn flush_stream(&mut self, out: &mut impl BrokerOutbox) {
-        if !self.stream.flush(out) {
+    fn flush_stream(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        if !self.stream.flush(now, out) {
             self.stats.stream_dropped += 1;
             let why = &"its queue is full; it will ask for them";
             warn_rarely(self.stats.stream_dropped, "changes not sent to the standby", why);
@@ -355,7 +355,6 @@ impl Broker {
     pub(super) fn next_pair_deadline(&self) -> Time {
         let Some(pair) = &self.pair else { return Time::NEVER };
         if pair.stream.is_doubtful
-            || pair.stream.is_waiting()
             || pair.has_new_vote
             || !pair.orders.is_empty()
             || !pair.resubmits.is_empty()
@@ -363,6 +362,7 @@ impl Broker {
             return Time::ZERO;
         }
         let mut next = pair.hello_at.min(pair.push_at).min(pair.listeners.deadline());
+        next = next.min(pair.stream.deadline());
         if self.position() != pair.pushed && self.role != Role::Active {
             next = next.min(pair.listeners.told_at() + PUSH_AFTER);
         }
@@ -429,6 +429,7 @@ impl Broker {
     /// Tells the standby of a change that was refused, in its place among the others.
     pub(super) fn stream_refusal(
         &mut self,
+        now: Time,
         uuid: Uuid,
         reason: &'static str,
         out: &mut impl BrokerOutbox,
@@ -441,14 +442,16 @@ impl Broker {
             properties: self.scratch.clear().push("refused", reason).as_properties(),
             body: b"",
         };
-        pair.stream(&refusal, out);
+        pair.stream(now, &refusal, out);
     }
 
     /// Sends the standby what waits for it, and finds out who it is if that is in doubt.
     fn tend_stream(&mut self, now: Time, out: &mut impl BrokerOutbox) {
         let role = self.role;
         let Some(pair) = self.pair.as_deref_mut() else { return };
-        pair.flush_stream(out);
+        if now >= pair.stream.deadline() {
+            pair.flush_stream(now, out);
+        }
         if !pair.stream.is_doubtful {
             return;
         }
@@ -466,7 +469,7 @@ impl Broker {
         let status = self.own_status(position);
         let Some(pair) = self.pair.as_deref_mut() else { return };
         // Its position is that of the changes before it.
-        pair.flush_stream(out);
+        pair.flush_stream(now, out);
         (pair.push_at, pair.pushed) = (now + self.config.heartbeat, position);
         status.write(pair.config.pair, &mut self.scratch);
         let message = KvMsg {

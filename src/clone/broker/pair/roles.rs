@@ -200,7 +200,7 @@ impl Broker {
         self.role = Role::Passive;
         let epoch = self.sequence.epoch();
         if let Some(pair) = self.pair.as_deref_mut() {
-            pair.flush_stream(out);
+            pair.flush_stream(now, out);
             pair.stream.end();
             pair.stats.step_downs += 1;
             pair.role_change = Some((Role::Passive, epoch));

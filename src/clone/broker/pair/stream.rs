@@ -15,8 +15,13 @@ use crate::clone::kvmsg::{KVPUBS, KvMsg};
 use crate::message::Message;
 use crate::time::Time;
 
-/// A message is sent when it has so many bytes, or else at the next chance.
-const FULL: usize = 16 << 10;
+/// A message is sent when it has so many bytes, however short ago the last one was.
+const FULL: usize = 32 << 10;
+
+/// Else it is sent this long after the last one; the first in a while at the next chance. A
+/// message costs both brokers a wake of each thread it goes through: at each chance, which
+/// under load comes all the time, that is more than the changes in it.
+const SEND_AFTER: Duration = Duration::from_millis(1);
 
 /// Bytes before the frames of a change: the lengths of its key, uuid, properties and body.
 const HEAD: usize = 4 * 4;
@@ -28,6 +33,8 @@ pub(super) struct Stream {
     to: Option<(SmallVec<[u8; 16]>, u64)>,
     /// Changes that are still to be sent.
     waiting: Vec<u8>,
+    /// When the last were.
+    sent_at: Time,
     /// It has to be found out anew who follows.
     pub(super) is_doubtful: bool,
 }
@@ -70,8 +77,9 @@ impl Stream {
         self.waiting.clear();
     }
 
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// When what waits is to be sent.
+    pub(super) fn deadline(&self) -> Time {
+        if self.waiting.is_empty() { Time::NEVER } else { self.sent_at + SEND_AFTER }
     }
 
     /// Adds a change. True: the message is full, and is to be sent now.
@@ -95,13 +103,14 @@ impl Stream {
 
     /// Sends what waits. False: there was no room for it. The standby notices what is
     /// missing by the next one, and asks for it.
-    pub(super) fn flush(&mut self, out: &mut impl BrokerOutbox) -> bool {
+    pub(super) fn flush(&mut self, now: Time, out: &mut impl BrokerOutbox) -> bool {
         if self.waiting.is_empty() {
             return true;
         }
         let Some((id, _)) = &self.to else { return true };
         let sent = out.reply(id, &[KVPUBS, &self.waiting]);
         self.waiting.clear();
+        self.sent_at = now;
         match sent {
             Ok(()) => true,
             Err(SendFailure::WouldBlock) => false,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{A, B, HEARTBEAT, World};
+use super::world::{A, B, HEARTBEAT, LATENCY, World};
 use crate::clone::Sequence;
 use crate::clone::kvmsg::Uuid;
 use crate::clone::pair::Role;
@@ -538,13 +538,32 @@ fn many_changes_go_in_few_messages() {
     assert_eq!(world.stats(B).followed, 100);
     assert_eq!(world.streamed - before, 1, "all were at hand at once");
     // A full message does not wait for more.
-    let large = "x".repeat(20_000);
+    let large = "x".repeat(40_000);
     for n in 0..3u8 {
         world.set(A, 200 + n, &format!("/large/{n}"), &large);
     }
     world.pass_ms(5);
     assert_eq!(world.map(A), world.map(B));
     assert_eq!(world.streamed - before, 4);
+}
+
+#[test]
+fn changes_close_to_one_another_go_together_within_a_millisecond() {
+    let mut world = filled(10);
+    world.start(B);
+    world.pass_ms(500);
+    let before = world.streamed;
+    world.set(A, 100, "/alone", "x");
+    world.pass(LATENCY);
+    assert_eq!(world.streamed - before, 1, "one alone does not wait");
+    for n in 0..50u8 {
+        world.set(A, 101 + n, &format!("/close/{n}"), "x");
+        world.pass(Duration::from_micros(100));
+    }
+    world.pass(Duration::from_millis(1) + LATENCY);
+    assert_eq!(world.map(A), world.map(B));
+    let messages = world.streamed - before;
+    assert!((5..=7).contains(&messages), "{messages} in 6.6 ms");
 }
 
 #[test]

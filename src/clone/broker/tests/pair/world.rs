@@ -16,7 +16,7 @@ pub(super) type Frames = Vec<Vec<u8>>;
 pub(super) const HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// What a message takes from one to the other.
-const LATENCY: Duration = Duration::from_micros(300);
+pub(super) const LATENCY: Duration = Duration::from_micros(300);
 
 /// A message between the two, on its way.
 #[derive(Debug)]
