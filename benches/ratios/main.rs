@@ -24,6 +24,7 @@ mod relay;
 mod round_trip;
 mod snapshot;
 mod timers;
+mod traffic;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -83,8 +84,14 @@ const CASES: &[Case] = &[
         ratios: &[("broker_allocs_per_update", Target::AtMost(1.0))],
         measure: relay::allocations,
     },
-    Case { ratios: &[("broker_64", Target::AtLeast(0.85))], measure: relay::small_values },
-    Case { ratios: &[("broker_800", Target::AtLeast(0.85))], measure: relay::large_values },
+    Case {
+        ratios: &[("broker_64", Target::AtLeast(0.9)), ("broker_live_64", Target::None)],
+        measure: relay::small_values,
+    },
+    Case {
+        ratios: &[("broker_800", Target::AtLeast(0.85)), ("broker_live_800", Target::None)],
+        measure: relay::large_values,
+    },
     Case { ratios: &[("broker_pair", Target::AtLeast(0.8))], measure: pair::throughput },
     Case { ratios: &[("broker_relay", Target::AtLeast(0.5))], measure: pair::relay_throughput },
     Case {

@@ -1,7 +1,7 @@
 //! Changes through the active of a pair, whose standby follows it in a process of its own,
 //! through a broker and a relay that follows it, and through a broker that is alone.
 //!
-//! The traffic is that of `relay.rs`: a sender at most a window ahead of a subscriber. The
+//! The traffic is that of `relay.rs`, live: a sender at most a window ahead of a subscriber. The
 //! standby, or the relay, is this program once more, over a Unix socket, so that the two brokers share
 //! nothing but the machine; the loop, the sockets and the traffic of both sides are alike.
 
@@ -20,7 +20,7 @@ use pollux::reactor::{Backend, Reactor};
 
 use super::common::measure::{interleave, median, median_ratio};
 use super::outcome::Outcome;
-use super::relay::{Endpoints, Traffic};
+use super::traffic::{Endpoints, Traffic};
 
 const ROUNDS: usize = 15;
 const VALUE_LEN: usize = 64;
@@ -36,17 +36,20 @@ pub(crate) fn throughput() -> Vec<Outcome> {
     let directory = tempfile::tempdir().expect("a directory");
     let mut lone = Served::lone(directory.path());
     let mut pair = Served::pair(directory.path());
-    let [lone, paired] = interleave(ROUNDS, [&mut || lone.round(), &mut || pair.round()]);
+    let [lone_rates, paired] = interleave(ROUNDS, [&mut || lone.round(), &mut || pair.round()]);
     // A standby that was left behind would have cost nothing.
     let behind = pair.wait_for_standby();
     let figures = format!(
         "{:.0} updates/s with a live standby, alone {:.0} (values of {VALUE_LEN} bytes); the \
-         standby had all {:.0} ms after the last",
+         standby had all {:.0} ms after the last; processor time an update, of all threads: {:.2} us, \
+         alone {:.2}",
         median(&paired),
-        median(&lone),
+        median(&lone_rates),
         behind.as_secs_f64() * 1e3,
+        pair.cpu_per_update() * 1e6,
+        lone.cpu_per_update() * 1e6,
     );
-    vec![Outcome::new("broker_pair", median_ratio(&paired, &lone), figures)]
+    vec![Outcome::new("broker_pair", median_ratio(&paired, &lone_rates), figures)]
 }
 
 /// The same traffic, with the subscriber at a relay or at the broker that it follows.
@@ -122,6 +125,8 @@ struct Served {
     node: BrokerNode,
     /// The standby, or the relay.
     follower: Option<Follower>,
+    /// Processor time of all rounds, in seconds.
+    cpu: f64,
 }
 
 /// The process, which ends with this.
@@ -179,17 +184,31 @@ impl Served {
             changes: node.endpoints().changes.clone(),
             updates: node.endpoints().updates.clone(),
         };
-        let traffic = Traffic { context, endpoints, value_len: VALUE_LEN, sent: 0 };
-        Served { traffic, reactor, node, follower: None }
+        let traffic = Traffic::new(context, endpoints, VALUE_LEN);
+        Served { traffic, reactor, node, follower: None, cpu: 0.0 }
     }
 
     fn round(&mut self) -> f64 {
+        let before = self.cpu_until_now();
         let Served { traffic, reactor, node, .. } = self;
-        traffic.round(|done| {
+        let rate = traffic.live(|done| {
             while !done.load(Ordering::Acquire) {
                 reactor.turn(node, Duration::from_millis(10)).expect("a turn");
             }
-        })
+        });
+        self.cpu += self.cpu_until_now() - before;
+        rate
+    }
+
+    /// Seconds, of this process and of the follower; zero where it cannot be told.
+    fn cpu_until_now(&self) -> f64 {
+        let follower = self.follower.as_ref().map(|follower| follower.0.id());
+        cpu_of(std::process::id()) + follower.map_or(0.0, cpu_of)
+    }
+
+    /// Seconds, of all threads of both processes, sender and subscriber among them.
+    fn cpu_per_update(&self) -> f64 {
+        self.cpu / self.traffic.sent() as f64
     }
 
     /// Serves until the standby has confirmed everything; gives how long that took.
@@ -210,4 +229,14 @@ impl Served {
             }
         }
     }
+}
+
+/// Seconds that all threads of a process have had, those that have ended, too; proc(5).
+fn cpu_of(process: u32) -> f64 {
+    /// Of the times in this file, on all common machines.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Behind the name, which ends with the last parenthesis: utime and stime.
+    let times = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    times.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND
 }
