@@ -108,6 +108,7 @@ const MENDED: &[(u64, &str)] = &[
     (55_199, "an old client had given up waiting for an answer that came after all"),
     (65_911, "of a change that was kept, the window of the active had lost what tells of it"),
     (72_962, "as 44,727"),
+    (76_483, "what a standby had not heard yet counted as older than a change that it kept"),
 ];
 
 #[test]

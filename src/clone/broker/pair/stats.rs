@@ -43,6 +43,8 @@ pub struct PairStats {
     pub followed: u64,
     /// Messages with changes for the standby that found its queue full.
     pub stream_dropped: u64,
+    /// Messages with changes of one that is not followed, or no more.
+    pub stream_unasked: u64,
     /// Syncs during which more changes came than may wait: what was behind them was asked for.
     pub backlogs_cut: u64,
     /// Messages of the peer, or of one who claimed to be it, that cannot be.
@@ -82,7 +84,7 @@ impl PairStats {
     }
 
     /// Each count with its name.
-    pub fn fields(&self) -> [(&'static str, u64); 31] {
+    pub fn fields(&self) -> [(&'static str, u64); 32] {
         [
             ("promotions", self.promotions),
             ("promoted_ordered", self.promoted_ordered),
@@ -102,6 +104,7 @@ impl PairStats {
             ("follow_gaps", self.follow_gaps),
             ("followed", self.followed),
             ("stream_dropped", self.stream_dropped),
+            ("stream_unasked", self.stream_unasked),
             ("backlogs_cut", self.backlogs_cut),
             ("peer_refused", self.peer_refused),
             ("same_seat", self.same_seat),
