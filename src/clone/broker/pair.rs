@@ -286,8 +286,15 @@ impl Pair {
         self.ring.begin_anew(fork, position);
         // Numbers of the former say nothing in this one, which the peer has, too.
         (self.together, self.apart) = (position, None);
-        if self.has_state && self.tail.is_none() {
-            self.tail = Some(Tail::new(store, recent, fork));
+        match &self.tail {
+            _ if !self.has_state => {}
+            None => self.tail = Some(Tail::new(store, recent, fork)),
+            // What is given up now came from an active, which has given it up, too: only another
+            // program in the peer's place can have done that.
+            Some(_) => log::error!(
+                "the state up to {:?} is lost beyond {fork:?}: it is given up before what was                  handed over before is with the active",
+                store.sequence()
+            ),
         }
     }
 
