@@ -112,6 +112,7 @@ impl Broker {
         if self.refused.read_records(now, &reason, &records).is_none() {
             return pair.refuse(&"unreadable refusals in a RESUBMIT");
         }
+        pair.stats.refusals_taken += 1;
         let answer = KvMsg {
             key: RESUBMIT,
             sequence: self.sequence,

@@ -71,6 +71,8 @@ pub struct PairStats {
     pub resubmit_refused: u64,
     /// Changes that only the loser had, taken from it.
     pub taken_over: u64,
+    /// Messages with what the loser had refused, taken from it.
+    pub refusals_taken: u64,
     /// Changes of the loser that lost to ours; each is in the log.
     pub take_over_conflicts: u64,
 }
@@ -84,7 +86,7 @@ impl PairStats {
     }
 
     /// Each count with its name.
-    pub fn fields(&self) -> [(&'static str, u64); 32] {
+    pub fn fields(&self) -> [(&'static str, u64); 33] {
         [
             ("promotions", self.promotions),
             ("promoted_ordered", self.promoted_ordered),
@@ -117,6 +119,7 @@ impl PairStats {
             ("resubmit_conflicts", self.resubmit_conflicts),
             ("resubmit_refused", self.resubmit_refused),
             ("taken_over", self.taken_over),
+            ("refusals_taken", self.refusals_taken),
             ("take_over_conflicts", self.take_over_conflicts),
         ]
     }
