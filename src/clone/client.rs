@@ -42,6 +42,7 @@ use difference::Next;
 use echo::EchoKeys;
 use event::{Events, Queued};
 use pending::Pending;
+use receive::Tells;
 use servers::Servers;
 use subtree::Subtree;
 use topics::Topics;
@@ -149,8 +150,8 @@ pub struct Client {
     is_online: bool,
     /// Whether this server sends heartbeats.
     has_heartbeats: bool,
-    /// Whether they have a sequence (RFC 12 servers).
-    tells_sequence: bool,
+    /// What they tell of an RFC 12 server.
+    tells: Tells,
     /// When to ask a server that sends none.
     ask_unproven_at: Time,
     /// When to ask a server that was not heard what it is.
@@ -208,7 +209,7 @@ impl Client {
             heard: Time::ZERO,
             is_online: false,
             has_heartbeats: false,
-            tells_sequence: false,
+            tells: Tells::Unknown,
             ask_unproven_at: Time::NEVER,
             ask_kind_at: Time::NEVER,
             last: None,

@@ -80,7 +80,7 @@ fn simulation_keeps_every_promise() {
 const MENDED: &[(u64, &str)] = &[
     (2_127, "a relay that was behind sent a change again behind a newer one of its key"),
     (2_514, "as 42,533, somebody else having changed the key since"),
-    (3_541, "as 2,514, from a relay behind a broker that began anew"),
+    (3_541, "as 2,514, at a broker that began anew"),
     (3_621, "a copy from before a restart was applied, when the window had forgotten the first"),
     (4_359, "a relay passed over what it had no room for at the end of a sync"),
     (6_272, "a copy told of a number of a history that was given up, and counted as new"),
@@ -105,11 +105,15 @@ const MENDED: &[(u64, &str)] = &[
     (35_901, "a snapshot ended in an epoch after the one in which it began"),
     (42_533, "a change that lay at a relay came behind a later one that its client sent elsewhere"),
     (42_938, "as 6,913, of a relay behind another"),
+    (44_727, "what was heard before a change that was kept counted as newer than it"),
     (45_176, "as 6,913, of a relay that has turned to another server"),
     (46_201, "a relay forgot a change, and sent the one before it again"),
+    (47_551, "a server of RFC 12 began again before it had told a number"),
     (48_997, "what an old client had sent to one of a pair came before what it sent to the other"),
     (54_060, "each request of a client that read nothing kept the one place in the store"),
     (55_199, "an old client had given up waiting for an answer that came after all"),
+    (65_911, "of a change that was kept, the window of the active had lost what tells of it"),
+    (72_962, "as 44,727"),
 ];
 
 #[test]

@@ -145,6 +145,14 @@ pub(crate) struct Truth {
     delivered: HashSet<(usize, Uuid)>,
 }
 
+/// The uuids that a broker remembers, and back to where it would have to.
+pub(crate) struct Window {
+    pub(crate) since: u64,
+    pub(crate) count: usize,
+    pub(crate) age: Duration,
+    pub(crate) now: Time,
+}
+
 /// The name that a change made of arbitrary bytes can have.
 pub(crate) const GARBAGE: [u8; 16] = *b"0123456789abcdef";
 /// A time to live is told in whole milliseconds, rounded up.
@@ -479,22 +487,39 @@ impl Truth {
     /// since by who was active before: by its number there, or by the time, if the state was given
     /// up since and the number says nothing in the history after it. (A change that was replaced
     /// in a history that is lost counts as applied with what had replaced it: no copy of it may
-    /// come behind that.)
+    /// come behind that.) Nor need it, if the window has lost one from after where its client says
+    /// that this one was not applied: it may have been that one.
     pub(crate) fn check_kept(
         &self,
         host: usize,
         uuid: Uuid,
         key: &[u8],
         (position, at): (u64, Time),
+        window: &Window,
     ) {
         let Some(reign) = self.reign_at(host) else { return };
         let taken_over = reign.at(key, reign.start);
         let is_newer = taken_over.is_some_and(|last| last.sequence > position || last.at > at);
         assert!(
-            is_newer || self.has_effect_in(host, key, uuid),
+            is_newer || self.has_effect_in(host, key, uuid) || self.has_lost(reign, window),
             "no lost change: {uuid} of {} was kept for the takeover at {position}, and is gone",
             key.escape_ascii()
         );
+    }
+
+    /// Whether a window of uuids may not reach back so far in the history that led to a reign.
+    fn has_lost(&self, reign: &Reign, window: &Window) -> bool {
+        let given = self.reigns.values().flat_map(|reign| {
+            let own = reign.keys.values().flatten();
+            own.filter(|version| version.uuid.is_some() && version.sequence > reign.start)
+        });
+        let after = given.filter(|version| {
+            version.sequence > window.since && self.is_in_lineage(reign.start, version.sequence)
+        });
+        let times: Vec<_> = after.map(|version| version.at).collect();
+        let drift = window.age.mul_f64(4.0 * DRIFT_PPM as f64 / 1e6);
+        let is_old = |&at: &Time| at + window.age <= window.now + drift;
+        times.len() > window.count || times.iter().any(is_old)
     }
 
     /// Where a change took effect, if anywhere.

@@ -509,6 +509,9 @@ impl Broker {
         let Some(follow) = self.follow.as_mut().filter(|follow| follow.node == node) else {
             return;
         };
+        if let Some(pair) = self.pair.as_deref_mut() {
+            pair.hear_position(node, position);
+        }
         match follow.stage {
             Stage::Proving if is_sent_to_us => self.sync(now, out),
             Stage::Proving => {}

@@ -282,6 +282,12 @@ impl Pair {
         }
     }
 
+    /// The one that we follow was heard to be at this position.
+    #[inline]
+    pub(super) fn hear_position(&mut self, node: u64, position: Sequence) {
+        self.ring.hear(node, position);
+    }
+
     /// A message of the peer, or of one who claims to be it, was refused.
     pub(super) fn refuse(&mut self, why: &dyn std::fmt::Display) {
         self.stats.peer_refused += 1;
@@ -520,8 +526,8 @@ impl Broker {
     fn hear_changes(&mut self, now: Time, changes: Changes<'_>, out: &mut impl BrokerOutbox) {
         let limits = follow::limits(&self.config.limits);
         let Some(pair) = self.pair.as_deref_mut() else { return };
-        let Some(follow) = &self.follow else { return };
-        if pair.peer.as_ref().is_some_and(|peer| peer.node == follow.node()) {
+        let Some(node) = self.follow.as_ref().map(Follow::node) else { return };
+        if pair.peer.as_ref().is_some_and(|peer| peer.node == node) {
             self.status_asked |= !pair.is_live(now);
             pair.hear(now);
         }
@@ -531,7 +537,12 @@ impl Broker {
             };
             match KvMsg::decode(Message::new(&frames), &limits) {
                 Ok(kvmsg) if kvmsg.key == HUGZ => self.hear_refusal(now, &kvmsg),
-                Ok(kvmsg) if !is_reserved(kvmsg.key) => self.hear_change(now, &kvmsg, out),
+                Ok(kvmsg) if !is_reserved(kvmsg.key) => {
+                    if let Some(pair) = self.pair.as_deref_mut() {
+                        pair.hear_position(node, kvmsg.sequence);
+                    }
+                    self.hear_change(now, &kvmsg, out);
+                }
                 Ok(_) => self.refuse_followed(&"a change of a reserved key"),
                 // The next one shows that it is missing.
                 Err(error) => self.refuse_followed(&error),

@@ -7,6 +7,7 @@ use super::attempt::Target;
 use super::broker_info::BrokerInfo;
 use super::event::{Event, ResyncReason};
 use super::outbox::ClientOutbox;
+use super::receive::Tells;
 use super::subtree::SubtreeState;
 use super::{Client, HEARTBEATLESS};
 use crate::clone::collector::Collector;
@@ -158,7 +159,7 @@ impl Client {
         let patience = if self.is_extended() { REPLACED } else { HEARTBEATLESS };
         self.is_online = false;
         self.has_heartbeats = false;
-        self.tells_sequence = false;
+        self.tells = Tells::Unknown;
         self.broker = None;
         self.last = None;
         self.blocked_until = None;

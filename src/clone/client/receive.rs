@@ -18,6 +18,46 @@ use crate::time::Time;
 /// Room for a message of which a frame is left out.
 pub(super) type Scratch<'a> = [&'a [u8]; FRAMES];
 
+/// What the heartbeats of a server of RFC 12 tell. By its letter they always say zero; the
+/// Guide's servers send the current sequence, which is zero only after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tells {
+    /// None came that says which.
+    Unknown,
+    /// Zero, when we had this sequence: it has begun again, or is of the other kind. That shows
+    /// by the number that it gives next.
+    Doubtful(Sequence),
+    /// Always zero.
+    Nothing,
+    /// The sequence.
+    Sequence,
+}
+
+impl Tells {
+    /// Whether zero in a heartbeat may mean that the server has begun again since it gave this.
+    fn is_doubtful(self, had: Sequence) -> bool {
+        match self {
+            Tells::Unknown => had > Sequence::ZERO,
+            Tells::Doubtful(before) => had > before,
+            Tells::Nothing | Tells::Sequence => false,
+        }
+    }
+
+    /// A change has this sequence.
+    fn gave(&mut self, sequence: Sequence) {
+        if let Tells::Doubtful(had) = *self {
+            *self = if sequence > had { Tells::Nothing } else { Tells::Unknown };
+        }
+    }
+
+    /// A snapshot ends here.
+    pub(super) fn ended(&mut self, end: Sequence) {
+        if matches!(*self, Tells::Doubtful(had) if end < had) {
+            *self = Tells::Unknown;
+        }
+    }
+}
+
 /// Decodes a message; what cannot be read is counted. A frame that means
 /// nothing to a client (a uuid of another length, properties of other servers)
 /// does not cost the change.
@@ -98,6 +138,7 @@ impl Client {
         self.hear(now);
         let sequence = kvmsg.sequence;
         self.heard_of = self.heard_of.max(sequence);
+        self.tells.gave(sequence);
         let last = self.last;
         match last {
             Some(last) if sequence == last && !self.is_number_given_again(kvmsg) => {
@@ -378,15 +419,16 @@ impl Client {
         if is_first {
             self.doubt_unproven(now, sequence, out);
         }
-        // By the letter of RFC 12 it is always zero; the Guide's servers send
-        // the current one, which is zero only after a restart.
-        let is_told = sequence != Sequence::ZERO || self.tells_sequence;
+        let is_told = sequence != Sequence::ZERO || self.tells == Tells::Sequence;
         if is_told && self.last.is_some_and(|last| sequence < last) {
             self.restart(now, ResyncReason::SequenceDown, out);
         }
         if is_told {
-            self.tells_sequence = true;
+            self.tells = Tells::Sequence;
             self.last = Some(sequence);
+        } else if let Some(had) = self.newest_had().filter(|&had| self.tells.is_doubtful(had)) {
+            self.restart(now, ResyncReason::SequenceDown, out);
+            self.tells = Tells::Doubtful(had);
         } else if is_first {
             // What was heard before may be of a run that is over, whose numbers are given anew.
             self.last = None;
@@ -400,6 +442,13 @@ impl Client {
             let missed = sequence.get() - whole.sequence.get();
             self.gap(now, 0, sequence, Some(missed), out);
         }
+    }
+
+    /// The highest sequence that the server gave, as far as a map that is current tells.
+    fn newest_had(&self) -> Option<Sequence> {
+        let current = self.subtrees.iter().filter(|subtree| subtree.is_current());
+        let newest = current.map(|subtree| subtree.sequence).max()?;
+        Some(self.last.map_or(newest, |last| last.max(newest)))
     }
 
     /// The first heartbeat of a server that was asked without one, since it seemed to send

@@ -331,6 +331,7 @@ impl Client {
         }
         self.stats.snapshots += 1;
         let end = kvmsg.sequence;
+        self.tells.ended(end);
         match is_delta {
             true => self.install_delta(index, attempt.staging, end),
             false => {

@@ -15,7 +15,7 @@ use crate::net::{Net, Port, SocketKind};
 use crate::old::OldServer;
 use crate::plan::{ServerKind, ServerPlan};
 use crate::programs::broker_config;
-use crate::truth::{Published, Truth};
+use crate::truth::{Published, Truth, Window};
 
 /// Changes that came so long before a takeover are surely not too old: they are kept for 10 s.
 const RING_AGE: Duration = Duration::from_secs(9);
@@ -63,6 +63,8 @@ struct Kept {
     at: Time,
     /// Where the state of the broker was then.
     position: u64,
+    /// Up to here it was not applied before, as its client says that sends it again.
+    retry: Option<u64>,
     expires: bool,
 }
 
@@ -102,7 +104,8 @@ impl BrokerProgram {
             let Some(uuid) = change.uuid else { return };
             let ttl = change.properties.get("ttl");
             let expires = ttl.is_some_and(|ttl| ttl != b"0");
-            self.ring.push(Kept { uuid, key: change.key.to_vec(), at, position, expires });
+            let (key, retry) = (change.key.to_vec(), change.properties.parse("retry"));
+            self.ring.push(Kept { uuid, key, at, position, retry, expires });
         });
     }
 }
@@ -231,9 +234,17 @@ impl System<'_> {
             let kept = std::mem::take(ring);
             if rules {
                 let is_kept = |kept: &&Kept| kept.at + RING_AGE > self.net.now && !kept.expires;
-                if self.plan.servers[host].ring_is_wide() && !self.plan.servers[host].is_small() {
+                let plan = &self.plan.servers[host];
+                if plan.ring_is_wide() && !plan.is_small() {
                     for kept in kept.iter().filter(is_kept) {
-                        self.truth.check_kept(host, kept.uuid, &kept.key, (kept.position, kept.at));
+                        let window = Window {
+                            since: kept.retry.unwrap_or(u64::MAX).min(kept.position),
+                            count: plan.recent_count,
+                            age: Duration::from_millis(plan.recent_age_ms),
+                            now: self.net.now,
+                        };
+                        let (position, at) = (kept.position, kept.at);
+                        self.truth.check_kept(host, kept.uuid, &kept.key, (position, at), &window);
                         self.net.coverage.count("pair: ring checked");
                     }
                 }

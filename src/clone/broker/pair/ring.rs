@@ -21,6 +21,8 @@ pub(super) struct Ring {
     max_count: usize,
     max_bytes: usize,
     max_age: Duration,
+    /// Whom we follow, and how far that one was heard to be: our copy may still be behind.
+    heard: (u64, Sequence),
 }
 
 #[derive(Debug)]
@@ -29,6 +31,8 @@ struct Held {
     at: Time,
     /// Where the copy of the active's state was when it came.
     position: Sequence,
+    /// Where the active was then, as far as it was heard.
+    heard: Sequence,
     /// Up to here that state did not have it, as far as its uuids tell; `None`: it had it. By
     /// the time it would be applied the uuid may be forgotten.
     absent_until: Option<Sequence>,
@@ -51,6 +55,7 @@ impl Ring {
             max_count: config.ring_count,
             max_bytes: config.ring_bytes,
             max_age: config.ring_age,
+            heard: (0, Sequence::ZERO),
         }
     }
 
@@ -72,6 +77,17 @@ impl Ring {
             self.bytes -= held.change.size();
             stats.ring_dropped += 1;
         }
+    }
+
+    /// The one that we follow was heard to be there: what it has changed up to here it has
+    /// changed before what comes from now on.
+    pub(super) fn hear(&mut self, node: u64, position: Sequence) {
+        if self.heard.0 != node {
+            // The numbers of another may be higher.
+            self.changes.iter_mut().for_each(|held| held.heard = Sequence::ZERO);
+            self.heard = (node, Sequence::ZERO);
+        }
+        self.heard.1 = self.heard.1.max(position);
     }
 
     /// The state is given up for another one, which is at `position`: what the former had
@@ -117,7 +133,8 @@ impl Broker {
             return warn_rarely(pair.stats.ring_dropped, "change dropped", &why);
         }
         pair.stats.ring_kept += 1;
-        let held = Held { change: Owned::new(&change), at: now, position, absent_until };
+        let (change, heard) = (Owned::new(&change), pair.ring.heard.1);
+        let held = Held { change, at: now, position, heard, absent_until };
         pair.ring.push(held, &mut pair.stats);
     }
 
@@ -129,7 +146,8 @@ impl Broker {
     fn standing(&self, held: &Held) -> Standing {
         let change = held.change.kvmsg();
         let Some(absent_until) = held.absent_until else { return Standing::Known };
-        let is_older = self.store.changed(change.key).is_some_and(|last| last > held.position);
+        let position = held.position.max(held.heard);
+        let is_older = self.store.changed(change.key).is_some_and(|last| last > position);
         if is_older || change.uuid.is_some_and(|uuid| self.is_known(&uuid)) {
             return Standing::Known;
         }

@@ -63,6 +63,8 @@ struct Snapshot {
 pub(super) struct Broker {
     pub(super) dialect: Dialect,
     pub(super) node: u64,
+    /// Heartbeats of RFC 12 say the sequence, as the Guide's servers do, and not zero.
+    pub(super) tells_sequence: bool,
     pub(super) sequence: Sequence,
     pub(super) entries: BTreeMap<Vec<u8>, Stored>,
     /// Deltas are answered in full below this.
@@ -116,6 +118,7 @@ impl Broker {
         Broker {
             dialect,
             node: 0xabc,
+            tells_sequence: true,
             sequence,
             entries: BTreeMap::new(),
             floor: sequence,
@@ -316,7 +319,8 @@ impl Broker {
     ) -> Frames {
         let mut buffer = PropertiesBuf::new();
         if !self.is_extended() {
-            return message(HUGZ, self.sequence, uuid, b"", b"");
+            let sequence = if self.tells_sequence { self.sequence } else { Sequence::ZERO };
+            return message(HUGZ, sequence, uuid, b"", b"");
         }
         self.properties(&mut buffer);
         let mut sequence = self.sequence;

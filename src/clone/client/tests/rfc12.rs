@@ -110,6 +110,48 @@ fn a_server_that_begins_again_and_comes_as_far_as_before_is_noticed() {
     }
 }
 
+/// The last heartbeat before said zero, too.
+#[test]
+fn a_server_that_begins_again_before_it_told_its_number_is_noticed() {
+    for subtree in ["", "/a/"] {
+        let mut world = World::new(Dialect::Rfc12, &[subtree]);
+        world.start();
+        world.run(1200 * MS);
+        // Twice, since after the first time one knows no more than before.
+        for _ in 0..2 {
+            world.broker.put(b"/a/1", b"of the run before");
+            world.run(10 * MS);
+            world.restart_broker();
+            world.run(1100 * MS);
+            world.assert_equal();
+        }
+        let again = ["Resync SequenceDown", "Synced"];
+        assert_eq!(world.milestones(), [&["Synced"][..], &again, &again].concat(), "{subtree}");
+        world.run(3 * SECOND);
+        assert_eq!(world.broker.requests.len(), 1, "of this run");
+    }
+}
+
+/// It may always say zero: that costs a snapshot once, not with each heartbeat.
+#[test]
+fn a_server_that_never_tells_its_number_is_doubted_once() {
+    for subtree in ["", "/a/"] {
+        let mut world = World::new(Dialect::Rfc12, &[subtree]);
+        world.broker.put(b"/a/0", b"before");
+        world.broker.tells_sequence = false;
+        world.start();
+        world.run(3 * SECOND);
+        for n in 0..5 {
+            world.broker.put(b"/a/1", &[b'0' + n]);
+            world.run(1100 * MS);
+            world.assert_equal();
+        }
+        let milestones = ["Synced", "Resync SequenceDown", "Synced"];
+        assert_eq!(world.milestones(), milestones, "{subtree}");
+        assert_eq!(world.broker.requests.len(), 2);
+    }
+}
+
 /// A client that took the snapshot of a server before any of its heartbeats came.
 fn synced_without_proof(dialect: Dialect, subtree: &str) -> World {
     let mut world = World::new(dialect, &[subtree]);

@@ -470,6 +470,30 @@ fn changes_that_come_before_a_state_is_given_up_count_by_the_one_after_it() {
     assert_eq!(world.map(A)["/b"], "newer");
 }
 
+/// It came behind them, from a client whose copy for the active was lost.
+#[test]
+fn what_was_heard_before_a_change_that_is_kept_is_not_newer_for_being_applied_later() {
+    let mut world = filled(10);
+    world.hold_snapshots();
+    world.start(B);
+    world.pass_ms(500);
+    // Streamed behind the snapshot, which is still on its way.
+    world.set(A, 100, "/k", "of the active");
+    world.pass_ms(1);
+    world.set(B, 101, "/k", "behind it");
+    world.pass_ms(1);
+    assert_eq!(world.stats(B).syncs, 0);
+    world.let_snapshots_go();
+    world.pass_ms(10);
+    assert_eq!(world.stats(B).syncs, 1);
+    assert_eq!(world.map(B)["/k"], "of the active");
+    world.kill(A);
+    world.ask(B);
+    world.pass_ms(300);
+    assert_eq!(world.map(B)["/k"], "behind it");
+    assert_eq!(world.stats(B).ring_applied, 1);
+}
+
 #[test]
 fn changes_kept_while_passive_are_bounded_by_count_bytes_and_age() {
     let mut world = World::with(|_, pair| {

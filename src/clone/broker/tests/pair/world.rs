@@ -116,6 +116,8 @@ pub(super) struct World {
     pub(super) lose_changes: usize,
     /// Messages with changes to a standby.
     pub(super) streamed: usize,
+    /// What comes on the DEALERs for snapshots, if it is held up.
+    late: Option<Vec<(usize, Packet)>>,
 }
 
 /// The primary.
@@ -141,7 +143,8 @@ impl World {
         let side = |seat| Side { broker: None, net: Net::default(), seat, runs: 0 };
         let sides = [side(Seat::Primary), side(Seat::Backup)];
         let now = Time::ZERO + Duration::from_secs(1000);
-        World { sides, now, air: VecDeque::new(), configure, lose_changes: 0, streamed: 0 }
+        let air = VecDeque::new();
+        World { sides, now, air, configure, lose_changes: 0, streamed: 0, late: None }
     }
 
     pub(super) fn start(&mut self, at: usize) {
@@ -179,6 +182,17 @@ impl World {
             side.net.on_line = 0;
         }
         self.air.clear();
+    }
+
+    /// The connections for snapshots are slower than the others, until they are let go.
+    pub(super) fn hold_snapshots(&mut self) {
+        self.late = Some(Vec::new());
+    }
+
+    pub(super) fn let_snapshots_go(&mut self) {
+        for (to, packet) in self.late.take().unwrap_or_default() {
+            self.deliver(to, packet);
+        }
     }
 
     pub(super) fn broker(&self, at: usize) -> &Broker {
@@ -277,7 +291,10 @@ impl World {
                     self.lose_changes -= 1;
                     continue;
                 }
-                self.deliver(to, packet);
+                match &mut self.late {
+                    Some(late) if matches!(packet, Packet::Entry(..)) => late.push((to, packet)),
+                    _ => self.deliver(to, packet),
+                }
             }
             for at in [A, B] {
                 let is_due = |broker: &Broker| {
