@@ -102,6 +102,9 @@ impl BrokerOutbox for Net {
 
 type Map = BTreeMap<Vec<u8>, (Vec<u8>, Option<Time>)>;
 
+/// Of one sender and key the numbers of its changes, each with when it was applied.
+type Numbers = Vec<(u64, Time)>;
+
 struct Run {
     broker: Broker,
     net: Net,
@@ -111,7 +114,7 @@ struct Run {
     /// When a uuid was applied.
     named: HashMap<Vec<u8>, Time>,
     /// The numbers of the changes of a sender to a key that were applied, and when.
-    numbered: HashMap<(Vec<u8>, Vec<u8>), Vec<(u64, Time)>>,
+    numbered: HashMap<(Vec<u8>, Vec<u8>), Numbers>,
     /// Messages on the changes port.
     messages: u64,
     /// Changes from within the process that were applied.
