@@ -139,6 +139,8 @@ pub struct Client {
     has_plain: bool,
     /// What the broker told; `None` before it did and after it was lost.
     broker: Option<BrokerInfo>,
+    /// It was told that what serves is a relay which has lost its upstream.
+    upstream_lost: bool,
     /// The socket for changes, if it is open.
     collector: Option<Collector>,
     /// Whether it leads to all servers.
@@ -203,6 +205,7 @@ impl Client {
             topics: Topics::default(),
             has_plain: false,
             broker: None,
+            upstream_lost: false,
             collector: None,
             reaches_all: false,
             servers: Servers::new(config.servers),

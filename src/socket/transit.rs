@@ -267,7 +267,7 @@ mod tests {
             let message = numbered(count);
             left.send(&message).unwrap();
             let bytes = transit.receive(&inner_left).unwrap();
-            assert_eq!(bytes, message.iter().map(bytes::Bytes::len).sum());
+            assert_eq!(bytes, message.iter().map(bytes::Bytes::len).sum::<usize>());
             transit.send_copy(&inner_right).unwrap();
             transit.send(&inner_right).unwrap();
             for _ in 0..2 {

@@ -118,6 +118,8 @@ impl Told {
             Event::Safe { .. } => "event: Safe",
             Event::NotSafe { .. } => "event: NotSafe",
             Event::Turned { .. } => "event: Turned",
+            Event::UpstreamLost => "event: UpstreamLost",
+            Event::UpstreamBack => "event: UpstreamBack",
             Event::Resync { reason, .. } => {
                 coverage.count(&format!("resync: {reason:?}"));
                 "event: Resync"

@@ -170,6 +170,8 @@ const EXPECTED: &[&str] = &[
     "event: NotSafe",
     "event: Safe",
     "event: Turned",
+    "event: UpstreamBack",
+    "event: UpstreamLost",
     // There is no other way from role to role.
     "pair: starting to active",
     "pair: starting to passive",
@@ -198,6 +200,7 @@ const EXPECTED: &[&str] = &[
     "pair: promoted_vote",
     "pair: promote: no-state",
     "pair: promote: passive",
+    "pair: refusals_taken",
     "pair: resubmit_conflicts",
     "pair: resubmitted",
     "pair: take_over_conflicts",

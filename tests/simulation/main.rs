@@ -80,7 +80,7 @@ fn simulation_keeps_every_promise() {
 const MENDED: &[(u64, &str)] = &[
     (2_127, "a relay that was behind sent a change again behind a newer one of its key"),
     (2_514, "as 42,533, somebody else having changed the key since"),
-    (3_541, "as 2,514, from a relay behind a broker that began anew"),
+    (3_541, "as 2,514, at a broker that began anew"),
     (3_621, "a copy from before a restart was applied, when the window had forgotten the first"),
     (4_359, "a relay passed over what it had no room for at the end of a sync"),
     (6_272, "a copy told of a number of a history that was given up, and counted as new"),
@@ -114,6 +114,7 @@ const MENDED: &[(u64, &str)] = &[
     (55_199, "an old client had given up waiting for an answer that came after all"),
     (65_911, "of a change that was kept, the window of the active had lost what tells of it"),
     (72_962, "as 44,727"),
+    (76_483, "what a standby had not heard yet counted as older than a change that it kept"),
 ];
 
 #[test]

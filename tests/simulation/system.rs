@@ -13,7 +13,7 @@ use std::time::Duration;
 use pollux::Time;
 use pollux::clone::{KvMsg, Limits};
 
-use self::brokers::BrokerProgram;
+use self::brokers::{BrokerProgram, told_position};
 use self::clients::ClientProgram;
 use crate::asker::{Asker, check_snapshot};
 use crate::frames::Frames;
@@ -317,6 +317,9 @@ impl<'p> System<'p> {
             Program::Asker(asker) => asker.message(&mut self.net, &self.truth, frames),
             Program::Broker(program) => {
                 let socket = Some(socket);
+                if socket == program.peer.line {
+                    program.heard_at = told_position(frames).unwrap_or(program.heard_at);
+                }
                 let peer = &program.peer;
                 let (line, follow, sync) = (peer.line, peer.follow, peer.sync);
                 let refused = program.machine.pair_stats().map(|stats| stats.peer_refused);

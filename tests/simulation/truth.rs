@@ -145,6 +145,15 @@ pub(crate) struct Truth {
     delivered: HashSet<(usize, Uuid)>,
 }
 
+/// How a change came that a passive broker keeps.
+pub(crate) struct Came {
+    pub(crate) at: Time,
+    /// Where the state of the broker was, and where it had heard the active to be.
+    pub(crate) position: u64,
+    pub(crate) heard: u64,
+    pub(crate) window: Window,
+}
+
 /// The uuids that a broker remembers, and back to where it would have to.
 pub(crate) struct Window {
     pub(crate) since: u64,
@@ -482,24 +491,24 @@ impl Truth {
             || applied_at.min().is_some_and(|at| last.is_some_and(|last| last > at))
     }
 
-    /// A change that a host kept while it was passive, from `at` on, where its state was at
-    /// `position`, has its effect in the history that it goes on with, unless its key was changed
-    /// since by who was active before: by its number there, or by the time, if the state was given
-    /// up since and the number says nothing in the history after it. (A change that was replaced
-    /// in a history that is lost counts as applied with what had replaced it: no copy of it may
-    /// come behind that.) Nor need it, if the window has lost one from after where its client says
-    /// that this one was not applied: it may have been that one.
-    pub(crate) fn check_kept(
-        &self,
-        host: usize,
-        uuid: Uuid,
-        key: &[u8],
-        (position, at): (u64, Time),
-        window: &Window,
-    ) {
+    /// A change that a host kept while it was passive has its effect in the history that it goes
+    /// on with, unless its key was changed since by who was active before: by the numbers there,
+    /// from where the host was or had heard the active to be, or by the time, if the state was
+    /// given up since and no number says anything in the history after it. (A change that was
+    /// replaced in a history that is lost counts as applied with what had replaced it: no copy of
+    /// it may come behind that.) Nor need it, if the window has lost one from after where its
+    /// client says that this one was not applied: it may have been that one.
+    pub(crate) fn check_kept(&self, host: usize, uuid: Uuid, key: &[u8], came: &Came) {
         let Some(reign) = self.reign_at(host) else { return };
+        let Came { at, position, heard, ref window } = *came;
+        let is_inherited = |&number: &u64| {
+            let fork = reign.parent.map_or(0, |(_, fork)| fork);
+            number <= fork && self.is_in_lineage(reign.start, number)
+        };
+        let reached = [position, heard].into_iter().filter(is_inherited).max();
+        let reached = reached.unwrap_or(position);
         let taken_over = reign.at(key, reign.start);
-        let is_newer = taken_over.is_some_and(|last| last.sequence > position || last.at > at);
+        let is_newer = taken_over.is_some_and(|last| last.sequence > reached || last.at > at);
         assert!(
             is_newer || self.has_effect_in(host, key, uuid) || self.has_lost(reign, window),
             "no lost change: {uuid} of {} was kept for the takeover at {position}, and is gone",

@@ -197,6 +197,8 @@ fn log_event(event: &Event) {
             log::info!("the state is there: {keys}, up to sequence {sequence}");
         }
         Event::Turned { .. } => log::info!("the next broker is asked"),
+        Event::UpstreamLost => log::warn!("the relay has lost the broker that it follows"),
+        Event::UpstreamBack => log::info!("the relay follows a broker again"),
         Event::Gap { .. }
         | Event::Resync { .. }
         | Event::LimitReached { .. }

@@ -63,10 +63,12 @@ Of a pair:
   promoted_older_state, promoted_first, promoted_alone  why it became active
   votes  requests of clients while passive
   stream_dropped  messages with changes that the standby had no room for
+  stream_unasked  messages with changes of one that is not followed any more
   peer_refused, same_seat  messages of the peer that cannot be
   ring_kept, ring_dropped, ring_applied, ring_known  changes kept while passive
   resubmitted, resubmit_conflicts, resubmit_refused  what only it had, as the loser
   taken_over, take_over_conflicts  what only the loser had, as the winner
+  refusals_taken  messages with what the loser had refused, as the winner
 Of a relay:
   subtree  what it has, if not all; proven  up to here it lacks nothing of that
   upstream  live or lost              upstream_at  the one that it follows

@@ -112,6 +112,14 @@ impl Task for Watch {
                 }
                 Ok(())
             }
+            Event::UpstreamLost => {
+                self.tell("a relay that has lost the broker it follows; this may be old");
+                Ok(())
+            }
+            Event::UpstreamBack => {
+                self.tell("in touch again with the broker it follows");
+                Ok(())
+            }
             Event::LimitReached { .. } => Err(too_large()),
             _ => Ok(()),
         }

@@ -9,11 +9,13 @@
 //! | follow | `../follow.rs` | taking over the state of the active, and keeping up with it |
 //! | ring | `ring.rs` | changes that came while passive |
 //! | tail | `tail.rs` | what only we had, and what only the other had |
+//! | refusals | `refusals.rs` | what only we have refused |
 //! | stream | `stream.rs` | each change on its way to the standby |
 //! | safe | `safe.rs` | what a standby has confirmed |
 
 mod listeners;
 mod peer;
+mod refusals;
 mod ring;
 mod roles;
 mod safe;
@@ -29,6 +31,7 @@ use smallvec::SmallVec;
 
 use self::listeners::Listeners;
 use self::peer::PeerStatus;
+use self::refusals::Refusals;
 use self::ring::Ring;
 use self::safe::Safe;
 pub use self::stats::PairStats;
@@ -94,6 +97,10 @@ pub(super) struct Pair {
     /// Handed over at this sequence: does not take it back before then.
     yielded: Option<(Sequence, Time)>,
     tail: Option<Tail>,
+    /// What we have refused while the other was active, too, until that one has it.
+    refusals: Option<Refusals>,
+    /// What the loser has handed over of that.
+    refusals_handed: Option<refusals::Handed>,
     /// Where we were when the peer was last heard without a history other than ours.
     together: Sequence,
     /// The other history it was heard of with last, and where we were before that.
@@ -131,6 +138,8 @@ impl Pair {
             want_until: None,
             yielded: None,
             tail: None,
+            refusals: None,
+            refusals_handed: None,
             together: Sequence::ZERO,
             apart: None,
             resubmits: VecDeque::new(),
@@ -277,8 +286,15 @@ impl Pair {
         self.ring.begin_anew(fork, position);
         // Numbers of the former say nothing in this one, which the peer has, too.
         (self.together, self.apart) = (position, None);
-        if self.has_state && self.tail.is_none() {
-            self.tail = Some(Tail::new(store, recent, fork));
+        match &self.tail {
+            _ if !self.has_state => {}
+            None => self.tail = Some(Tail::new(store, recent, fork)),
+            // What is given up now came from an active, which has given it up, too: only another
+            // program in the peer's place can have done that.
+            Some(_) => log::error!(
+                "the state up to {:?} is lost beyond {fork:?}: it is given up before what was                  handed over before is with the active",
+                store.sequence()
+            ),
         }
     }
 
@@ -348,6 +364,7 @@ impl Broker {
         self.decide(now, out);
         self.tend_follow(now, out);
         self.tend_tail(now, out);
+        self.tend_refusals(now, out);
         self.tend_safe(now, out);
         self.push_if_due(now, out);
     }
@@ -358,6 +375,7 @@ impl Broker {
             || pair.has_new_vote
             || !pair.orders.is_empty()
             || !pair.resubmits.is_empty()
+            || pair.refusals_handed.is_some()
         {
             return Time::ZERO;
         }
@@ -370,6 +388,7 @@ impl Broker {
             self.verdict_deadline(pair),
             self.follow.as_ref().map(Follow::deadline),
             pair.tail.as_ref().map(Tail::deadline),
+            self.refusals_deadline(),
             pair.safe.deadline(self.sequence, self.role),
         ] {
             next = next.min(other.unwrap_or(Time::NEVER));
@@ -529,7 +548,11 @@ impl Broker {
     fn hear_changes(&mut self, now: Time, changes: Changes<'_>, out: &mut impl BrokerOutbox) {
         let limits = follow::limits(&self.config.limits);
         let Some(pair) = self.pair.as_deref_mut() else { return };
-        let Some(node) = self.follow.as_ref().map(Follow::node) else { return };
+        let Some(node) = self.follow.as_ref().map(Follow::node) else {
+            // It is followed no more, and need not have heard of that.
+            pair.stats.stream_unasked += 1;
+            return;
+        };
         if pair.peer.as_ref().is_some_and(|peer| peer.node == node) {
             self.status_asked |= !pair.is_live(now);
             pair.hear(now);

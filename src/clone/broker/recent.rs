@@ -114,6 +114,11 @@ impl Recent {
         self.ring.len()
     }
 
+    /// How many it remembers at most: one at least.
+    pub(super) fn max_count(&self) -> usize {
+        self.max_count
+    }
+
     /// The sequence under which a change with this uuid was applied.
     pub(super) fn get(&self, uuid: &Uuid) -> Option<Sequence> {
         let hash = hash(&self.hasher, uuid);

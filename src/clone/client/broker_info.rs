@@ -42,6 +42,9 @@ pub struct BrokerInfo {
     /// Up to here it is known that it lacks nothing; beyond it a relay of a subtree may have
     /// missed what it has not noticed yet.
     pub proven: Sequence,
+    /// Whether it is a relay that does not hear the broker it follows: what it has may be old,
+    /// and changes wait at it.
+    pub upstream_lost: bool,
 }
 
 impl BrokerInfo {
@@ -72,6 +75,7 @@ impl BrokerInfo {
                 fork_from: Sequence::ZERO,
                 partial: false,
                 proven: Sequence::MAX,
+                upstream_lost: false,
             });
         }
         let heartbeat_ms = properties.parse::<u64>("hb").unwrap_or(1000);
@@ -95,6 +99,7 @@ impl BrokerInfo {
             fork_from: properties.parse("fork_from").unwrap_or_default(),
             partial: properties.get("subtree").is_some(),
             proven: properties.parse("proven").unwrap_or(Sequence::MAX),
+            upstream_lost: properties.get("upstream") == Some(b"lost"),
         })
     }
 

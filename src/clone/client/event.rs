@@ -95,6 +95,11 @@ pub enum Event {
         /// Which one, by its number from 0.
         server: usize,
     },
+    /// The relay that serves us does not hear the broker that it follows any more. The map is
+    /// what the relay has, and may be old; changes wait there.
+    UpstreamLost,
+    /// It hears it again, or another server was found. What was missed comes as ever.
+    UpstreamBack,
     /// The broker refused the change: it has no effect.
     Refused {
         /// Which change.
@@ -152,6 +157,8 @@ impl fmt::Debug for Event {
             Event::Safe { .. } => ("Safe", None),
             Event::NotSafe { .. } => ("NotSafe", None),
             Event::Turned { .. } => ("Turned", None),
+            Event::UpstreamLost => ("UpstreamLost", None),
+            Event::UpstreamBack => ("UpstreamBack", None),
             Event::Refused { .. } => ("Refused", None),
             Event::Superseded { .. } => ("Superseded", None),
             Event::TimedOut { .. } => ("TimedOut", None),
@@ -180,7 +187,10 @@ impl fmt::Debug for Event {
             Event::Superseded { uuid, by } => f.field("uuid", uuid).field("by", by),
             Event::TimedOut { uuid, sent } => f.field("uuid", uuid).field("sent", sent),
             Event::Overrun { dropped } => f.field("dropped", dropped),
-            Event::LimitReached { .. } | Event::Lost => &mut f,
+            Event::LimitReached { .. }
+            | Event::Lost
+            | Event::UpstreamLost
+            | Event::UpstreamBack => &mut f,
         };
         f.finish()
     }

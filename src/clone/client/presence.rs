@@ -36,6 +36,12 @@ impl Client {
         if self.found(&info) {
             self.start_over(now, out);
         }
+        if std::mem::replace(&mut self.upstream_lost, info.upstream_lost) != info.upstream_lost {
+            self.events.push(match info.upstream_lost {
+                true => Event::UpstreamLost,
+                false => Event::UpstreamBack,
+            });
+        }
     }
 
     /// Opens the socket for changes that the broker wants.

@@ -15,7 +15,7 @@ use crate::net::{Net, Port, SocketKind};
 use crate::old::OldServer;
 use crate::plan::{ServerKind, ServerPlan};
 use crate::programs::broker_config;
-use crate::truth::{Published, Truth, Window};
+use crate::truth::{Came, Published, Truth, Window};
 
 /// Changes that came so long before a takeover are surely not too old: they are kept for 10 s.
 const RING_AGE: Duration = Duration::from_secs(9);
@@ -36,6 +36,8 @@ pub(crate) struct BrokerProgram {
     ring: Vec<Kept>,
     /// What its peer said last that it believed.
     pub(super) heard: Option<Frames>,
+    /// Where its active was when it was last heard, by its changes or its own word.
+    pub(super) heard_at: u64,
     /// What it last called safe.
     pub(super) stable: Option<String>,
     /// What it was last.
@@ -63,6 +65,8 @@ struct Kept {
     at: Time,
     /// Where the state of the broker was then.
     position: u64,
+    /// Where the active had been heard to be by then.
+    heard: u64,
     /// Up to here it was not applied before, as its client says that sends it again.
     retry: Option<u64>,
     expires: bool,
@@ -84,6 +88,7 @@ impl BrokerProgram {
             replica_at: Time::ZERO,
             ring: Vec::new(),
             heard: None,
+            heard_at: 0,
             stable: None,
         }
     }
@@ -105,7 +110,8 @@ impl BrokerProgram {
             let ttl = change.properties.get("ttl");
             let expires = ttl.is_some_and(|ttl| ttl != b"0");
             let (key, retry) = (change.key.to_vec(), change.properties.parse("retry"));
-            self.ring.push(Kept { uuid, key, at, position, retry, expires });
+            let heard = self.heard_at;
+            self.ring.push(Kept { uuid, key, at, position, heard, retry, expires });
         });
     }
 }
@@ -243,8 +249,13 @@ impl System<'_> {
                             age: Duration::from_millis(plan.recent_age_ms),
                             now: self.net.now,
                         };
-                        let (position, at) = (kept.position, kept.at);
-                        self.truth.check_kept(host, kept.uuid, &kept.key, (position, at), &window);
+                        let came = Came {
+                            at: kept.at,
+                            position: kept.position,
+                            heard: kept.heard,
+                            window,
+                        };
+                        self.truth.check_kept(host, kept.uuid, &kept.key, &came);
                         self.net.coverage.count("pair: ring checked");
                     }
                 }
@@ -259,6 +270,28 @@ impl System<'_> {
             check_store(machine, &self.truth, position, host);
         }
     }
+}
+
+/// Up to where a message on the line tells that its sender, which is active, has published.
+pub(super) fn told_position(frames: &Frames) -> Option<u64> {
+    frames.with(|message| {
+        if let [b"KVPUBS", mut rest] = *message.frames() {
+            let mut last = None;
+            // Four lengths, the sequence, and as many bytes as the lengths say.
+            while let Some((head, behind)) = rest.split_first_chunk::<24>() {
+                let numbers = head[..16].chunks_exact(4);
+                let size: usize = numbers
+                    .map(|length| u32::from_be_bytes(length.try_into().expect("four")) as usize)
+                    .sum();
+                last = Some(u64::from_be_bytes(head[16..].try_into().expect("eight")));
+                rest = behind.get(size..)?;
+            }
+            return last;
+        }
+        let message = KvMsg::decode(message, &limits()).ok()?;
+        let is_active = message.properties.get("role") == Some(b"active");
+        (message.key == b"PEER?" && is_active).then_some(message.sequence.get())
+    })
 }
 
 /// Nothing grows beyond its limit.

@@ -118,7 +118,7 @@ impl Broker {
                 let read = self.refused.read_records(now, reason, kvmsg.body);
                 read.ok_or("unreadable refusals")
             }
-            UUIDS => sync.take_uuids(kvmsg.body, self.config.recent_count),
+            UUIDS => sync.take_uuids(kvmsg.body, self.recent.max_count()),
             _ if is_reserved(kvmsg.key) => Err("neither an entry nor an end"),
             _ => sync.take(&kvmsg, now, follow.limits, &mut self.scratch),
         };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::{Broker, BrokerOutbox};
 use super::follow::Follow;
+use super::refusals::Refusals;
 use super::verdict::{Verdict, View, Why};
 use super::{Pair, SILENT_INTERVALS};
 use crate::clone::fault::Fault;
@@ -147,7 +148,7 @@ impl Broker {
         }
         // What it gives is taken, also if it yields and comes back with another's state.
         pair.heard_epoch = pair.heard_epoch.max(self.sequence.epoch());
-        (pair.want_until, pair.yielded) = (None, None);
+        (pair.want_until, pair.yielded, pair.refusals) = (None, None, None);
         // The other may have asked for the changes already.
         pair.stream.is_doubtful = true;
         pair.stats.promoted(why);
@@ -182,6 +183,9 @@ impl Broker {
             "steps down: broker {node:016x} is active in epoch {epoch}, we were in {}",
             self.sequence.epoch()
         );
+        if self.refused.count() > 0 {
+            pair.refusals = Some(Refusals::default());
+        }
         self.step_down(now, out);
         self.begin_follow(now, node, out);
     }

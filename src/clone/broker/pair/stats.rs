@@ -43,6 +43,8 @@ pub struct PairStats {
     pub followed: u64,
     /// Messages with changes for the standby that found its queue full.
     pub stream_dropped: u64,
+    /// Messages with changes of one that is not followed, or no more.
+    pub stream_unasked: u64,
     /// Syncs during which more changes came than may wait: what was behind them was asked for.
     pub backlogs_cut: u64,
     /// Messages of the peer, or of one who claimed to be it, that cannot be.
@@ -69,6 +71,8 @@ pub struct PairStats {
     pub resubmit_refused: u64,
     /// Changes that only the loser had, taken from it.
     pub taken_over: u64,
+    /// Messages with what the loser had refused, taken from it.
+    pub refusals_taken: u64,
     /// Changes of the loser that lost to ours; each is in the log.
     pub take_over_conflicts: u64,
 }
@@ -82,7 +86,7 @@ impl PairStats {
     }
 
     /// Each count with its name.
-    pub fn fields(&self) -> [(&'static str, u64); 31] {
+    pub fn fields(&self) -> [(&'static str, u64); 33] {
         [
             ("promotions", self.promotions),
             ("promoted_ordered", self.promoted_ordered),
@@ -102,6 +106,7 @@ impl PairStats {
             ("follow_gaps", self.follow_gaps),
             ("followed", self.followed),
             ("stream_dropped", self.stream_dropped),
+            ("stream_unasked", self.stream_unasked),
             ("backlogs_cut", self.backlogs_cut),
             ("peer_refused", self.peer_refused),
             ("same_seat", self.same_seat),
@@ -114,6 +119,7 @@ impl PairStats {
             ("resubmit_conflicts", self.resubmit_conflicts),
             ("resubmit_refused", self.resubmit_refused),
             ("taken_over", self.taken_over),
+            ("refusals_taken", self.refusals_taken),
             ("take_over_conflicts", self.take_over_conflicts),
         ]
     }

@@ -241,6 +241,9 @@ impl Broker {
         answer: &KvMsg<'_>,
         out: &mut impl BrokerOutbox,
     ) {
+        if let Some(next) = answer.properties.parse("next") {
+            return self.refusals_taken(now, next, out);
+        }
         let Some(pair) = self.pair.as_deref_mut() else { return };
         let Some(tail) = &mut pair.tail else { return };
         let key = answer.body;
@@ -282,6 +285,9 @@ impl Broker {
             return pair
                 .refuse(&"RESUBMIT from who is not the passive peer, or to who is not active");
         }
+        if request.len() == 3 {
+            return self.handle_refusals(id, request);
+        }
         let base = request.get(1).and_then(|properties| {
             let properties = Properties::check(properties, &self.config.limits).ok()?;
             properties.parse::<Sequence>("base")
@@ -313,8 +319,10 @@ impl Broker {
         let resubmits = std::mem::take(&mut pair.resubmits);
         if !is_active {
             // It has stepped down since they came: they are sent again to who is active.
+            pair.refusals_handed = None;
             return;
         }
+        self.take_refusals(now, out);
         for (id, base, handed) in resubmits {
             let outcome = self.take_from_loser(now, &handed, base, out);
             let change = handed.change.kvmsg();

@@ -95,6 +95,8 @@ pub(super) struct Broker {
     pub(super) lineage: Vec<(Sequence, Sequence)>,
     /// It is a relay of a part, which may lack something behind this.
     pub(super) proven: Option<Sequence>,
+    /// It is a relay, and hears the broker that it follows, or does not.
+    pub(super) upstream: Option<&'static str>,
     /// Changes since the standby was last given any.
     pub(super) unreplicated: Vec<(Vec<u8>, Stored)>,
 }
@@ -139,6 +141,7 @@ impl Broker {
             pair: None,
             lineage: Vec::new(),
             proven: None,
+            upstream: None,
             unreplicated: Vec::new(),
         }
     }
@@ -268,6 +271,9 @@ impl Broker {
         }
         if let Some(proven) = self.proven {
             buffer.push("subtree", "/").push("proven", proven);
+        }
+        if let Some(upstream) = self.upstream {
+            buffer.push("upstream", upstream);
         }
     }
 

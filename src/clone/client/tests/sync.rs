@@ -337,6 +337,30 @@ fn what_is_given_up_does_not_hide_below_a_delta_that_ends_in_another_epoch() {
 }
 
 #[test]
+fn that_a_relay_has_lost_its_upstream_is_told_once_and_that_it_is_back() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    for (upstream, told) in [
+        (Some("live"), None),
+        (Some("lost"), Some(Event::UpstreamLost)),
+        (Some("live"), Some(Event::UpstreamBack)),
+        (Some("lost"), Some(Event::UpstreamLost)),
+        // Another broker, which is no relay.
+        (None, Some(Event::UpstreamBack)),
+    ] {
+        world.broker.upstream = upstream;
+        if upstream.is_none() {
+            world.restart_broker();
+        }
+        world.run(5 * SECOND);
+        let news = |event: &Event| matches!(event, Event::UpstreamLost | Event::UpstreamBack);
+        let news: Vec<_> = std::mem::take(&mut world.events).into_iter().filter(news).collect();
+        assert_eq!(news, Vec::from_iter(told), "{upstream:?}");
+        let is_lost = world.client.broker().is_some_and(|broker| broker.upstream_lost);
+        assert_eq!(is_lost, upstream == Some("lost"));
+    }
+}
+
+#[test]
 fn losses_before_the_end_of_the_snapshot_do_not_matter() {
     // Only who follows everything can tell; a subtree is asked for once more.
     for (subtree, requests) in [("", 2), ("/a/", 3)] {

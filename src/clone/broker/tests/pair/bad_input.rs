@@ -173,6 +173,30 @@ fn a_resubmission_from_who_is_not_the_passive_peer_is_refused() {
 }
 
 #[test]
+fn what_the_loser_refused_is_not_taken_if_it_cannot_be_read() {
+    let mut world = ready();
+    let refused = world.stats(A).peer_refused;
+    let too_many = vec![0; 28 * 3000];
+    let cases: [(&[u8], &[u8]); 5] = [
+        (b"next=1\n", &[0; 28]),
+        (b"refused=overtaken\n", &[0; 28]),
+        (b"refused=overtaken\nnext=1\n", &[0; 27]),
+        (b"refused=overtaken\nnext=1\n", &too_many),
+        (b"no property", &[0; 28]),
+    ];
+    for (properties, records) in cases {
+        world.request(A, "line", &[b"RESUBMIT", properties, records]);
+        world.pass_ms(1);
+    }
+    assert_eq!((world.stats(A).peer_refused, world.stats(A).refusals_taken), (refused + 5, 0));
+    world.request(A, "line", &[b"RESUBMIT", b"refused=overtaken\nnext=1\n", &[7; 28]]);
+    world.pass_ms(1);
+    assert_eq!((world.stats(A).peer_refused, world.stats(A).refusals_taken), (refused + 5, 1));
+    world.set(A, 7, "/refused", "1");
+    assert!(!world.map(A).contains_key("/refused"));
+}
+
+#[test]
 fn two_of_different_pairs_serve_each_for_itself() {
     let mut world = World::down(|_, _| {});
     world.start(A);

@@ -103,6 +103,31 @@ fn uuids_that_a_delta_passed_over_are_known_to_the_standby() {
 }
 
 #[test]
+fn a_standby_that_remembers_next_to_nothing_knows_that_it_does_not() {
+    let mut world = World::down(|_, _| {});
+    world.start(A);
+    world.pass_ms(5000);
+    let known = world.broker(A).sequence();
+    for n in 1..=5 {
+        world.set(A, n, "/key", &n.to_string());
+    }
+    world.reconfigure(|config, _| config.recent_count = 0);
+    world.start(B);
+    world.pass_ms(500);
+    assert_eq!(world.stats(B).syncs, 1);
+    world.kill(A);
+    world.ask(B);
+    world.pass_ms(300);
+    // The last one it remembers; whether it has had the one before it does not.
+    for n in [5, 4, 1] {
+        world.set_with(B, n, "/key", &format!("retry={known}\n"), &n.to_string());
+    }
+    assert_eq!(world.map(B)["/key"], "5");
+    let stats = world.broker(B).stats();
+    assert_eq!((stats.changes_repeated, stats.changes_forgotten), (1, 2));
+}
+
+#[test]
 fn an_active_that_dies_during_the_sync_does_not_hold_the_standby_up() {
     let mut world = World::down(|config, _| config.snapshots.slice_entries = 1);
     world.start(A);

@@ -6,6 +6,7 @@ use super::world::{A, B, HEARTBEAT, World};
 use crate::clone::Sequence;
 use crate::clone::broker::tests::pair::world::{Frames, Net};
 use crate::clone::pair::{PairConfig, Role, RoleRefusal, SafePolicy, Seat, pair_id};
+use crate::message::Message;
 
 const ACTIVE: Option<Role> = Some(Role::Active);
 const PASSIVE: Option<Role> = Some(Role::Passive);
@@ -168,7 +169,7 @@ fn a_passive_broker_is_silent_but_for_who_asks_what_it_is() {
     let subscribe = |world: &mut World, topic: &[u8]| {
         let frame = [b"\x01", topic].concat();
         world.act(B, |broker, now, _| {
-            broker.handle_subscription(now, crate::message::Message::new(&[&frame]));
+            broker.handle_subscription(now, Message::new(&[&frame]));
         });
     };
     subscribe(&mut world, b"HUGZ");
@@ -534,6 +535,39 @@ fn what_the_winner_refused_is_not_taken_from_the_loser() {
     assert_eq!(world.roles(), [PASSIVE, ACTIVE]);
     assert_eq!(world.stats(A).resubmit_refused, 1);
     assert!(world.map(B).is_empty(), "{:?}", world.map(B));
+}
+
+/// Who sent it to the loser was told that it has no effect; a copy may still be on its way.
+#[test]
+fn what_the_loser_refused_has_no_effect_at_the_winner() {
+    let mut world = World::with(|config, _| config.store.max_keys = 1);
+    world.pass_ms(500);
+    split(&mut world);
+    world.set(A, 1, "/a", "1");
+    let changes = (0..5000_u128).map(|n| (n << 8).to_be_bytes());
+    let send = |world: &mut World, at| {
+        for uuid in changes.clone() {
+            let frames: [&[u8]; 5] = [b"/x", &[0; 8], &uuid, b"", b"x"];
+            world.act(at, |broker, now, net| {
+                broker.handle_change(now, Message::new(&frames), net);
+            });
+        }
+    };
+    send(&mut world, A);
+    assert_eq!(world.broker(A).stats().changes_store_full, 5000);
+    world.act(A, |broker, now, net| assert!(broker.delete(now, b"/a", net)));
+    heal(&mut world);
+    assert_eq!(world.roles(), [PASSIVE, ACTIVE]);
+    assert!(world.map(B).is_empty());
+    send(&mut world, B);
+    assert_eq!(world.broker(B).stats().changes_repeated, 5000);
+    assert!(world.map(B).is_empty(), "{:?}", world.map(B));
+    // The standby knows that it has them all, and has nothing more to tell.
+    world.pass_ms(3000);
+    let gaps = world.stats(A).follow_gaps;
+    world.pass_ms(3000);
+    assert_eq!(world.stats(A).follow_gaps, gaps);
+    assert_eq!((world.stats(B).refusals_taken, world.stats(B).peer_refused), (3, 0));
 }
 
 #[test]
