@@ -6,10 +6,11 @@
 //! subscriber are threads of their own, at most a window apart, so that nothing is ever
 //! dropped and no queue grows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use hashbrown::HashSet;
 use pollux::node::{BrokerNode, BrokerOptions};
 use pollux::reactor::{Backend, Reactor};
 
@@ -22,11 +23,11 @@ use super::traffic::{Endpoints, Traffic};
 const ROUNDS: usize = 31;
 
 pub(crate) fn small_values() -> Vec<Outcome> {
-    measure(64, ["broker_64", "broker_live_64"])
+    measure(64, ["broker_64", "broker_once_64", "broker_live_64"])
 }
 
 pub(crate) fn large_values() -> Vec<Outcome> {
-    measure(800, ["broker_800", "broker_live_800"])
+    measure(800, ["broker_800", "broker_once_800", "broker_live_800"])
 }
 
 /// Allocations of ours per update, by the broker's thread.
@@ -42,19 +43,28 @@ pub(crate) fn allocations() -> Vec<Outcome> {
     vec![Outcome::new("broker_allocs_per_update", ratio, figures)]
 }
 
-fn measure(value_len: usize, [filled, live]: [&'static str; 2]) -> Vec<Outcome> {
+fn measure(value_len: usize, [filled, once, live]: [&'static str; 3]) -> Vec<Outcome> {
     let (mut bare, mut brokered) = (Relay::new(value_len), Brokered::new(value_len));
-    let outcome = |name, [bare, brokered]: [Vec<f64>; 2]| {
+    let mut careful = Relay::new(value_len);
+    careful.window = Some(Window::default());
+    let outcome = |name, brokered: &[f64], bare: &[f64]| {
         let figures = format!(
             "{:.0} updates/s, bare {:.0} (values of {value_len} bytes)",
-            median(&brokered),
-            median(&bare)
+            median(brokered),
+            median(bare)
         );
-        Outcome::new(name, median_ratio(&brokered, &bare), figures)
+        Outcome::new(name, median_ratio(brokered, bare), figures)
     };
-    let of_filled = interleave(ROUNDS, [&mut || bare.filled(), &mut || brokered.filled()]);
-    let of_live = interleave(ROUNDS, [&mut || bare.live(), &mut || brokered.live()]);
-    vec![outcome(filled, of_filled), outcome(live, of_live)]
+    let contenders: [&mut dyn FnMut() -> f64; 3] =
+        [&mut || bare.filled(), &mut || careful.filled(), &mut || brokered.filled()];
+    let [of_bare, of_careful, of_filled] = interleave(ROUNDS, contenders);
+    let [of_bare_live, of_live] =
+        interleave(ROUNDS, [&mut || bare.live(), &mut || brokered.live()]);
+    vec![
+        outcome(filled, &of_filled, &of_bare),
+        outcome(once, &of_filled, &of_careful),
+        outcome(live, &of_live, &of_bare_live),
+    ]
 }
 
 /// A relay by hand: the parts received are the parts sent, but for the
@@ -65,6 +75,35 @@ struct Relay {
     updates: Bare,
     map: HashMap<Vec<u8>, Vec<u8>>,
     sequence: u64,
+    window: Option<Window>,
+}
+
+/// The uuids of the last changes: what it takes at least to apply none of them twice.
+#[derive(Default)]
+struct Window {
+    uuids: HashSet<[u8; 16]>,
+    order: VecDeque<[u8; 16]>,
+}
+
+impl Window {
+    /// As many as a broker remembers by default.
+    const COUNT: usize = 1_000_000;
+
+    /// Whether this one is new.
+    #[inline]
+    fn insert(&mut self, uuid: &[u8]) -> bool {
+        let Ok(uuid) = <[u8; 16]>::try_from(uuid) else { return true };
+        if !self.uuids.insert(uuid) {
+            return false;
+        }
+        if self.order.len() >= Window::COUNT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.uuids.remove(&oldest);
+        }
+        self.order.push_back(uuid);
+        true
+    }
 }
 
 impl Relay {
@@ -78,23 +117,23 @@ impl Relay {
         // One that waits for ever would never see that the round is over.
         changes.zmq().set_rcvtimeo(10).expect("RCVTIMEO");
         let traffic = Traffic::new(context, endpoints, value_len);
-        Relay { traffic, changes, updates, map: HashMap::new(), sequence: 0 }
+        Relay { traffic, changes, updates, map: HashMap::new(), sequence: 0, window: None }
     }
 
     fn live(&mut self) -> f64 {
-        let Relay { traffic, changes, updates, map, sequence } = self;
+        let Relay { traffic, changes, updates, map, sequence, window } = self;
         let mut parts: [Part; 5] = std::array::from_fn(|_| Part::new());
         traffic.live(|done| {
             while !done.load(Ordering::Acquire) {
                 if changes.receive(&mut parts[0]) {
-                    relay(changes, updates, &mut parts, map, sequence);
+                    relay((changes, updates), &mut parts, map, sequence, window.as_mut());
                 }
             }
         })
     }
 
     fn filled(&mut self) -> f64 {
-        let Relay { traffic, changes, updates, map, sequence } = self;
+        let Relay { traffic, changes, updates, map, sequence, window } = self;
         let mut parts: [Part; 5] = std::array::from_fn(|_| Part::new());
         let mut subscription = Part::new();
         traffic.filled(|count| {
@@ -102,7 +141,7 @@ impl Relay {
             let end = *sequence + count;
             while *sequence < end {
                 if changes.receive(&mut parts[0]) {
-                    relay(changes, updates, &mut parts, map, sequence);
+                    relay((changes, updates), &mut parts, map, sequence, window.as_mut());
                 }
             }
         })
@@ -112,11 +151,11 @@ impl Relay {
 /// Takes the rest of a change whose key is there, stores it, and sends it on.
 #[inline]
 fn relay(
-    changes: &Bare,
-    updates: &Bare,
+    (changes, updates): (&Bare, &Bare),
     parts: &mut [Part; 5],
     map: &mut HashMap<Vec<u8>, Vec<u8>>,
     sequence: &mut u64,
+    window: Option<&mut Window>,
 ) {
     for index in 1..5 {
         if !parts[index - 1].more() || !changes.receive(&mut parts[index]) {
@@ -125,6 +164,9 @@ fn relay(
     }
     let Ok(theirs) = <[u8; 8]>::try_from(parts[1].bytes()) else { return };
     if i64::from_be_bytes(theirs) < 0 {
+        return;
+    }
+    if window.is_some_and(|window| !window.insert(parts[2].bytes())) {
         return;
     }
     *sequence += 1;

@@ -67,6 +67,14 @@ impl Senders {
         }
     }
 
+    /// Whether the change with this number is known to be later than all of its sender, which
+    /// is the one that was used last. False says nothing.
+    #[inline]
+    pub(super) fn is_beyond_last(&self, seed: u64, number: u64) -> bool {
+        let last = self.young.senders.get(self.last);
+        last.is_some_and(|last| last.seed == seed && last.order(number) == Order::Last)
+    }
+
     fn order_of_another(&mut self, seed: u64, number: u64) -> Order {
         let hash = self.hasher.hash_one(seed);
         if let Some(place) = self.young.find(hash, seed) {
