@@ -12,7 +12,7 @@ use pollux::clone::{
 };
 use pollux::{Message, Time};
 
-use super::input::{Input, refs};
+use super::input::{Input, numbering, refs};
 
 const NODE: u64 = 0x00ab_cdef_0123_4567;
 /// The name of the pair and the node of the peer, as the words of [`Input`] have them.
@@ -102,6 +102,9 @@ impl BrokerOutbox for Net {
 
 type Map = BTreeMap<Vec<u8>, (Vec<u8>, Option<Time>)>;
 
+/// Of one sender and key the numbers of its changes, each with when it was applied.
+type Numbers = Vec<(u64, Time)>;
+
 struct Run {
     broker: Broker,
     net: Net,
@@ -110,6 +113,8 @@ struct Run {
     model: Map,
     /// When a uuid was applied.
     named: HashMap<Vec<u8>, Time>,
+    /// The numbers of the changes of a sender to a key that were applied, and when.
+    numbered: HashMap<(Vec<u8>, Vec<u8>), Numbers>,
     /// Messages on the changes port.
     messages: u64,
     /// Changes from within the process that were applied.
@@ -184,6 +189,7 @@ impl Run {
             now,
             model: Map::new(),
             named: HashMap::new(),
+            numbered: HashMap::new(),
             messages: 0,
             local: 0,
             local_refused: 0,
@@ -256,21 +262,42 @@ impl Run {
 
     fn change(&mut self, frames: &[Vec<u8>]) {
         self.messages += 1;
-        let before = self.broker.stats().changes_applied;
+        let before = self.broker.stats();
         self.broker.handle_change(self.now, Message::new(&refs(frames)), &mut self.net);
-        if self.broker.stats().changes_applied == before || !self.is_alone() {
+        if !self.is_alone() {
             return;
         }
-        assert_eq!(self.broker.stats().changes_applied, before + 1);
+        let after = self.broker.stats();
+        if after.changes_overtaken > before.changes_overtaken {
+            assert!(self.is_overtaken(frames, Duration::MAX), "refused for no later change");
+        }
+        if after.changes_applied == before.changes_applied {
+            return;
+        }
+        assert_eq!(after.changes_applied, before.changes_applied + 1);
         let [key, _, uuid, properties, value] = frames else { panic!("applied no change") };
         self.apply(key, ttl(properties), value);
         if uuid.is_empty() {
             return;
         }
-        let applied = self.named.insert(uuid.clone(), self.now);
         let age = self.broker.config().recent_age;
+        let is_overtaken = self.is_overtaken(frames, age);
+        assert!(!is_overtaken || !self.remembers_all, "it came behind a later change");
+        if let Some((sender, number)) = numbering(uuid) {
+            let of_key = self.numbered.entry((sender.to_vec(), key.clone())).or_default();
+            of_key.push((number, self.now));
+        }
+        let applied = self.named.insert(uuid.clone(), self.now);
         let is_known = applied.is_some_and(|at| self.now < at + age);
         assert!(!is_known || !self.remembers_all, "a change took effect twice");
+    }
+
+    /// Whether its sender has changed its key by a later change already, not longer ago than that.
+    fn is_overtaken(&self, frames: &[Vec<u8>], age: Duration) -> bool {
+        let [key, _, uuid, ..] = frames else { return false };
+        let Some((sender, number)) = numbering(uuid) else { return false };
+        let of_key = self.numbered.get(&(sender.to_vec(), key.clone()));
+        of_key.into_iter().flatten().any(|&(other, at)| other > number && self.now.since(at) < age)
     }
 
     fn apply(&mut self, key: &[u8], ttl: Option<Duration>, value: &[u8]) {

@@ -222,10 +222,30 @@ impl<'a> Input<'a> {
             _ => self.key(),
         };
         let sequence = self.near(base).to_be_bytes().to_vec();
-        let uuid = if kind & 8 != 0 { vec![self.byte() % 32; 16] } else { Vec::new() };
+        let uuid = match kind & 8 != 0 {
+            true if kind & 96 == 96 => numbered(self.byte()).to_vec(),
+            true => vec![self.byte() % 32; 16],
+            false => Vec::new(),
+        };
         let properties = if kind & 16 != 0 { self.frame(base) } else { Vec::new() };
         vec![key, sequence, uuid, properties, self.value()]
     }
+}
+
+/// The uuid of a client that numbers its changes: one of two, its first 16.
+fn numbered(byte: u8) -> [u8; 16] {
+    let mut uuid = [0x70 | byte >> 4 & 1; 16];
+    uuid[6] = 0x80;
+    uuid[8..].copy_from_slice(&(1 << 63 | u64::from(byte & 15)).to_be_bytes());
+    uuid
+}
+
+/// Who the sender of a change is, and its number, if it numbers them.
+pub(super) fn numbering(uuid: &[u8]) -> Option<(&[u8], u64)> {
+    let number = u64::from_be_bytes(uuid.get(8..16)?.try_into().ok()?);
+    let is_numbered = uuid[6] >> 4 == 8 && number >> 62 == 0b10;
+    // Of the second half the first bits are of the sender's, too; here all have the same.
+    is_numbered.then(|| (&uuid[..8], number))
 }
 
 pub(super) fn refs(frames: &[Vec<u8>]) -> Vec<&[u8]> {

@@ -174,7 +174,7 @@ impl Broker {
             store: Store::new(config.store, start),
             sequence: start,
             published: 0,
-            recent: Recent::new(config.recent_count, config.recent_age),
+            recent: new_window(&config),
             refused: Refused::new(config.recent_age),
             watched: Watched::new(config.max_watched),
             snapshots: Snapshots::new(config.snapshots),
@@ -304,6 +304,11 @@ impl Broker {
         self.stats.publish_failed += 1;
         warn_rarely(self.stats.publish_failed, "not published", why);
     }
+}
+
+/// An empty window of uuids. Of a pair, each takes over the other's.
+fn new_window(config: &BrokerConfig) -> Recent {
+    Recent::new(config.recent_count, config.recent_age, config.pair.is_some())
 }
 
 fn publish(message: &KvMsg<'_>, stats: &mut BrokerStats, out: &mut impl BrokerOutbox) {

@@ -39,9 +39,10 @@ pub enum Fault {
     NeverLost,
     /// What another history gave is asked for, and answered, as if it were this one.
     TrustAnotherRun,
-    /// The client sends an older change of a key again behind a newer one, and the broker takes
-    /// it.
+    /// The client sends an older change of a key again behind a newer one.
     ResendOutOfOrder,
+    /// The broker takes a change behind a later one of its sender to the same key.
+    TakeTheOvertaken,
     /// The client applies a change though it has a newer one.
     ApplyOlder,
     /// A standby that takes over goes on in the epoch of the one before.
@@ -87,6 +88,7 @@ impl Fault {
         Fault::NeverLost,
         Fault::TrustAnotherRun,
         Fault::ResendOutOfOrder,
+        Fault::TakeTheOvertaken,
         Fault::ApplyOlder,
         Fault::PromoteInTheSameEpoch,
         Fault::SafeTooEarly,

@@ -80,23 +80,29 @@ impl Uuid {
 
     /// The number that it has if it is one of a sender with this seed.
     pub(crate) fn number(&self, seed: u64) -> Option<u64> {
-        let number = u128::from_be_bytes(self.0) as u64 & ((1 << NUMBER_BITS) - 1);
-        (Uuid::numbered(seed, number) == *self).then_some(number)
+        self.numbering().filter(|&(other, _)| other == seed).map(|(_, number)| number)
     }
 
-    /// Whether it is of a sender that numbers its changes.
+    /// The seed and the number that it has if it is of a sender that numbers its changes.
     #[inline]
-    pub(crate) fn is_numbered(&self) -> bool {
+    pub(crate) fn numbering(&self) -> Option<(u64, u64)> {
         let bits = u128::from_be_bytes(self.0);
-        bits >> 76 & 0xf == 8 && bits >> 62 & 0b11 == 0b10
+        let (upper, lower) = ((bits >> 64) as u64, bits as u64);
+        if (upper >> 12) & 0xf != 8 || lower >> 62 != 0b10 {
+            return None;
+        }
+        let seed = upper & !0xffff | (upper & 0xfff) << 4 | lower >> NUMBER_BITS & 0xf;
+        Some((seed, lower & ((1 << NUMBER_BITS) - 1)))
     }
 
     /// Whether both are of one sender that numbers its changes, and this one is of an
     /// earlier change than the other.
     #[inline]
     pub(crate) fn is_before(&self, other: &Uuid) -> bool {
-        let [bits, others] = [self, other].map(|uuid| u128::from_be_bytes(uuid.0));
-        self.is_numbered() && bits < others && (bits ^ others) >> NUMBER_BITS == 0
+        match (self.numbering(), other.numbering()) {
+            (Some((seed, number)), Some((others, later))) => seed == others && number < later,
+            _ => false,
+        }
     }
 }
 

@@ -70,11 +70,14 @@ fn run_traced(plan: &Plan, is_traced: bool) -> Result<Coverage, Failure> {
     outcome.map_err(|_| failure.expect("a panic was captured"))
 }
 
-/// The first seed below `end` that fails with this fault in the machines.
+/// The first of these seeds that fails with this fault in the machines.
 #[cfg(debug_assertions)]
-pub(crate) fn first_failure(fault: Fault, end: u64) -> Option<(u64, Failure)> {
+pub(crate) fn first_failure(
+    fault: Fault,
+    seeds: impl IntoIterator<Item = u64>,
+) -> Option<(u64, Failure)> {
     Fault::plant(Some(fault));
-    let failure = (0..end).find_map(|seed| {
+    let failure = seeds.into_iter().find_map(|seed| {
         let plan = Plan::of(seed);
         Some((seed, run(&plan).err()?))
     });

@@ -274,6 +274,9 @@ impl<'p> System<'p> {
             }
             (Program::Broker(program), Port::Changes) => {
                 program.keep(frames, self.net.now);
+                frames.with(|message| {
+                    self.truth.deliver(server, message.get(2).unwrap_or_default());
+                });
                 self.with_broker(server, |broker, now, out| {
                     frames.with(|message| broker.handle_change(now, message, out));
                 });

@@ -141,6 +141,8 @@ pub(crate) struct Truth {
     ruling: BTreeMap<usize, u64>,
     /// What standbys told to have of what they follow, and when.
     confirmed: Vec<(u64, Time)>,
+    /// Changes of old clients that came to a host's port for changes.
+    delivered: HashSet<(usize, Uuid)>,
 }
 
 /// How a change came that a passive broker keeps.
@@ -270,7 +272,11 @@ impl Truth {
                     submission.client,
                     key.escape_ascii(),
                 );
-                *newest = submission.number;
+                // Old clients send each change to both of a pair, and number none. What one of
+                // the two had from the other is in no order to what comes from the client itself.
+                if is_numbered(uuid) || self.delivered.contains(&(host, uuid)) {
+                    *newest = submission.number;
+                }
             }
         }
         let version = Version {
@@ -281,6 +287,15 @@ impl Truth {
             expires: expires(published),
         };
         reign.keys.entry(key).or_default().push(version);
+    }
+
+    /// A change comes to a host's port for changes.
+    pub(crate) fn deliver(&mut self, host: usize, uuid: &[u8]) {
+        if let Ok(uuid) = uuid.try_into().map(Uuid::from_bytes)
+            && !is_numbered(uuid)
+        {
+            self.delivered.insert((host, uuid));
+        }
     }
 
     /// The epoch of a host's reign.
@@ -534,6 +549,11 @@ impl Truth {
             }
         }
     }
+}
+
+/// Whether a uuid is one of our clients', which tells the order: of version 8.
+fn is_numbered(uuid: Uuid) -> bool {
+    uuid.as_bytes()[6] >> 4 == 8 && uuid.as_bytes()[8] >> 6 == 0b10
 }
 
 fn expires(published: &Published<'_>) -> Option<Expires> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::heartbeats::Answer;
-use super::recent::key_hash;
+use super::recent::Order;
 use super::{Broker, BrokerOutbox, publish, warn_rarely};
 use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{KvMsg, Uuid, check_key, is_reserved};
@@ -64,7 +64,8 @@ impl Broker {
         }
         if self.is_overtaken(&change) {
             self.stats.changes_overtaken += 1;
-            return self.refuse_for_good(now, &change, "overtaken", out);
+            // It needs no place among the refused: of any copy the same holds.
+            return self.answer(&change, Answer::Refused("overtaken"), out);
         }
         let ttl = self.read_ttl(change.properties);
         let size = change.properties.as_bytes().len();
@@ -175,8 +176,7 @@ impl Broker {
             }
         }
         if let Some(uuid) = change.uuid {
-            // What replaced it is asked only where there are two histories.
-            let key = self.pair.as_ref().map_or(0, |_| key_hash(change.key));
+            let key = self.recent.key_hash(change.key);
             self.recent.insert(uuid, sequence, key, now);
         }
         self.sequence = sequence;
@@ -245,12 +245,24 @@ impl Broker {
 
     /// Whether its sender has changed the key by a later change already, which came over
     /// another way: this one lay at a relay, say, or on the connection before.
-    pub(super) fn is_overtaken(&self, change: &KvMsg<'_>) -> bool {
-        // Two mistakes are one here: what is sent out of its order is not taken either.
-        !Fault::ResendOutOfOrder.is_planted()
-            && change.uuid.filter(Uuid::is_numbered).is_some_and(|uuid| {
-                self.store.changed_by(change.key).is_some_and(|last| uuid.is_before(&last))
-            })
+    ///
+    /// The change that the key was last changed by tells, for ever; what somebody else has
+    /// changed since, the window of uuids.
+    pub(super) fn is_overtaken(&mut self, change: &KvMsg<'_>) -> bool {
+        let Some(uuid) = change.uuid else { return false };
+        let order = self.recent.order(&uuid);
+        if order == Order::Last || Fault::TakeTheOvertaken.is_planted() {
+            return false;
+        }
+        if self.store.changed_by(change.key).is_some_and(|last| uuid.is_before(&last)) {
+            return true;
+        }
+        order == Order::Late && {
+            // It may have been deleted, and that forgotten.
+            let floor = self.store.history_floor();
+            let changed = self.store.changed(change.key).unwrap_or(floor);
+            self.recent.has_later(&uuid, self.recent.key_hash(change.key), changed)
+        }
     }
 
     /// Refuses a change that broke a limit, if its sender can still be made out.

@@ -28,8 +28,9 @@ pub struct BrokerConfig {
     pub store: StoreLimits,
     /// How many snapshots, how fast.
     pub snapshots: SnapshotLimits,
-    /// Uuids remembered, so that a repeated change has no second effect.
-    /// Default 1,048,576 (at most 64 MB, taken as needed).
+    /// Uuids remembered, so that a repeated change has no second effect, nor one that comes
+    /// behind a later one of its sender; 0 is taken for 1.
+    /// Default 1,048,576 (at most 70 MB, taken as needed).
     pub recent_count: usize,
     /// How long uuids are remembered. Default 60 s.
     pub recent_age: Duration,

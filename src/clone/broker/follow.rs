@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use self::sync::Sync;
 use super::changes::HOP_BY_HOP;
-use super::recent::key_hash;
 use super::{Broker, BrokerOutbox, publish, warn_rarely};
 use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{HUGZ, KvMsg, Limits, Uuid, is_reserved};
@@ -562,7 +561,8 @@ impl Broker {
             return false;
         }
         if let Some(uuid) = kvmsg.uuid.filter(|_| !Fault::ForgetWhatWasFollowed.is_planted()) {
-            self.recent.insert(uuid, kvmsg.sequence, key_hash(kvmsg.key), now);
+            let key = self.recent.key_hash(kvmsg.key);
+            self.recent.insert(uuid, kvmsg.sequence, key, now);
         }
         self.sequence = kvmsg.sequence;
         self.published += 1;

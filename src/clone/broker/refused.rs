@@ -14,14 +14,13 @@ const MAX_COUNT: usize = 65_536;
 const RECORD: usize = 16 + 8 + 4;
 
 /// The reasons by which a change is refused so that no copy may take effect.
-const REASONS: [&str; 7] = [
+const REASONS: [&str; 6] = [
     "store-full-keys",
     "store-full-bytes",
     "entry-too-large",
     "no-sequence-left",
     "properties-too-large",
     "reserved-key",
-    "overtaken",
 ];
 
 /// A window of refused uuids, bounded by count and by age.

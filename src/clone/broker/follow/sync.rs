@@ -1,8 +1,8 @@
 //! [`Sync`]: a state in the making, asked for and taken over whole from whom we follow.
 
 use super::{BacklogLimits, Follow, Owned, PATIENCE, Stage, limits, proven, take_over};
-use crate::clone::broker::recent::{RECORD, Recent};
-use crate::clone::broker::{Broker, BrokerOutbox, warn_rarely};
+use crate::clone::broker::recent::RECORD;
+use crate::clone::broker::{Broker, BrokerOutbox, new_window, warn_rarely};
 use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{ICANHAZ, KTHXBAI, KvMsg, UUIDS, is_reserved};
 use crate::clone::pair::{Lineage, Role};
@@ -118,7 +118,7 @@ impl Broker {
                 let read = self.refused.read_records(now, reason, kvmsg.body);
                 read.ok_or("unreadable refusals")
             }
-            UUIDS => sync.take_uuids(kvmsg.body, self.config.recent_count),
+            UUIDS => sync.take_uuids(kvmsg.body, self.recent.max_count()),
             _ if is_reserved(kvmsg.key) => Err("neither an entry nor an end"),
             _ => sync.take(&kvmsg, now, follow.limits, &mut self.scratch),
         };
@@ -258,7 +258,7 @@ impl Broker {
             store.advance(end.sequence);
         }
         store.raise_floor(end.properties.parse("floor").unwrap_or(end.sequence));
-        let mut recent = Recent::new(self.config.recent_count, self.config.recent_age);
+        let mut recent = new_window(&self.config);
         recent.read_records(now, &sync.uuids).ok_or("unreadable uuids")?;
         let fork = self.lineage.last_common(lineage);
         self.snapshots.drop_under_way(&mut self.store);

@@ -397,6 +397,10 @@ impl Broker {
             report("of the peer lost to a newer one of ours", change);
             return Outcome::Conflict;
         }
+        if self.is_overtaken(change) {
+            // As above: who sent it was told.
+            return Outcome::Refused("overtaken");
+        }
         let ttl = self.read_ttl(change.properties);
         // What expires here is told so; what did elsewhere has replaced something and is gone.
         let properties = if is_expiry { Properties::EMPTY } else { change.properties };

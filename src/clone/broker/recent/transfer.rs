@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Applied, KeyHash, Recent};
+use super::{Applied, Key, KeyHash, Recent};
 use crate::clone::kvmsg::Uuid;
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
@@ -37,6 +37,8 @@ impl Recent {
             to.extend_from_slice(&entry.sequence.to_wire());
             let age = now.since(entry.at).as_millis().min(u32::MAX.into()) as u32;
             to.extend_from_slice(&age.to_be_bytes());
+            // What nobody else knows the key by is of no use there.
+            let key = if self.is_shared { key.hash } else { 0 };
             to.extend_from_slice(&key.to_be_bytes());
             next += 1;
         }
@@ -65,6 +67,11 @@ impl Recent {
                 self.insert(uuid, sequence, key, (now - age).max(last));
             }
         }
+        // Which of them were adopted there is not told.
+        self.adopted_until = self.ring.back().map_or(Sequence::ZERO, |last| last.sequence);
+        if self.forgotten_until > Sequence::ZERO {
+            self.senders.miss();
+        }
         Some(())
     }
 
@@ -76,6 +83,7 @@ impl Recent {
     /// What was applied up to `until` may be unknown here.
     pub(in crate::clone::broker) fn forget_until(&mut self, until: Sequence) {
         self.forgotten_until = self.forgotten_until.max(until);
+        self.senders.miss();
     }
 
     /// Takes uuids of changes of a key that had their effect elsewhere, as if it had been now.
@@ -91,6 +99,7 @@ impl Recent {
             if self.get(&uuid).is_none() {
                 let last = self.ring.back().map_or(Time::ZERO, |last| last.at);
                 self.insert(uuid, sequence, key, now.max(last));
+                self.adopted_until = sequence;
             }
         }
     }
@@ -103,23 +112,26 @@ impl Recent {
         let index = self.ring.partition_point(|entry| entry.sequence <= since);
         let keys = self.keys.range(index..);
         let entries = self.ring.range(index..);
-        entries.zip(keys).map(|(Applied { uuid, sequence, .. }, key)| (*key, *sequence, *uuid))
+        entries
+            .zip(keys)
+            .map(|(Applied { uuid, sequence, .. }, key): (_, &Key)| (key.hash, *sequence, *uuid))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Order;
     use super::*;
 
     #[test]
     fn a_window_crosses_to_another_broker() {
         let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
-        let mut here = Recent::new(100, Duration::from_secs(60));
+        let mut here = Recent::new(100, Duration::from_secs(60), true);
         for n in 1..=10u8 {
             let (uuid, sequence) = (Uuid::from_bytes([n; 16]), Sequence::new(1, n.into()));
             here.insert(uuid, sequence, n.into(), at(n.into()));
         }
-        let (mut there, mut wire) = (Recent::new(100, Duration::from_secs(60)), Vec::new());
+        let (mut there, mut wire) = (Recent::new(100, Duration::from_secs(60), true), Vec::new());
         let mut number = here.number_after(Sequence::new(1, 4));
         loop {
             wire.clear();
@@ -140,7 +152,7 @@ mod tests {
 
     #[test]
     fn entries_that_leave_meanwhile_are_passed_over() {
-        let mut recent = Recent::new(4, Duration::from_secs(60));
+        let mut recent = Recent::new(4, Duration::from_secs(60), true);
         recent.first = u32::MAX - 1;
         let insert = |recent: &mut Recent, n: u8| {
             recent.insert(Uuid::from_bytes([n; 16]), Sequence::new(1, n.into()), 0, Time::ZERO);
@@ -156,5 +168,33 @@ mod tests {
         wire.clear();
         recent.write_records(number, 100, Sequence::MAX, Time::ZERO, &mut wire);
         assert!(wire.is_empty());
+    }
+
+    #[test]
+    fn the_order_of_a_sender_crosses_to_another_broker() {
+        let (count, age) = (100, Duration::from_secs(60));
+        let mut here = Recent::new(count, age, true);
+        let key = here.key_hash(b"/a");
+        here.insert(Uuid::numbered(7, 5), Sequence::new(1, 1), key, Time::ZERO);
+        let mut wire = Vec::new();
+        here.write_records(0, 10, Sequence::MAX, Time::ZERO, &mut wire);
+        let mut there = Recent::new(count, age, true);
+        there.read_records(Time::ZERO, &wire).unwrap();
+        let (late, changed) = (Uuid::numbered(7, 4), Sequence::new(1, 9));
+        assert_eq!(there.order(&late), Order::Late);
+        assert!(there.has_later(&late, key, changed));
+        // All that it has ever changed is known there; once something is forgotten, it is not.
+        assert_eq!(there.order(&Uuid::numbered(7, 6)), Order::Last);
+        there.forget_until(Sequence::new(1, 1));
+        assert_eq!(there.order(&Uuid::numbered(7, 6)), Order::LastRemembered);
+        // What was adopted bears the number of what replaced it, or a higher one.
+        there.adopt(Time::ZERO, changed, key, Uuid::numbered(8, 3).as_bytes());
+        assert!(there.has_later(&Uuid::numbered(8, 2), key, Sequence::new(1, 2)));
+        // Hashes that are known here alone say nothing there.
+        let mut alone = Recent::new(count, age, false);
+        alone.insert(Uuid::numbered(7, 5), Sequence::new(1, 1), 77, Time::ZERO);
+        wire.clear();
+        alone.write_records(0, 10, Sequence::MAX, Time::ZERO, &mut wire);
+        assert_eq!(wire[RECORD - 4..], [0; 4]);
     }
 }

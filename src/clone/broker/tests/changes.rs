@@ -287,6 +287,92 @@ fn a_change_does_not_come_behind_a_later_one_of_its_sender() {
     assert_eq!(bench.value("/c").as_deref(), Some("2"));
 }
 
+/// Sends change `number` of a client that numbers them; an empty value deletes.
+fn set_numbered(bench: &mut Bench, (seed, number): (u64, u64), key: &str, value: &str) {
+    let uuid = Uuid::numbered(seed, number);
+    bench.change(&[key.as_bytes(), &[0; 8], uuid.as_bytes(), b"", value.as_bytes()]);
+}
+
+#[test]
+fn nor_if_somebody_else_has_changed_the_key_since() {
+    let mut bench = Bench::with(|config| config.store.history = 1);
+    set_numbered(&mut bench, (7, 5), "/a", "5");
+    set_numbered(&mut bench, (7, 9), "/b", "9");
+    bench.set("/a", "other");
+    bench.set("/b", "other");
+    // They come late, as what has lain at a relay does.
+    set_numbered(&mut bench, (7, 4), "/a", "4");
+    set_numbered(&mut bench, (7, 6), "/a", "6");
+    set_numbered(&mut bench, (7, 7), "/b", "7");
+    set_numbered(&mut bench, (7, 8), "/c", "8");
+    assert_eq!(bench.stats().changes_overtaken, 2);
+    assert_eq!(bench.value("/a").as_deref(), Some("6"), "later than what it had changed there");
+    assert_eq!(bench.value("/b").as_deref(), Some("other"));
+    assert_eq!(bench.value("/c").as_deref(), Some("8"), "another key");
+    // By whatever the later one has replaced it, be it gone and that forgotten.
+    for key in ["/a", "/b", "/c", "/d"] {
+        bench.delete(key);
+    }
+    set_numbered(&mut bench, (7, 3), "/a", "3");
+    assert_eq!(bench.value("/a"), None);
+    // A deletion is a change as any other, and so is one of a key that is not there.
+    set_numbered(&mut bench, (7, 20), "/e", "");
+    bench.set("/e", "other");
+    set_numbered(&mut bench, (7, 19), "/e", "19");
+    assert_eq!(bench.value("/e").as_deref(), Some("other"));
+    assert_eq!(bench.stats().changes_overtaken, 4);
+}
+
+#[test]
+fn what_was_refused_has_overtaken_nothing() {
+    let mut bench = Bench::with(|config| config.store.max_keys = 1);
+    set_numbered(&mut bench, (7, 1), "/there", "1");
+    set_numbered(&mut bench, (7, 5), "/a", "5");
+    assert_eq!(bench.stats().changes_store_full, 1);
+    bench.delete("/there");
+    set_numbered(&mut bench, (7, 4), "/a", "4");
+    assert_eq!(bench.value("/a").as_deref(), Some("4"));
+}
+
+#[test]
+fn that_a_change_was_overtaken_is_known_as_long_as_the_later_one_is() {
+    let mut bench = Bench::with(|config| config.recent_count = 2);
+    set_numbered(&mut bench, (7, 2), "/a", "2");
+    bench.set_named(1, "/x", "", "x");
+    bench.set("/a", "other");
+    set_numbered(&mut bench, (7, 1), "/a", "1");
+    assert_eq!(bench.value("/a").as_deref(), Some("other"), "the window has it");
+    bench.set_named(2, "/x", "", "x");
+    bench.set_named(3, "/x", "", "x");
+    set_numbered(&mut bench, (7, 1), "/a", "1");
+    assert_eq!(bench.value("/a").as_deref(), Some("1"), "it has left the window");
+    // As the last change of its key it is known for ever.
+    set_numbered(&mut bench, (7, 4), "/a", "4");
+    bench.set_named(4, "/x", "", "x");
+    bench.set_named(5, "/x", "", "x");
+    set_numbered(&mut bench, (7, 3), "/a", "3");
+    assert_eq!(bench.value("/a").as_deref(), Some("4"));
+    assert_eq!(bench.stats().changes_overtaken, 2);
+}
+
+#[test]
+fn many_that_were_overtaken_push_no_other_refusal_out() {
+    let mut bench = Bench::with(|config| config.store.max_keys = 1);
+    bench.subscribe("HUGZ");
+    set_numbered(&mut bench, (7, 1 << 20), "/a", "last");
+    bench.set_named(1, "/full", "", "x");
+    for number in 0..70_000 {
+        set_numbered(&mut bench, (7, number), "/a", "late");
+        bench.forget();
+    }
+    assert_eq!(bench.stats().changes_overtaken, 70_000);
+    // Somebody's who has sent it first before all that.
+    bench.set_named(1, "/full", "retry=0\n", "x");
+    assert_eq!(bench.beats("")[0].property("refused").as_deref(), Some("store-full-keys"));
+    bench.set_named(2, "/a", "retry=0\n", "new");
+    assert_eq!(bench.value("/a").as_deref(), Some("new"), "nothing is forgotten");
+}
+
 #[test]
 fn a_store_full_of_bytes_keeps_the_value_it_has() {
     let mut bench = Bench::with(|config| config.store.max_bytes = 1000);
