@@ -67,7 +67,8 @@ pub(super) struct Recent {
 /// A key in four bytes: see [`Recent::key_hash`].
 pub(super) type KeyHash = u32;
 
-/// The same in each broker. FNV-1a, folded: two keys of a window share one by accident once in four billion pairs.
+/// The same in each broker. FNV-1a, folded: two keys of a window share one by accident once in
+/// four billion pairs.
 pub(super) fn key_hash(key: &[u8]) -> KeyHash {
     let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
