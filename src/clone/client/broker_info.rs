@@ -121,6 +121,15 @@ impl BrokerInfo {
         sequence.epoch() == self.epoch || is_taken_over
     }
 
+    /// By which sequence to tell when something is safe that this broker says it has: what
+    /// another one gave before the last takeover but one was there when its epoch began.
+    pub(crate) fn as_its_own(&self, sequence: Sequence) -> Sequence {
+        match self.paired && sequence.epoch() < self.epoch && !self.has(sequence) {
+            true => Sequence::new(self.epoch, 0),
+            false => sequence,
+        }
+    }
+
     /// Whether it has taken over what was given this sequence. Two histories may have used
     /// one epoch, if both brokers died and were started within two minutes: they differ in
     /// where it began.

@@ -303,6 +303,7 @@ impl Client {
     /// The server has applied a change, under this sequence.
     fn applied(&mut self, now: Time, slot: Slot, sequence: Sequence, out: &mut impl ClientOutbox) {
         let uuid = self.pending.uuid(self.pending.get(slot).number);
+        let safe_by = self.broker.map_or(sequence, |broker| broker.as_its_own(sequence));
         let mut next = self.pending.older(slot);
         while let Some(older) = next {
             next = self.pending.older(older);
@@ -311,7 +312,7 @@ impl Client {
             }
             if self.pending.get(older).is_told {
                 // It was applied before; if that is undone, this one has taken its place.
-                self.pending.keep(now, older, sequence);
+                self.pending.keep(now, older, safe_by);
                 continue;
             }
             let change = self.take(now, older, out);
@@ -334,7 +335,7 @@ impl Client {
             return;
         }
         let path = std::mem::replace(&mut self.pending.get_mut(slot).path, Path::None);
-        self.pending.keep(now, slot, sequence);
+        self.pending.keep(now, slot, safe_by);
         self.release(now, path, out);
         self.wake_at(now + self.config.keep_for);
         self.check_safe(now, out);

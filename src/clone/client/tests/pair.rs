@@ -597,6 +597,29 @@ fn what_the_next_one_has_is_not_sent_again() {
 }
 
 #[test]
+fn what_the_next_one_has_from_before_its_last_takeover_becomes_safe() {
+    let mut pair = Pair::synced();
+    let uuid = pair.set("/a/1", "new");
+    // The standby has it, and could not say so.
+    pair.run(5 * MS);
+    assert_eq!(pair.client.kept(), 1);
+    pair.kill();
+    // It was active for a while, unseen, so its last takeover says nothing of the first epoch.
+    let standby = &mut pair.servers[1].broker;
+    let start = Sequence::new(2, 5);
+    standby.lineage.last_mut().expect("a history").1 = standby.sequence;
+    standby.lineage.push((start, start));
+    standby.sequence = start;
+    pair.run(20 * SECOND);
+    assert_eq!(pair.servers[1].broker.sequence.epoch(), 3);
+    let is_safe = |event: &Event| matches!(event, Event::Safe { uuid: safe, .. } if *safe == uuid);
+    assert_eq!(pair.count(is_safe), 1, "{:?}", pair.events);
+    assert_eq!(pair.client.kept(), 0);
+    pair.check();
+    pair.check_values();
+}
+
+#[test]
 fn what_has_a_number_of_another_history_in_the_same_epoch_is_sent_again() {
     let mut pair = Pair::synced();
     pair.set("/a/1", "new");
