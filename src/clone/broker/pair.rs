@@ -3,6 +3,7 @@
 //! | noun | file | what it knows |
 //! |---|---|---|
 //! | peer | `peer.rs` | what the other has said of itself, and whether that can be |
+//! | line | `line.rs` | what the two say to each other of themselves |
 //! | listeners | `listeners.rs` | who is to be told of us |
 //! | verdict | `verdict.rs` | which role to take: pure |
 //! | roles | `roles.rs` | what a change of role does |
@@ -13,6 +14,7 @@
 //! | stream | `stream.rs` | each change on its way to the standby |
 //! | safe | `safe.rs` | what a standby has confirmed |
 
+mod line;
 mod listeners;
 mod peer;
 mod refusals;
@@ -35,22 +37,17 @@ use self::refusals::Refusals;
 use self::ring::Ring;
 use self::safe::Safe;
 pub use self::stats::PairStats;
-use self::stream::{Changes, Stream};
+use self::stream::Stream;
 use self::tail::{HandedOver, Tail};
-use super::follow::{self, BacklogLimits, Follow, FollowStats, PATIENCE};
+use super::follow::{self, Follow, FollowStats};
 use super::recent::Recent;
 use super::snapshots::Request;
 use super::{Broker, BrokerOutbox, warn_rarely};
-use crate::clone::kvmsg::{HUGZ, KvMsg, PEER, Uuid, is_reserved};
 use crate::clone::pair::{Lineage, PairConfig, Role, Root, Seat};
 use crate::clone::properties::PropertiesBuf;
 use crate::clone::sequence::Sequence;
 use crate::clone::store::Store;
-use crate::message::Message;
 use crate::time::Time;
-
-/// A position that has moved is told after this long at most.
-const PUSH_AFTER: Duration = Duration::from_millis(1);
 
 /// Heartbeat intervals of silence after which the peer counts as gone.
 const SILENT_INTERVALS: u32 = 2;
@@ -258,23 +255,6 @@ impl Pair {
         self.has_state = has_state;
     }
 
-    /// Adds a change that is published to what the standby gets. Kept out of the path of a
-    /// broker that is alone.
-    #[inline(never)]
-    pub(super) fn stream(&mut self, now: Time, change: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
-        if self.stream.add(change) {
-            self.flush_stream(now, out);
-        }
-    }
-
-    fn flush_stream(&mut self, now: Time, out: &mut impl BrokerOutbox) {
-        if !self.stream.flush(now, out) {
-            self.stats.stream_dropped += 1;
-            let why = &"its queue is full; it will ask for them";
-            warn_rarely(self.stats.stream_dropped, "changes not sent to the standby", why);
-        }
-    }
-
     /// Keeps what only we had, when another's state takes its place, which is at `position`.
     pub(super) fn keep_tail(
         &mut self,
@@ -292,7 +272,8 @@ impl Pair {
             // What is given up now came from an active, which has given it up, too: only another
             // program in the peer's place can have done that.
             Some(_) => log::error!(
-                "the state up to {:?} is lost beyond {fork:?}: it is given up before what was                  handed over before is with the active",
+                "the state up to {:?} is lost beyond {fork:?}: it is given up before what was \
+                 handed over before is with the active",
                 store.sequence()
             ),
         }
@@ -379,11 +360,7 @@ impl Broker {
         {
             return Time::ZERO;
         }
-        let mut next = pair.hello_at.min(pair.push_at).min(pair.listeners.deadline());
-        next = next.min(pair.stream.deadline());
-        if self.position() != pair.pushed && self.role != Role::Active {
-            next = next.min(pair.listeners.told_at() + PUSH_AFTER);
-        }
+        let mut next = pair.hello_at.min(self.push_deadline(pair)).min(pair.stream.deadline());
         for other in [
             self.verdict_deadline(pair),
             self.follow.as_ref().map(Follow::deadline),
@@ -394,229 +371,6 @@ impl Broker {
             next = next.min(other.unwrap_or(Time::NEVER));
         }
         next
-    }
-
-    /// Asks the peer to tell us of itself.
-    fn say_hello(&mut self, out: &mut impl BrokerOutbox) {
-        let Some(pair) = &self.pair else { return };
-        let to = self.scratch.clear();
-        to.push("pair", format_args!("{:016x}", pair.config.pair));
-        to.push("node", format_args!("{:016x}", self.config.node));
-        to.push("seat", pair.seat);
-        to.push("hb", self.config.heartbeat.as_millis());
-        if let Some(follow) = &self.follow {
-            to.push("follow", format_args!("{:016x}", follow.node()));
-        }
-        // Nobody there: then there is nothing to hear either.
-        let _ = out.tell_peer(&[PEER, to.as_properties().as_bytes()]);
-    }
-
-    /// Tells our state to those who asked, if something is new or it is time.
-    fn push_if_due(&mut self, now: Time, out: &mut impl BrokerOutbox) {
-        let Some(pair) = &self.pair else { return };
-        let moved = self.position() != pair.pushed && self.role != Role::Active;
-        let soon = moved && now >= pair.listeners.told_at() + PUSH_AFTER;
-        if soon || now >= pair.push_at || pair.listeners.waits() {
-            self.push(now, out);
-        }
-    }
-
-    /// Turns to this active.
-    pub(super) fn begin_follow(&mut self, now: Time, node: u64, out: &mut impl BrokerOutbox) {
-        let known = self.follow.as_ref().and_then(Follow::followed);
-        self.end_follow(now, out);
-        if self.role == Role::Starting {
-            self.role = Role::Passive;
-            if let Some(pair) = self.pair.as_deref_mut() {
-                pair.role_change = Some((Role::Passive, pair.heard_epoch));
-            }
-            log::info!("passive: broker {node:016x} is active");
-            self.publish_status(now, out);
-        }
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        // What was handed over is taken: it can be handed back at once.
-        pair.yielded = None;
-        let until = now + PATIENCE.max(pair.interval * SILENT_INTERVALS);
-        let limits =
-            BacklogLimits { count: pair.config.backlog_count, bytes: pair.config.backlog_bytes };
-        let mut follow = Follow::new(node, b"", limits, until);
-        follow.has_position = known == Some(node);
-        self.follow = Some(follow);
-        self.say_hello(out);
-    }
-
-    /// Tells the standby of a change that was refused, in its place among the others.
-    pub(super) fn stream_refusal(
-        &mut self,
-        now: Time,
-        uuid: Uuid,
-        reason: &'static str,
-        out: &mut impl BrokerOutbox,
-    ) {
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        let refusal = KvMsg {
-            key: HUGZ,
-            sequence: self.sequence,
-            uuid: Some(uuid),
-            properties: self.scratch.clear().push("refused", reason).as_properties(),
-            body: b"",
-        };
-        pair.stream(now, &refusal, out);
-    }
-
-    /// Sends the standby what waits for it, and finds out who it is if that is in doubt.
-    fn tend_stream(&mut self, now: Time, out: &mut impl BrokerOutbox) {
-        let role = self.role;
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        if now >= pair.stream.deadline() {
-            pair.flush_stream(now, out);
-        }
-        if !pair.stream.is_doubtful {
-            return;
-        }
-        let peer = pair.peer.as_ref().map(|peer| peer.node).filter(|_| role == Role::Active);
-        let patience = pair.interval * SILENT_INTERVALS;
-        let is_other = pair.stream.turn_to(&pair.listeners, peer, (now, patience));
-        if is_other && pair.stream.to().is_some() {
-            self.push(now, out);
-        }
-    }
-
-    /// Tells our state to those who asked.
-    pub(super) fn push(&mut self, now: Time, out: &mut impl BrokerOutbox) {
-        let position = self.position();
-        let status = self.own_status(position);
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        // Its position is that of the changes before it.
-        pair.flush_stream(now, out);
-        (pair.push_at, pair.pushed) = (now + self.config.heartbeat, position);
-        status.write(pair.config.pair, &mut self.scratch);
-        let message = KvMsg {
-            key: PEER,
-            sequence: position,
-            uuid: None,
-            properties: self.scratch.as_properties(),
-            body: b"",
-        };
-        message.with_frames(|frames| pair.listeners.tell(now, frames, out));
-    }
-
-    fn own_status(&self, position: Sequence) -> PeerStatus {
-        let mut status = PeerStatus {
-            node: self.config.node,
-            heartbeat: self.config.heartbeat,
-            role: self.role,
-            position,
-            ..PeerStatus::default()
-        };
-        if let Some(pair) = &self.pair {
-            status.seat = pair.seat;
-            let of = self.follow.as_ref().and_then(Follow::followed);
-            status.of = of.filter(|_| pair.has_state);
-            status.lineage = pair.has_state.then(|| {
-                let mut lineage = self.lineage.clone();
-                lineage.extend(position);
-                lineage
-            });
-            status.stable = pair.safe.stable(self.sequence);
-            status.to = pair.stream.to();
-            status.refusals = self.refused.count();
-            status.wants = pair.want_until.is_some();
-            status.handover = pair.yielded.map(|(sequence, _)| sequence);
-        }
-        status
-    }
-
-    /// Takes a message of the line, the connection that was made to the peer.
-    pub fn handle_peer(&mut self, now: Time, message: Message<'_>, out: &mut impl BrokerOutbox) {
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        if let Some(changes) = Changes::of(message) {
-            return self.hear_changes(now, changes, out);
-        }
-        let kvmsg = match KvMsg::decode(message, &peer::limits(&self.config.limits)) {
-            Ok(kvmsg) => kvmsg,
-            Err(error) => return pair.refuse(&error),
-        };
-        match kvmsg.key {
-            PEER => self.hear_peer(now, &kvmsg, out),
-            crate::clone::kvmsg::RESUBMIT => self.handle_resubmitted(now, &kvmsg, out),
-            _ => pair.refuse(&"neither PEER? nor RESUBMIT"),
-        }
-    }
-
-    /// Changes that the active has streamed to us.
-    fn hear_changes(&mut self, now: Time, changes: Changes<'_>, out: &mut impl BrokerOutbox) {
-        let limits = follow::limits(&self.config.limits);
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        let Some(node) = self.follow.as_ref().map(Follow::node) else {
-            // It is followed no more, and need not have heard of that.
-            pair.stats.stream_unasked += 1;
-            return;
-        };
-        if pair.peer.as_ref().is_some_and(|peer| peer.node == node) {
-            self.status_asked |= !pair.is_live(now);
-            pair.hear(now);
-        }
-        for change in changes {
-            let Ok(frames) = change else {
-                return self.refuse_followed(&"changes that end within one");
-            };
-            match KvMsg::decode(Message::new(&frames), &limits) {
-                Ok(kvmsg) if kvmsg.key == HUGZ => self.hear_refusal(now, &kvmsg),
-                Ok(kvmsg) if !is_reserved(kvmsg.key) => {
-                    if let Some(pair) = self.pair.as_deref_mut() {
-                        pair.hear_position(node, kvmsg.sequence);
-                    }
-                    self.hear_change(now, &kvmsg, out);
-                }
-                Ok(_) => self.refuse_followed(&"a change of a reserved key"),
-                // The next one shows that it is missing.
-                Err(error) => self.refuse_followed(&error),
-            }
-        }
-    }
-
-    fn hear_peer(&mut self, now: Time, kvmsg: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
-        let (sequence, node) = (self.sequence, self.config.node);
-        let clock = self.config.start.epoch();
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        let status = PeerStatus::read(kvmsg, pair.config.pair).and_then(|status| {
-            let known = pair.heard_epoch.max(sequence.epoch()).max(clock);
-            status.check(pair.peer.as_ref(), node, sequence, known)?;
-            Ok(status)
-        });
-        let status = match status {
-            Ok(status) => status,
-            Err(why) => return pair.refuse(&why),
-        };
-        if pair.peer.as_ref().is_none_or(|peer| peer.node != status.node) {
-            log::info!("the peer is broker {:016x}, {}", status.node, status.role);
-        }
-        pair.interval = self.config.heartbeat.max(status.heartbeat);
-        let epochs = status.lineage.as_ref().map_or(0, |lineage| lineage.first().epoch());
-        pair.heard_epoch = pair.heard_epoch.max(status.position.epoch()).max(epochs);
-        let was_live = pair.is_live(now);
-        self.status_asked |= !was_live;
-        match status.lineage.as_ref().map(Lineage::root) {
-            Some(root) if root != self.lineage.root() => {
-                if pair.apart.is_none_or(|(before, _)| before != root) {
-                    pair.apart = Some((root, pair.together));
-                }
-            }
-            _ => pair.together = sequence,
-        }
-        pair.stream.is_doubtful |= pair.peer.as_ref().is_none_or(|peer| peer.node != status.node);
-        let is_active = status.role == Role::Active;
-        let (peer, position, to) = (status.node, status.position, status.to);
-        let refusals = status.refusals;
-        pair.peer = Some(status);
-        pair.hear(now);
-        self.resolve_seats();
-        self.decide(now, out);
-        if is_active {
-            self.hear_position(now, (peer, position), refusals, to == Some(node), out);
-        }
-        self.tend_safe(now, out);
     }
 
     /// No change of ours up to here is newer than the beginning of the other history that the

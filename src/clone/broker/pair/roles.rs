@@ -3,17 +3,14 @@
 use std::time::Duration;
 
 use super::super::{Broker, BrokerOutbox};
-use super::follow::Follow;
+use super::follow::{BacklogLimits, Follow, PATIENCE};
 use super::refusals::Refusals;
 use super::verdict::{Verdict, View, Why};
 use super::{Pair, SILENT_INTERVALS};
 use crate::clone::fault::Fault;
-use crate::clone::kvmsg::{DEMOTE, KvMsg, PEER, PROMOTE, RESUBMIT};
+use crate::clone::kvmsg::{DEMOTE, KvMsg, PROMOTE};
 use crate::clone::pair::{Lineage, Role, RoleRefusal, Root, Seat};
-use crate::clone::properties::Properties;
-use crate::clone::sequence::Sequence;
 use crate::clone::store::Store;
-use crate::message::Message;
 use crate::time::Time;
 
 /// How long a broker that was told to take over asks the active to hand over.
@@ -174,6 +171,35 @@ impl Broker {
         self.push(now, out);
     }
 
+    /// Turns to this active.
+    pub(in super::super) fn begin_follow(
+        &mut self,
+        now: Time,
+        node: u64,
+        out: &mut impl BrokerOutbox,
+    ) {
+        let known = self.follow.as_ref().and_then(Follow::followed);
+        self.end_follow(now, out);
+        if self.role == Role::Starting {
+            self.role = Role::Passive;
+            if let Some(pair) = self.pair.as_deref_mut() {
+                pair.role_change = Some((Role::Passive, pair.heard_epoch));
+            }
+            log::info!("passive: broker {node:016x} is active");
+            self.publish_status(now, out);
+        }
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        // What was handed over is taken: it can be handed back at once.
+        pair.yielded = None;
+        let until = now + PATIENCE.max(pair.interval * SILENT_INTERVALS);
+        let limits =
+            BacklogLimits { count: pair.config.backlog_count, bytes: pair.config.backlog_bytes };
+        let mut follow = Follow::new(node, b"", limits, until);
+        follow.has_position = known == Some(node);
+        self.follow = Some(follow);
+        self.say_hello(out);
+    }
+
     /// The other active wins: what only we have is its business from now on.
     fn yield_to_peer(&mut self, now: Time, out: &mut impl BrokerOutbox) {
         let Some(pair) = self.pair.as_deref_mut() else { return };
@@ -263,55 +289,6 @@ impl Broker {
             self.hand_over(now, out);
         }
         Ok(self.role)
-    }
-
-    /// A request on P that only a broker of a pair knows.
-    pub(in super::super) fn handle_pair_request(
-        &mut self,
-        id: &[u8],
-        verb: &[u8],
-        request: Message<'_>,
-        out: &mut impl BrokerOutbox,
-    ) {
-        match (verb, request.frames()) {
-            (PEER, &[_, properties]) => self.handle_hello(id, properties, out),
-            (RESUBMIT, _) => self.handle_resubmit(id, request),
-            _ => {
-                if let Some(pair) = self.pair.as_deref_mut() {
-                    pair.refuse(&"a request of the wrong number of frames");
-                }
-            }
-        }
-    }
-
-    /// Somebody wants to be told of us.
-    fn handle_hello(&mut self, id: &[u8], properties: &[u8], out: &mut impl BrokerOutbox) {
-        let Some(pair) = self.pair.as_deref_mut() else { return };
-        let Ok(properties) = Properties::check(properties, &self.config.limits) else {
-            return pair.refuse(&"a greeting with unreadable properties");
-        };
-        let hex = |name| {
-            let text = str::from_utf8(properties.get(name)?).ok()?;
-            u64::from_str_radix(text, 16).ok()
-        };
-        match (hex("pair"), hex("node")) {
-            (Some(name), Some(node)) if name == pair.config.pair => {
-                let follows = hex("follow") == Some(self.config.node);
-                pair.listeners.hear(id, node, follows, pair.stream.id());
-                pair.stream.is_doubtful = true;
-            }
-            _ => {
-                pair.refuse(&"a greeting from another pair (--pair-name)");
-                let answer = KvMsg {
-                    key: PEER,
-                    sequence: Sequence::ZERO,
-                    uuid: None,
-                    properties: Properties::from_checked(b"refused=pair\n"),
-                    body: b"",
-                };
-                let _ = answer.with_frames(|frames| out.reply(id, frames));
-            }
-        }
     }
 
     /// An order has no time yet: it is carried out at once, by the timer.

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::super::BrokerOutbox;
+use super::super::{Broker, BrokerOutbox, warn_rarely};
+use super::follow::{self, Follow};
 use super::listeners::Listeners;
+use super::{Pair, SILENT_INTERVALS};
 use crate::clone::SendFailure;
-use crate::clone::kvmsg::{KVPUBS, KvMsg};
+use crate::clone::kvmsg::{HUGZ, KVPUBS, KvMsg, Uuid, is_reserved};
+use crate::clone::pair::Role;
 use crate::message::Message;
 use crate::time::Time;
 
@@ -172,6 +175,106 @@ impl<'a> Iterator for Changes<'a> {
             self.0 = &[];
         }
         Some(change)
+    }
+}
+
+impl Pair {
+    /// Adds a change that is published to what the standby gets. Kept out of the path of a
+    /// broker that is alone.
+    #[inline(never)]
+    pub(in super::super) fn stream(
+        &mut self,
+        now: Time,
+        change: &KvMsg<'_>,
+        out: &mut impl BrokerOutbox,
+    ) {
+        if self.stream.add(change) {
+            self.flush_stream(now, out);
+        }
+    }
+
+    pub(super) fn flush_stream(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        if !self.stream.flush(now, out) {
+            self.stats.stream_dropped += 1;
+            let why = &"its queue is full; it will ask for them";
+            warn_rarely(self.stats.stream_dropped, "changes not sent to the standby", why);
+        }
+    }
+}
+
+impl Broker {
+    /// Sends the standby what waits for it, and finds out who it is if that is in doubt.
+    pub(super) fn tend_stream(&mut self, now: Time, out: &mut impl BrokerOutbox) {
+        let role = self.role;
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        if now >= pair.stream.deadline() {
+            pair.flush_stream(now, out);
+        }
+        if !pair.stream.is_doubtful {
+            return;
+        }
+        let peer = pair.peer.as_ref().map(|peer| peer.node).filter(|_| role == Role::Active);
+        let patience = pair.interval * SILENT_INTERVALS;
+        let is_other = pair.stream.turn_to(&pair.listeners, peer, (now, patience));
+        if is_other && pair.stream.to().is_some() {
+            self.push(now, out);
+        }
+    }
+
+    /// Tells the standby of a change that was refused, in its place among the others.
+    pub(in super::super) fn stream_refusal(
+        &mut self,
+        now: Time,
+        uuid: Uuid,
+        reason: &'static str,
+        out: &mut impl BrokerOutbox,
+    ) {
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        let refusal = KvMsg {
+            key: HUGZ,
+            sequence: self.sequence,
+            uuid: Some(uuid),
+            properties: self.scratch.clear().push("refused", reason).as_properties(),
+            body: b"",
+        };
+        pair.stream(now, &refusal, out);
+    }
+
+    /// Changes that the active has streamed to us.
+    pub(super) fn hear_changes(
+        &mut self,
+        now: Time,
+        changes: Changes<'_>,
+        out: &mut impl BrokerOutbox,
+    ) {
+        let limits = follow::limits(&self.config.limits);
+        let Some(pair) = self.pair.as_deref_mut() else { return };
+        let Some(node) = self.follow.as_ref().map(Follow::node) else {
+            // It is followed no more, and need not have heard of that.
+            pair.stats.stream_unasked += 1;
+            return;
+        };
+        if pair.peer.as_ref().is_some_and(|peer| peer.node == node) {
+            self.status_asked |= !pair.is_live(now);
+            pair.hear(now);
+        }
+        for change in changes {
+            let Ok(frames) = change else {
+                return self.refuse_followed(&"changes that end within one");
+            };
+            match KvMsg::decode(Message::new(&frames), &limits) {
+                Ok(kvmsg) if kvmsg.key == HUGZ => self.hear_refusal(now, &kvmsg),
+                Ok(kvmsg) if !is_reserved(kvmsg.key) => {
+                    if let Some(pair) = self.pair.as_deref_mut() {
+                        pair.hear_position(node, kvmsg.sequence);
+                    }
+                    self.hear_change(now, &kvmsg, out);
+                }
+                Ok(_) => self.refuse_followed(&"a change of a reserved key"),
+                // The next one shows that it is missing.
+                Err(error) => self.refuse_followed(&error),
+            }
+        }
     }
 }
 
