@@ -3,5 +3,10 @@
 mod bad_input;
 mod failover;
 mod following;
+mod overtaken;
+mod refusals;
+mod ring;
 mod roles;
+mod stream;
+mod tail;
 mod world;

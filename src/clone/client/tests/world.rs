@@ -456,3 +456,14 @@ impl World {
         milestones.collect()
     }
 }
+
+/// A message that no broker sent.
+pub(super) fn frames<'a>(
+    key: &'a [u8],
+    sequence: Sequence,
+    properties: &'a [u8],
+    body: &'a [u8],
+) -> [&'a [u8]; 5] {
+    let sequence: &'static [u8; 8] = Box::leak(Box::new(sequence.to_wire()));
+    [key, sequence, b"", properties, body]
+}

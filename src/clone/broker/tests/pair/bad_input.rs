@@ -35,8 +35,7 @@ fn push(world: &mut World, at: usize, frames: &[Vec<u8>]) {
 }
 
 fn ready() -> World {
-    let mut world = World::new();
-    world.pass_ms(500);
+    let mut world = World::ready();
     world.set(A, 1, "/a", "1");
     world.pass_ms(20);
     world

@@ -3,16 +3,9 @@
 use super::world::{A, B, HEARTBEAT, World};
 use crate::clone::pair::Role;
 
-fn ready() -> World {
-    let mut world = World::new();
-    world.pass_ms(500);
-    assert_eq!(world.roles(), [Some(Role::Active), Some(Role::Passive)]);
-    world
-}
-
 #[test]
 fn the_backup_takes_over_what_the_primary_had() {
-    let mut world = ready();
+    let mut world = World::ready();
     for n in 0..100 {
         world.set(A, n, &format!("/key/{n}"), "value");
     }
@@ -37,7 +30,7 @@ fn the_backup_takes_over_what_the_primary_had() {
 
 #[test]
 fn a_change_that_is_sent_again_to_the_new_active_has_no_second_effect() {
-    let mut world = ready();
+    let mut world = World::ready();
     world.set(A, 1, "/a", "1");
     world.set(A, 2, "/a", "2");
     world.pass_ms(50);
@@ -51,7 +44,7 @@ fn a_change_that_is_sent_again_to_the_new_active_has_no_second_effect() {
 
 #[test]
 fn the_two_take_turns_twenty_times() {
-    let mut world = ready();
+    let mut world = World::ready();
     let mut active = A;
     for turn in 0..20u8 {
         world.set(active, turn + 1, &format!("/turn/{turn}"), "x");

@@ -2,36 +2,12 @@
 
 use std::time::Duration;
 
-use super::world::{A, B, HEARTBEAT, World};
+use super::world::{A, ACTIVE, B, Frames, HEARTBEAT, Net, PASSIVE, World};
 use crate::clone::Sequence;
-use crate::clone::broker::tests::pair::world::{Frames, Net};
 use crate::clone::pair::{PairConfig, Role, RoleRefusal, SafePolicy, Seat, pair_id};
 use crate::message::Message;
 
-const ACTIVE: Option<Role> = Some(Role::Active);
-const PASSIVE: Option<Role> = Some(Role::Passive);
 const STARTING: Option<Role> = Some(Role::Starting);
-
-fn ready() -> World {
-    let mut world = World::new();
-    world.pass_ms(500);
-    assert_eq!(world.roles(), [ACTIVE, PASSIVE]);
-    world
-}
-
-/// Cut off from one another, with clients at both.
-fn split(world: &mut World) {
-    world.cut(true);
-    world.pass(HEARTBEAT * 2);
-    world.ask(B);
-    world.pass_ms(50);
-    assert_eq!(world.roles(), [ACTIVE, ACTIVE]);
-}
-
-fn heal(world: &mut World) {
-    world.cut(false);
-    world.pass_ms(1000);
-}
 
 #[test]
 fn of_two_that_start_the_primary_is_active_whoever_is_first() {
@@ -64,7 +40,7 @@ fn a_broker_that_is_alone_does_not_wait_for_ever() {
 #[test]
 fn an_active_that_restarts_empty_does_not_wipe_the_standby() {
     for at in [A, B] {
-        let mut world = ready();
+        let mut world = World::ready();
         if at == B {
             world.act(A, |broker, now, net| broker.demote(now, net)).unwrap();
             world.pass_ms(500);
@@ -84,7 +60,7 @@ fn an_active_that_restarts_empty_does_not_wipe_the_standby() {
 
 #[test]
 fn a_standby_that_restarts_follows_again() {
-    let mut world = ready();
+    let mut world = World::ready();
     world.set(A, 1, "/a", "1");
     world.kill(B);
     world.set(A, 2, "/b", "2");
@@ -98,7 +74,7 @@ fn a_standby_that_restarts_follows_again() {
 #[test]
 fn both_dead_come_back_in_any_order_empty_and_above_what_they_were() {
     for first in [A, B] {
-        let mut world = ready();
+        let mut world = World::ready();
         world.set(A, 1, "/a", "1");
         let before = world.broker(A).sequence();
         world.kill(A);
@@ -116,7 +92,7 @@ fn both_dead_come_back_in_any_order_empty_and_above_what_they_were() {
 
 #[test]
 fn a_standby_without_a_vote_stays_passive_and_one_with_a_live_active_too() {
-    let mut world = ready();
+    let mut world = World::ready();
     world.ask(B);
     world.pass_ms(1000);
     assert_eq!(world.roles(), [ACTIVE, PASSIVE]);
@@ -131,7 +107,7 @@ fn a_standby_without_a_vote_stays_passive_and_one_with_a_live_active_too() {
 
 #[test]
 fn requests_are_held_and_answered_at_the_promotion() {
-    let mut world = ready();
+    let mut world = World::ready();
     world.set(A, 1, "/a", "1");
     world.pass_ms(10);
     world.ask(B);
@@ -164,7 +140,7 @@ fn too_many_held_requests_push_the_oldest_out() {
 
 #[test]
 fn a_passive_broker_is_silent_but_for_who_asks_what_it_is() {
-    let mut world = ready();
+    let mut world = World::ready();
     world.sides[B].net.published.clear();
     let subscribe = |world: &mut World, topic: &[u8]| {
         let frame = [b"\x01", topic].concat();
@@ -188,113 +164,8 @@ fn a_passive_broker_is_silent_but_for_who_asks_what_it_is() {
 }
 
 #[test]
-fn two_actives_of_one_history_the_higher_epoch_wins_and_what_only_the_other_had_is_kept() {
-    let mut world = ready();
-    world.set(A, 1, "/both", "1");
-    world.pass_ms(20);
-    split(&mut world);
-    world.set(A, 2, "/only-a", "2");
-    world.set(A, 3, "/key", "of a");
-    world.set(A, 4, "/twice", "first");
-    world.set(A, 5, "/twice", "second");
-    world.set(B, 6, "/only-b", "6");
-    world.set(B, 7, "/key", "of b");
-    heal(&mut world);
-    assert_eq!(world.roles(), [PASSIVE, ACTIVE]);
-    let map = world.map(B);
-    assert_eq!(map, world.map(A));
-    for (key, value) in
-        [("/both", "1"), ("/only-a", "2"), ("/only-b", "6"), ("/key", "of b"), ("/twice", "second")]
-    {
-        assert_eq!(map.get(key).map(String::as_str), Some(value), "{key}");
-    }
-    // What lost is told, and nothing else.
-    assert_eq!(world.stats(A).resubmit_conflicts, 1);
-    assert_eq!(world.stats(B).take_over_conflicts, 1);
-    assert_eq!(world.stats(B).taken_over, 2);
-    // A client that sends the same again has no second effect, at either.
-    world.set(B, 2, "/only-a", "again");
-    assert_eq!(world.map(B)["/only-a"], "2");
-    // Nor has the one that was replaced before the end of the partition.
-    world.set(B, 4, "/twice", "first");
-    assert_eq!(world.map(B)["/twice"], "second");
-}
-
-/// Each answer says that the line has room again: nobody waits for the time after which
-/// what has no answer is sent anew.
-#[test]
-fn what_only_the_loser_had_goes_over_as_fast_as_the_line_takes_it() {
-    let mut world = ready();
-    split(&mut world);
-    for number in 0..250 {
-        world.set(A, number + 1, &format!("/only-a/{number}"), "value");
-    }
-    world.sides[A].net.line_room = Some(4);
-    world.cut(false);
-    world.pass_ms(500);
-    assert_eq!(world.roles(), [PASSIVE, ACTIVE]);
-    assert_eq!(world.stats(B).taken_over, 250);
-    assert_eq!(world.stats(A).resubmitted, 250);
-    assert_eq!(world.map(B).len(), 250);
-    assert_eq!(world.map(A), world.map(B));
-}
-
-/// The winner has said that it has the tail, but the loser has not followed it there yet.
-#[test]
-fn what_only_the_loser_had_survives_a_winner_that_dies_with_it() {
-    let mut world = ready();
-    split(&mut world);
-    world.set(A, 1, "/twice", "first");
-    world.set(A, 2, "/twice", "second");
-    world.set(A, 3, "/once", "only");
-    heal_without_changes(&mut world);
-    world.pass_ms(1);
-    assert_eq!(world.map(A).len(), 0, "it has the winner's state without what it has handed over");
-    world.kill(B);
-    world.pass(HEARTBEAT * 2);
-    world.ask(A);
-    world.pass_ms(50);
-    assert_eq!(world.roles()[A], ACTIVE);
-    let map = world.map(A);
-    assert_eq!(map.get("/twice").map(String::as_str), Some("second"));
-    assert_eq!(map.get("/once").map(String::as_str), Some("only"));
-    world.set(A, 1, "/twice", "first");
-    assert_eq!(world.map(A)["/twice"], "second");
-}
-
-/// The two hear of one another, and what the loser had is taken; but no changes come back.
-fn heal_without_changes(world: &mut World) {
-    world.cut(false);
-    world.lose_changes = usize::MAX;
-    while world.stats(B).taken_over < 2 {
-        world.pass(Duration::from_micros(100));
-    }
-}
-
-#[test]
-fn a_deletion_that_only_the_loser_had_is_kept_and_an_expiry_is_not() {
-    let mut world = ready();
-    world.set(A, 1, "/a", "1");
-    world.set(A, 2, "/b", "1");
-    world.set_with(A, 3, "/c", "ttl=0.3\n", "1");
-    world.pass_ms(20);
-    split(&mut world);
-    world.set(A, 4, "/a", "");
-    world.set(B, 5, "/c", "kept alive");
-    world.pass_ms(500);
-    assert_eq!(world.map(A).get("/c"), None, "it has expired there");
-    heal(&mut world);
-    let map = world.map(B);
-    assert_eq!(map, world.map(A));
-    assert_eq!(map.get("/a"), None);
-    assert_eq!(map.get("/b").map(String::as_str), Some("1"));
-    assert_eq!(map.get("/c").map(String::as_str), Some("kept alive"));
-    assert_eq!(world.stats(A).resubmit_conflicts, 0);
-}
-
-#[test]
 fn of_different_roots_the_older_wins_though_its_epoch_is_lower() {
-    let mut world = ready();
+    let mut world = World::ready();
     world.set(A, 1, "/old", "1");
     world.pass_ms(20);
     // The standby comes back empty where it does not see the active.
@@ -308,7 +179,7 @@ fn of_different_roots_the_older_wins_though_its_epoch_is_lower() {
     world.set(B, 2, "/new", "2");
     world.set(B, 3, "/old", "of b");
     let highest = world.broker(B).sequence();
-    heal(&mut world);
+    world.heal();
     assert_eq!(world.roles(), [ACTIVE, PASSIVE]);
     assert_eq!(world.map(A), world.map(B));
     assert_eq!(world.map(A)["/old"], "1");
@@ -320,12 +191,12 @@ fn of_different_roots_the_older_wins_though_its_epoch_is_lower() {
 
 #[test]
 fn epochs_of_the_two_never_meet() {
-    let mut world = ready();
+    let mut world = World::ready();
     for _ in 0..5 {
-        split(&mut world);
+        world.split();
         let epochs = [A, B].map(|at| world.broker(at).sequence().epoch());
         assert_eq!((epochs[A] % 2, epochs[B] % 2), (0, 1));
-        heal(&mut world);
+        world.heal();
         let active = if world.roles()[A] == ACTIVE { A } else { B };
         if active == B {
             world.act(B, |broker, now, net| broker.demote(now, net)).unwrap();
@@ -337,7 +208,7 @@ fn epochs_of_the_two_never_meet() {
 
 #[test]
 fn a_planned_handover_loses_and_repeats_nothing() {
-    let mut world = ready();
+    let mut world = World::ready();
     for n in 0..50 {
         world.set(A, n, &format!("/{n}"), "x");
     }
@@ -356,7 +227,7 @@ fn a_planned_handover_loses_and_repeats_nothing() {
 
 #[test]
 fn what_was_handed_over_can_be_handed_back_at_once() {
-    let mut world = ready();
+    let mut world = World::ready();
     world.act(B, |broker, now, net| broker.promote(now, net)).unwrap();
     while world.roles() != [PASSIVE, ACTIVE] {
         world.pass_ms(1);
@@ -371,7 +242,7 @@ fn what_was_handed_over_can_be_handed_back_at_once() {
 
 #[test]
 fn a_change_that_comes_during_a_handover_is_applied_by_the_other() {
-    let mut world = ready();
+    let mut world = World::ready();
     world.act(A, |broker, now, net| broker.demote(now, net)).unwrap();
     world.set(A, 1, "/late", "1");
     world.set(B, 2, "/early", "2");
@@ -385,7 +256,7 @@ fn a_change_that_comes_during_a_handover_is_applied_by_the_other() {
 
 #[test]
 fn a_handover_that_nobody_takes_ends() {
-    let mut world = ready();
+    let mut world = World::ready();
     world.set(A, 1, "/a", "1");
     world.pass_ms(20);
     world.act(A, |broker, now, net| broker.demote(now, net)).unwrap();
@@ -425,7 +296,7 @@ fn orders_that_cannot_be_carried_out_are_refused() {
 
 #[test]
 fn orders_over_the_wire_are_answered() {
-    let mut world = ready();
+    let mut world = World::ready();
     world.request(B, "admin", &[b"PROMOTE?"]);
     world.pass_ms(200);
     assert_eq!(world.roles(), [PASSIVE, ACTIVE]);
@@ -518,56 +389,6 @@ fn who_was_away_itself_does_not_call_its_peer_silent() {
     world.now += HEARTBEAT * 2;
     world.act(B, |broker, now, net| broker.handle_timeout(now, net));
     assert_eq!(world.roles()[B], Some(Role::Active));
-}
-
-#[test]
-fn what_the_winner_refused_is_not_taken_from_the_loser() {
-    let mut world = World::with(|config, _| config.store.max_keys = 1);
-    world.pass_ms(500);
-    split(&mut world);
-    world.set(A, 2, "/x", "1");
-    world.set(B, 1, "/b", "1");
-    // Who sent it to the loser first is told that it has no effect.
-    world.set(B, 2, "/x", "1");
-    assert_eq!(world.broker(B).stats().changes_store_full, 1);
-    world.act(B, |broker, now, net| assert!(broker.delete(now, b"/b", net)));
-    heal(&mut world);
-    assert_eq!(world.roles(), [PASSIVE, ACTIVE]);
-    assert_eq!(world.stats(A).resubmit_refused, 1);
-    assert!(world.map(B).is_empty(), "{:?}", world.map(B));
-}
-
-/// Who sent it to the loser was told that it has no effect; a copy may still be on its way.
-#[test]
-fn what_the_loser_refused_has_no_effect_at_the_winner() {
-    let mut world = World::with(|config, _| config.store.max_keys = 1);
-    world.pass_ms(500);
-    split(&mut world);
-    world.set(A, 1, "/a", "1");
-    let changes = (0..5000_u128).map(|n| (n << 8).to_be_bytes());
-    let send = |world: &mut World, at| {
-        for uuid in changes.clone() {
-            let frames: [&[u8]; 5] = [b"/x", &[0; 8], &uuid, b"", b"x"];
-            world.act(at, |broker, now, net| {
-                broker.handle_change(now, Message::new(&frames), net);
-            });
-        }
-    };
-    send(&mut world, A);
-    assert_eq!(world.broker(A).stats().changes_store_full, 5000);
-    world.act(A, |broker, now, net| assert!(broker.delete(now, b"/a", net)));
-    heal(&mut world);
-    assert_eq!(world.roles(), [PASSIVE, ACTIVE]);
-    assert!(world.map(B).is_empty());
-    send(&mut world, B);
-    assert_eq!(world.broker(B).stats().changes_repeated, 5000);
-    assert!(world.map(B).is_empty(), "{:?}", world.map(B));
-    // The standby knows that it has them all, and has nothing more to tell.
-    world.pass_ms(3000);
-    let gaps = world.stats(A).follow_gaps;
-    world.pass_ms(3000);
-    assert_eq!(world.stats(A).follow_gaps, gaps);
-    assert_eq!((world.stats(B).refusals_taken, world.stats(B).peer_refused), (3, 0));
 }
 
 #[test]

@@ -120,6 +120,9 @@ pub(super) struct World {
     late: Option<Vec<(usize, Packet)>>,
 }
 
+pub(super) const ACTIVE: Option<Role> = Some(Role::Active);
+pub(super) const PASSIVE: Option<Role> = Some(Role::Passive);
+
 /// The primary.
 pub(super) const A: usize = 0;
 /// The backup.
@@ -135,6 +138,28 @@ impl World {
         let mut world = World::down(configure);
         world.start(A);
         world.start(B);
+        world
+    }
+
+    /// The primary is active, the backup follows it.
+    pub(super) fn ready() -> World {
+        let mut world = World::new();
+        world.pass_ms(500);
+        assert_eq!(world.roles(), [ACTIVE, PASSIVE]);
+        world
+    }
+
+    /// The primary alone, with so many keys.
+    pub(super) fn filled(keys: usize) -> World {
+        let mut world = World::down(|_, _| {});
+        world.start(A);
+        world.pass_ms(2500);
+        for n in 0..keys {
+            world.set(A, (n % 250) as u8 + 1, &format!("/{n}"), "x");
+            if n % 250 == 249 {
+                world.pass_ms(1);
+            }
+        }
         world
     }
 
@@ -182,6 +207,20 @@ impl World {
             side.net.on_line = 0;
         }
         self.air.clear();
+    }
+
+    /// Cuts them off from one another, with clients at both.
+    pub(super) fn split(&mut self) {
+        self.cut(true);
+        self.pass(HEARTBEAT * 2);
+        self.ask(B);
+        self.pass_ms(50);
+        assert_eq!(self.roles(), [ACTIVE, ACTIVE]);
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.cut(false);
+        self.pass_ms(1000);
     }
 
     /// The connections for snapshots are slower than the others, until they are let go.
