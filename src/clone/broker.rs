@@ -4,6 +4,7 @@ mod changes;
 mod config;
 mod follow;
 mod heartbeats;
+mod owned;
 mod pair;
 mod recent;
 mod refused;

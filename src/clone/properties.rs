@@ -66,6 +66,12 @@ impl<'a> Properties<'a> {
         str::from_utf8(self.get(name)?).ok()?.parse().ok()
     }
 
+    /// The value of the first property `name`, read as a number in hexadecimal digits, as
+    /// those of brokers and pairs are written.
+    pub(crate) fn hex(self, name: &str) -> Option<u64> {
+        u64::from_str_radix(str::from_utf8(self.get(name)?).ok()?, 16).ok()
+    }
+
     /// Names and values, in order.
     pub fn iter(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         lines(self.0).filter_map(split)

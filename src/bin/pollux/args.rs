@@ -1,21 +1,18 @@
 //! The command line: what can be asked for, and its help.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use pollux::node::Endpoints;
 
 use crate::bench::BenchArgs;
+use crate::endpoint::{DEFAULT_ENDPOINT, bindable, one_of, servers};
 use crate::pair::PairArgs;
 use crate::proxy::ProxyArgs;
 use crate::relay::RelayArgs;
+use crate::subtree::{Bytes, own_subtree_parser, subtree_parser};
 use crate::{status, units};
-
-/// Where a broker is looked for unless told otherwise.
-pub(crate) const DEFAULT_ENDPOINT: &str = "tcp://127.0.0.1:5556";
 
 /// The largest value that a broker can be told to take, in bytes.
 pub(crate) const MAX_VALUE: usize = 256 << 20;
@@ -117,11 +114,6 @@ impl Common {
     pub(crate) fn server(&self, number: usize) -> &str {
         one_of(self.endpoint(), number)
     }
-}
-
-/// The one of this number of a list of servers.
-pub(crate) fn one_of(servers: &str, number: usize) -> &str {
-    servers.split(',').nth(number).unwrap_or(servers)
 }
 
 /// How far a change must be before a command ends.
@@ -464,84 +456,6 @@ Without a live standby it refuses: exit code 4. --json: {\"role\":\"passive\"}
 Example:
   pollux demote --connect tcp://active:5556";
 
-/// Bytes of an argument, as the system gave them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bytes(pub(crate) Vec<u8>);
-
-/// A subtree: nothing, or a beginning of keys that ends in `/`.
-pub(crate) fn subtree_parser() -> impl clap::builder::TypedValueParser<Value = Bytes> {
-    use clap::builder::{OsStringValueParser, TypedValueParser};
-    OsStringValueParser::new().try_map(|text| subtree(text.into_vec()))
-}
-
-/// The same, but not everything: an empty variable of a shell is no order to delete it.
-fn own_subtree_parser() -> impl clap::builder::TypedValueParser<Value = Bytes> {
-    use clap::builder::{OsStringValueParser, TypedValueParser};
-    OsStringValueParser::new().try_map(|text| match text.is_empty() {
-        true => Err("expected a subtree, as /a/b/; / for all keys that begin with it".to_owned()),
-        false => subtree(text.into_vec()),
-    })
-}
-
-fn subtree(bytes: Vec<u8>) -> Result<Bytes, String> {
-    let shown = String::from_utf8_lossy(&bytes).into_owned();
-    match bytes.as_slice() {
-        b"" => Ok(Bytes(bytes)),
-        [b'/', .., b'/'] | b"/" => Ok(Bytes(bytes)),
-        [b'/', ..] => Err(format!("a subtree ends in \"/\"; did you mean \"{shown}/\"?")),
-        _ => Err("a subtree begins and ends with \"/\", as /a/b/".to_owned()),
-    }
-}
-
-/// The endpoint of a broker to connect to.
-pub(crate) fn endpoint(text: &str) -> Result<String, String> {
-    const EXPECTED: &str = "tcp://HOST:PORT or ipc://PATH";
-    if text.starts_with("tcp://*:") {
-        return Err(format!("\"*\" is no host to connect to; expected {EXPECTED}"));
-    }
-    checked(text, EXPECTED)
-}
-
-/// Endpoints of one server or more, with commas between.
-pub(crate) fn servers(text: &str) -> Result<String, String> {
-    if !text.contains(',') && !text.starts_with("pollux://") {
-        return endpoint(text);
-    }
-    let servers = Endpoints::of_servers(text).map_err(|error| {
-        format!(
-            "{}; expected pollux://HOST:PORT,HOST:PORT or endpoints with commas between",
-            error.reason()
-        )
-    })?;
-    let each = servers.iter().map(|server| endpoint(&server.snapshots));
-    each.collect::<Result<Vec<_>, _>>().map(|each| each.join(","))
-}
-
-/// An endpoint to bind.
-fn bindable(text: &str) -> Result<String, String> {
-    match text.strip_prefix("tcp://").and_then(|address| address.strip_suffix(":*")) {
-        Some("") => Err(format!("there is no host; expected {BINDABLE}")),
-        Some(_) => Ok(text.to_owned()),
-        None if text.contains(',') => Err(format!("a broker binds one; expected {BINDABLE}")),
-        None => checked(text, BINDABLE),
-    }
-}
-
-const BINDABLE: &str = "tcp://HOST:PORT (* for any host or port) or ipc://PATH";
-
-fn checked(text: &str, expected: &str) -> Result<String, String> {
-    if text.starts_with("inproc:") {
-        return Err(format!("inproc reaches only the same process; expected {expected}"));
-    }
-    if text == "ipc://*" {
-        return Err("ipc needs a path that others can name, as in ipc:///tmp/state".to_owned());
-    }
-    match Endpoints::from_first(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("{}; expected {expected}", error.reason())),
-    }
-}
-
 pub(crate) fn value_size(text: &str) -> Result<usize, String> {
     match units::bytes(text)? {
         size if size > MAX_VALUE => Err("expected at most 256M".to_owned()),
@@ -560,6 +474,8 @@ fn heartbeat(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     #[test]
@@ -600,37 +516,9 @@ mod tests {
     }
 
     #[test]
-    fn a_subtree_ends_in_a_slash_and_the_error_shows_how() {
-        for good in ["", "/", "/a/", "/a/b/"] {
-            assert_eq!(subtree(good.into()), Ok(Bytes(good.into())));
-        }
-        assert!(subtree(b"/a".to_vec()).unwrap_err().contains("\"/a/\""));
-        assert!(subtree(b"a/".to_vec()).is_err());
-    }
-
-    #[test]
-    fn endpoints_are_checked_before_anything_starts() {
-        assert!(endpoint("tcp://127.0.0.1:5556").is_ok());
-        assert!(endpoint("ipc:///tmp/state").is_ok());
-        assert!(endpoint("tcp://127.0.0.1:*").is_err(), "nothing listens at any port");
-        assert!(bindable("tcp://127.0.0.1:*").is_ok());
-        assert!(bindable("tcp://*:5556").is_ok());
-        assert!(bindable("tcp://:*").is_err());
-        assert!(bindable("inproc://x").unwrap_err().contains("same process"));
-        assert!(bindable("5556").is_err());
+    fn a_heartbeat_is_a_millisecond_at_least() {
         assert!(heartbeat("100us").is_err());
-        assert!(endpoint("tcp://*:5556").unwrap_err().contains("no host to connect to"));
-        for wrong in ["udp://a:1", "tcp://a", "tcp://a:99999", "tcp://a:x", "ipc://", "a"] {
-            let [connect, bind] =
-                [servers(wrong), bindable(wrong)].map(|result| result.unwrap_err());
-            for error in [&connect, &bind] {
-                assert!(error.contains("; expected tcp://HOST:PORT"), "{wrong}: {error}");
-                assert!(!error.contains("inproc"), "{wrong}: {error}");
-                assert!(!error.contains("comma"), "{wrong}: {error}");
-            }
-        }
-        assert!(servers("tcp://a:1,b").unwrap_err().contains("with commas between"));
-        assert!(bindable("ipc://a,ipc://b").unwrap_err().contains("binds one"));
+        assert_eq!(heartbeat("1ms"), Ok(Duration::from_millis(1)));
     }
 
     #[test]

@@ -8,8 +8,9 @@ use pollux::clone::client::{Client, ClientConfig, Event, SetError};
 use pollux::reactor::Registry;
 use pollux::time::Time;
 
-use crate::args::{Common, WaitArg, one_of};
+use crate::args::{Common, WaitArg};
 use crate::change::{NOT_SAFE, refused};
+use crate::endpoint::one_of;
 use crate::exit::Failure;
 use crate::get::too_large;
 use crate::output;

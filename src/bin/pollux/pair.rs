@@ -15,7 +15,8 @@ use pollux::node::{BrokerOptions, Endpoints};
 use pollux::reactor::{Flow, Reactor, Sender, SocketKey};
 use pollux::socket::{Socket, SocketType};
 
-use crate::args::{self, Common};
+use crate::args::Common;
+use crate::endpoint::endpoint;
 use crate::exit::Failure;
 use crate::output;
 use crate::session::no_broker;
@@ -28,7 +29,7 @@ pub(crate) struct PairArgs {
     #[arg(long, value_enum, requires = "peer", value_name = "SEAT")]
     pub(crate) pair: Option<SeatArg>,
     /// First endpoint of the other broker
-    #[arg(long, value_name = "ENDPOINT", requires = "pair", value_parser = args::endpoint)]
+    #[arg(long, value_name = "ENDPOINT", requires = "pair", value_parser = endpoint)]
     pub(crate) peer: Option<String>,
     /// Name of the pair, the same at both: a broker of another pair is refused
     #[arg(long, value_name = "NAME", requires = "pair", default_value = "pollux")]

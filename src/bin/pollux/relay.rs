@@ -4,17 +4,18 @@ use clap::Args;
 use pollux::clone::relay::RelayConfig;
 use pollux::node::BrokerOptions;
 
-use crate::args::{self, Bytes};
+use crate::endpoint::servers;
+use crate::subtree::{Bytes, subtree_parser};
 
 /// What makes a broker a relay.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RelayArgs {
     /// Be a relay: serve what the broker at this first endpoint has, and forward changes to it;
     /// of several (pollux://HOST:PORT,HOST:PORT), the one that serves
-    #[arg(long, value_name = "ENDPOINT", conflicts_with = "pair", value_parser = args::servers)]
+    #[arg(long, value_name = "ENDPOINT", conflicts_with = "pair", value_parser = servers)]
     pub(crate) follow: Option<String>,
     /// Serve only keys that begin so, as /a/b/ [default: all]
-    #[arg(long, requires = "follow", value_name = "SUBTREE", value_parser = args::subtree_parser())]
+    #[arg(long, requires = "follow", value_name = "SUBTREE", value_parser = subtree_parser())]
     pub(crate) subtree: Option<Bytes>,
 }
 

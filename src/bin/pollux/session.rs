@@ -10,7 +10,8 @@ use pollux::node::{ClientNode, ClientOptions};
 use pollux::reactor::{Flow, Reactor, Registry};
 use pollux::time::Time;
 
-use crate::args::{Common, DEFAULT_ENDPOINT, MAX_VALUE};
+use crate::args::{Common, MAX_VALUE};
+use crate::endpoint::DEFAULT_ENDPOINT;
 use crate::exit::Failure;
 use crate::status;
 use crate::text::{Shown, counted};

@@ -9,7 +9,8 @@ use pollux::reactor::{Flow, Interest, Registry};
 use pollux::time::Time;
 use serde::Serialize;
 
-use crate::args::{Common, WatchArgs, one_of};
+use crate::args::{Common, WatchArgs};
+use crate::endpoint::one_of;
 use crate::exit::Failure;
 use crate::get::too_large;
 use crate::interrupt::on_interrupt;

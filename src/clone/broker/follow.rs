@@ -1,18 +1,23 @@
 //! Following another broker: taking over its state, and keeping up with it. A standby
 //! follows its active so, and a relay its upstream. `follow/sync.rs` takes over a state as a
-//! whole; here is what comes before and after.
+//! whole; here is what comes before and after. What comes meanwhile waits in
+//! `follow/backlog.rs`; what is missing of a subtree shows in `follow/counted.rs`.
 
+mod backlog;
+mod counted;
 mod sync;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::backlog::Backlog;
+pub(super) use self::backlog::BacklogLimits;
+use self::counted::{Counted, proven};
 use self::sync::Sync;
 use super::changes::HOP_BY_HOP;
 use super::{Broker, BrokerOutbox, publish, warn_rarely};
 use crate::clone::fault::Fault;
-use crate::clone::kvmsg::{HUGZ, KvMsg, Limits, Uuid, is_reserved};
-use crate::clone::properties::{Properties, PropertiesBuf};
+use crate::clone::kvmsg::{HUGZ, KvMsg, Limits, is_reserved};
+use crate::clone::properties::PropertiesBuf;
 use crate::clone::sequence::Sequence;
 use crate::clone::store::{Change, Store, StoreFull};
 use crate::message::Message;
@@ -36,19 +41,6 @@ pub(super) struct FollowStats {
     pub(super) backlogs_cut: u64,
 }
 
-/// How much may wait while a snapshot is under way.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BacklogLimits {
-    pub(super) count: usize,
-    pub(super) bytes: usize,
-}
-
-impl BacklogLimits {
-    fn is_exceeded(self, count: usize, bytes: usize) -> bool {
-        count > self.count || bytes > self.bytes
-    }
-}
-
 /// How another broker is followed.
 #[derive(Debug)]
 pub(super) struct Follow {
@@ -58,34 +50,17 @@ pub(super) struct Follow {
     pub(super) has_position: bool,
     /// Keys that begin so are followed: all, for one of a pair.
     subtree: Box<[u8]>,
-    limits: BacklogLimits,
     /// Of a subtree: what came since it was last known to be whole.
     counted: Counted,
     stage: Stage,
     /// When the stage has lasted too long.
     until: Time,
     /// What the active published while a sync was under way.
-    backlog: VecDeque<Owned>,
-    backlog_bytes: usize,
-    /// Not all of it could be kept: after the sync, the rest is asked for.
-    is_backlog_cut: bool,
+    backlog: Backlog,
     /// A delta was too large to be kept until its end: the whole is asked for.
     needs_whole: bool,
     /// Changes that the active has refused, as far as they are known here.
     refusals: u64,
-}
-
-/// Under a subtree sequences have gaps; what is missing shows in the counts of its
-/// heartbeats.
-#[derive(Debug, Default)]
-struct Counted {
-    /// What the last heartbeat said that was published.
-    published: Option<u64>,
-    /// Changes that came since, and the last of them: it may come twice.
-    received: u64,
-    last: Sequence,
-    /// A heartbeat that fitted said that the whole tree was here.
-    whole_at: Sequence,
 }
 
 #[derive(Debug)]
@@ -104,13 +79,10 @@ impl Follow {
             node,
             has_position: false,
             subtree: subtree.into(),
-            limits,
             counted: Counted::default(),
             stage: Stage::Proving,
             until,
-            backlog: VecDeque::new(),
-            backlog_bytes: 0,
-            is_backlog_cut: false,
+            backlog: Backlog::new(limits),
             needs_whole: false,
             refusals: 0,
         }
@@ -139,7 +111,6 @@ impl Follow {
     pub(super) fn prove_again(&mut self) {
         self.stage = Stage::Proving;
         self.backlog.clear();
-        (self.backlog_bytes, self.is_backlog_cut) = (0, false);
         self.until = Time::NEVER;
     }
 
@@ -160,6 +131,15 @@ impl Follow {
         }
     }
 
+    /// Whether each change after `end` is in the backlog up to `whole`. `None`: one is
+    /// missing, and will not come.
+    fn covers(&self, end: Sequence, whole: Sequence) -> Option<bool> {
+        match self.is_all() {
+            true => self.backlog.covers(end, whole),
+            false => Some(self.backlog.is_cut() || self.counted.whole_at >= whole),
+        }
+    }
+
     /// Whether each change is applied as it comes.
     pub(super) fn is_live(&self) -> bool {
         matches!(self.stage, Stage::Live)
@@ -176,109 +156,6 @@ impl Follow {
             Stage::Live if self.backlog.is_empty() => Time::NEVER,
             Stage::Live => Time::ZERO,
             _ => self.until,
-        }
-    }
-
-    /// Whether each change after `end` is in the backlog up to `whole`. `None`: one is
-    /// missing, and will not come.
-    fn covers(&self, end: Sequence, whole: Sequence) -> Option<bool> {
-        if !self.is_all() {
-            return Some(self.is_backlog_cut || self.counted.whole_at >= whole);
-        }
-        let last = self.backlog.back().map_or(end, |last| last.sequence.max(end));
-        if last < whole && !self.is_backlog_cut {
-            return Some(false);
-        }
-        let mut reached = end;
-        for change in self.backlog.iter().filter(|change| change.sequence > end) {
-            if reached >= whole {
-                break;
-            }
-            if change.sequence != reached.next() {
-                return None;
-            }
-            reached = change.sequence;
-        }
-        (reached >= whole).then_some(true)
-    }
-
-    fn keep(&mut self, kvmsg: &KvMsg<'_>, stats: &mut FollowStats) {
-        let change = Owned::new(kvmsg);
-        let (count, bytes) = (self.backlog.len() + 1, self.backlog_bytes + change.size());
-        if self.limits.is_exceeded(count, bytes) || self.is_backlog_cut {
-            // The oldest are kept: they are applied first.
-            if !std::mem::replace(&mut self.is_backlog_cut, true) {
-                stats.backlogs_cut += 1;
-                let why = "more changes came meanwhile than may wait, the rest is asked for then";
-                warn_rarely(stats.backlogs_cut, "sync is not the last", &why);
-            }
-            return;
-        }
-        self.backlog_bytes += change.size();
-        self.backlog.push_back(change);
-    }
-}
-
-impl Counted {
-    fn take(&mut self, sequence: Sequence) {
-        let before = std::mem::replace(&mut self.last, sequence);
-        self.received += u64::from(before != sequence);
-    }
-
-    /// A heartbeat of the subtree. False: something is missing.
-    fn check(&mut self, kvmsg: &KvMsg<'_>) -> bool {
-        let told = kvmsg.properties.parse::<u64>("published");
-        let received = std::mem::take(&mut self.received);
-        let is_whole = match (self.published, told) {
-            (Some(before), Some(now)) => now.checked_sub(before) == Some(received),
-            _ => false,
-        };
-        self.published = told;
-        self.whole_at = match is_whole {
-            true => proven(kvmsg, kvmsg.properties.parse("at").unwrap_or(kvmsg.sequence)),
-            false => Sequence::ZERO,
-        };
-        is_whole
-    }
-}
-
-/// A message with its frames in one allocation.
-#[derive(Debug)]
-pub(super) struct Owned {
-    bytes: Box<[u8]>,
-    key_len: u32,
-    properties_len: u32,
-    sequence: Sequence,
-    uuid: Option<Uuid>,
-}
-
-impl Owned {
-    pub(super) fn new(kvmsg: &KvMsg<'_>) -> Owned {
-        let parts = [kvmsg.key, kvmsg.properties.as_bytes(), kvmsg.body];
-        Owned {
-            bytes: parts.concat().into_boxed_slice(),
-            // The limits of a message are far below 4 GiB.
-            key_len: kvmsg.key.len() as u32,
-            properties_len: kvmsg.properties.as_bytes().len() as u32,
-            sequence: kvmsg.sequence,
-            uuid: kvmsg.uuid,
-        }
-    }
-
-    /// The memory that it takes, about.
-    pub(super) fn size(&self) -> usize {
-        self.bytes.len() + size_of::<Owned>()
-    }
-
-    pub(super) fn kvmsg(&self) -> KvMsg<'_> {
-        let (key, rest) = self.bytes.split_at(self.key_len as usize);
-        let (properties, body) = rest.split_at(self.properties_len as usize);
-        KvMsg {
-            key,
-            sequence: self.sequence,
-            uuid: self.uuid,
-            properties: Properties::from_checked(properties),
-            body,
         }
     }
 }
@@ -310,17 +187,6 @@ fn take_over(
         value: kvmsg.body,
         deadline: ttl.map(|ttl| now + ttl),
     })
-}
-
-/// Where nothing is missing at who says this of itself: a relay of a subtree may be further.
-fn proven(kvmsg: &KvMsg<'_>, position: Sequence) -> Sequence {
-    kvmsg.properties.parse("proven").map_or(position, |proven: Sequence| proven.min(position))
-}
-
-/// The run of the broker that says this.
-pub(super) fn node_of(kvmsg: &KvMsg<'_>) -> Option<u64> {
-    let node = str::from_utf8(kvmsg.properties.get("node")?).ok()?;
-    u64::from_str_radix(node, 16).ok()
 }
 
 /// Limits for what comes from another broker: its properties are longer than a client's.
@@ -375,10 +241,9 @@ impl Broker {
             if !matches!(follow.stage, Stage::Live) {
                 return true;
             }
-            let Some(change) = follow.backlog.pop_front() else {
-                return !std::mem::take(&mut follow.is_backlog_cut);
+            let Some(change) = follow.backlog.pop() else {
+                return !follow.backlog.take_cut();
             };
-            follow.backlog_bytes -= change.size();
             if !self.follow_change(now, &change.kvmsg(), out) {
                 // What is behind it comes with the sync.
                 return false;
@@ -434,9 +299,9 @@ impl Broker {
                     self.gap(now, kvmsg, out);
                 }
             }
-            Stage::Live => follow.keep(kvmsg, &mut self.follow_stats),
+            Stage::Live => follow.backlog.keep(kvmsg, &mut self.follow_stats),
             Stage::Syncing(_) => {
-                follow.keep(kvmsg, &mut self.follow_stats);
+                follow.backlog.keep(kvmsg, &mut self.follow_stats);
                 self.finish_sync(now, out);
             }
         }
@@ -454,7 +319,7 @@ impl Broker {
     fn followed_heartbeat(&mut self, now: Time, kvmsg: &KvMsg<'_>, out: &mut impl BrokerOutbox) {
         let sequence = self.sequence;
         let Some(follow) = &mut self.follow else { return };
-        if node_of(kvmsg) != Some(follow.node) {
+        if kvmsg.properties.hex("node") != Some(follow.node) {
             return;
         }
         let is_whole = follow.is_all() || follow.counted.check(kvmsg);
@@ -533,7 +398,7 @@ impl Broker {
         self.follow_stats.follow_gaps += 1;
         self.sync(now, out);
         if let Some(follow) = &mut self.follow {
-            follow.keep(kvmsg, &mut self.follow_stats);
+            follow.backlog.keep(kvmsg, &mut self.follow_stats);
         }
     }
 
@@ -580,19 +445,5 @@ impl Broker {
         if let (Some(uuid), Some(relay)) = (kvmsg.uuid, self.relay.as_deref_mut()) {
             relay.applied(uuid, kvmsg.sequence);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_change_that_comes_twice_does_not_stand_for_another() {
-        let mut counted = Counted::default();
-        for counter in [7, 7, 9] {
-            counted.take(Sequence::new(1, counter));
-        }
-        assert_eq!(counted.received, 2);
     }
 }

@@ -1,6 +1,7 @@
 //! [`Sync`]: a state in the making, asked for and taken over whole from whom we follow.
 
-use super::{BacklogLimits, Follow, Owned, PATIENCE, Stage, limits, proven, take_over};
+use super::{BacklogLimits, Follow, PATIENCE, Stage, limits, proven, take_over};
+use crate::clone::broker::owned::Owned;
 use crate::clone::broker::recent::RECORD;
 use crate::clone::broker::{Broker, BrokerOutbox, new_window, warn_rarely};
 use crate::clone::fault::Fault;
@@ -40,7 +41,6 @@ impl Broker {
         let Some(follow) = &mut self.follow else { return };
         follow.until = now + PATIENCE;
         follow.backlog.clear();
-        (follow.backlog_bytes, follow.is_backlog_cut) = (0, false);
         follow.stage = Stage::Syncing(Box::new(Sync {
             since,
             whole: Store::new(store, Sequence::ZERO),
@@ -120,7 +120,7 @@ impl Broker {
             }
             UUIDS => sync.take_uuids(kvmsg.body, self.recent.max_count()),
             _ if is_reserved(kvmsg.key) => Err("neither an entry nor an end"),
-            _ => sync.take(&kvmsg, now, follow.limits, &mut self.scratch),
+            _ => sync.take(&kvmsg, now, follow.backlog.limits, &mut self.scratch),
         };
         if let Err(why) = taken {
             follow.needs_whole = sync.since.is_some();
@@ -207,8 +207,7 @@ impl Broker {
     ) -> Result<(), &'static str> {
         let Some(follow) = &mut self.follow else { return Err("nobody is followed") };
         let text = |name| end.properties.get(name).and_then(|value| str::from_utf8(value).ok());
-        let node = text("node").and_then(|node| u64::from_str_radix(node, 16).ok());
-        if self.relay.is_none() && node != Some(follow.node) {
+        if self.relay.is_none() && end.properties.hex("node") != Some(follow.node) {
             // Whether to follow that one is for its PEER? to tell: ours may be the better state.
             return Err("it is of another run of the peer");
         }

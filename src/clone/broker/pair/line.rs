@@ -60,13 +60,9 @@ impl Broker {
         let Ok(properties) = Properties::check(properties, &self.config.limits) else {
             return pair.refuse(&"a greeting with unreadable properties");
         };
-        let hex = |name| {
-            let text = str::from_utf8(properties.get(name)?).ok()?;
-            u64::from_str_radix(text, 16).ok()
-        };
-        match (hex("pair"), hex("node")) {
+        match (properties.hex("pair"), properties.hex("node")) {
             (Some(name), Some(node)) if name == pair.config.pair => {
-                let follows = hex("follow") == Some(self.config.node);
+                let follows = properties.hex("follow") == Some(self.config.node);
                 pair.listeners.hear(id, node, follows, pair.stream.id());
                 pair.stream.is_doubtful = true;
             }

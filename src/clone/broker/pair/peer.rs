@@ -106,7 +106,7 @@ impl PeerStatus {
     pub(super) fn read(kvmsg: &KvMsg<'_>, pair: u64) -> Result<PeerStatus, Disbelief> {
         let properties = kvmsg.properties;
         let text = |name| properties.get(name).and_then(|value| str::from_utf8(value).ok());
-        let hex = |name| text(name).and_then(|text| u64::from_str_radix(text, 16).ok());
+        let hex = |name| properties.hex(name);
         let must = |name: &'static str| Disbelief::Unreadable(name);
         if properties.get("refused").is_some() || hex("pair").ok_or(must("pair"))? != pair {
             return Err(Disbelief::OtherPair);

@@ -4,8 +4,8 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
+use super::super::owned::Owned;
 use super::super::{Broker, BrokerOutbox, warn_rarely};
-use super::follow::Owned;
 use super::stats::PairStats;
 use crate::clone::fault::Fault;
 use crate::clone::kvmsg::{KvMsg, Uuid, check_key};

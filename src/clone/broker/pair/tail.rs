@@ -7,9 +7,9 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::super::changes::with_ttl;
+use super::super::owned::Owned;
 use super::super::recent::{KeyHash, Recent, key_hash};
 use super::super::{Broker, BrokerOutbox};
-use super::follow::Owned;
 use super::peer;
 use crate::clone::SendFailure;
 use crate::clone::fault::Fault;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::super::follow::Owned;
 use super::super::heartbeats::Answer;
+use super::super::owned::Owned;
 use super::super::{Broker, BrokerOutbox, warn_rarely};
 use super::Relay;
 use super::forwards::Forward;

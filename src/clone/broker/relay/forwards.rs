@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use smallvec::SmallVec;
 
-use crate::clone::broker::follow::Owned;
+use crate::clone::broker::owned::Owned;
 use crate::clone::broker::recent::{KeyHash, key_hash};
 use crate::clone::kvmsg::Uuid;
 use crate::clone::sequence::Sequence;

@@ -1,8 +1,11 @@
 //! [`Upstream`]: which of the servers is followed, what it said, and when it is lost.
 
+mod told;
+
 use std::time::Duration;
 
-use super::super::follow::{BacklogLimits, Follow, node_of};
+use self::told::{Identity, Told};
+use super::super::follow::{BacklogLimits, Follow};
 use super::super::{Broker, BrokerOutbox};
 use super::{Relay, property_text};
 use crate::clone::collector::Collector;
@@ -28,20 +31,6 @@ const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
 const HEARTBEAT_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
 /// Relays behind one another, at most.
 pub(super) const MAX_HOPS: usize = 8;
-
-/// What an upstream says of itself, as far as it is passed on.
-#[derive(Debug, Clone, Default)]
-struct Told {
-    epoch: u32,
-    stable: Sequence,
-    /// Whether its history goes on at others: of a pair, or of a relay.
-    standby: Option<Box<str>>,
-    policy: Option<Box<str>>,
-    fork: Sequence,
-    /// It has lost its own upstream, or one before that has.
-    is_cut: bool,
-    max_value: Option<usize>,
-}
 
 /// The server that is followed, or looked at.
 #[derive(Debug)]
@@ -161,6 +150,13 @@ impl Upstream {
         }
     }
 
+    /// Who it is, and who is behind it. Whether that is news.
+    fn learn(&mut self, node: Option<u64>, via: Vec<u64>) -> bool {
+        let is_news = self.node != node || self.via != via;
+        (self.node, self.via) = (node, via);
+        is_news
+    }
+
     /// A sign of life.
     pub(super) fn hear_anything(&mut self, now: Time) {
         (self.heard, self.suspected) = (now, None);
@@ -205,41 +201,6 @@ impl Upstream {
             false => now.since(self.current_at),
         };
         to.push("lag_ms", lag.as_millis());
-    }
-}
-
-/// What a server says of who it is.
-struct Identity {
-    node: u64,
-    via: Vec<u64>,
-}
-
-impl Identity {
-    /// `None`: a server that does not know the extensions.
-    fn read(kvmsg: &KvMsg<'_>) -> Option<Identity> {
-        let properties = kvmsg.properties;
-        properties.parse::<u32>("chp").filter(|&version| version >= 2)?;
-        let via =
-            properties.get("via").and_then(|via| str::from_utf8(via).ok()).unwrap_or_default();
-        let via = via.split(',').filter(|node| !node.is_empty());
-        let via: Result<_, _> = via.map(|node| u64::from_str_radix(node, 16)).collect();
-        Some(Identity { node: node_of(kvmsg)?, via: via.ok()? })
-    }
-}
-
-impl Told {
-    fn read(kvmsg: &KvMsg<'_>) -> Told {
-        let properties = kvmsg.properties;
-        let text = |name| properties.get(name).and_then(|value| str::from_utf8(value).ok());
-        Told {
-            epoch: properties.parse("epoch").unwrap_or_else(|| kvmsg.sequence.epoch()),
-            stable: properties.parse("stable").unwrap_or_default(),
-            standby: text("standby").map(Box::from),
-            policy: text("policy").map(Box::from),
-            fork: properties.parse("fork").unwrap_or_default(),
-            is_cut: text("upstream") == Some("lost"),
-            max_value: properties.parse("maxval"),
-        }
     }
 }
 
@@ -391,8 +352,7 @@ impl Broker {
         // So that it notices the circle, too; who is behind it would make the way longer with
         // each turn.
         let next = Some(identity.node).filter(|&node| node != own);
-        self.status_asked |= relay.upstream.node != next || !relay.upstream.via.is_empty();
-        (relay.upstream.node, relay.upstream.via) = (next, Vec::new());
+        self.status_asked |= relay.upstream.learn(next, Vec::new());
         if relay.upstream.is_live {
             self.leave_upstream(now, "it must not be followed", out);
         }
@@ -449,8 +409,7 @@ impl Broker {
         }
         upstream.hear(now, sequence, kvmsg.sequence);
         let Identity { node, via } = identity;
-        self.status_asked |= upstream.node != Some(node) || upstream.via != via;
-        (upstream.node, upstream.via) = (Some(node), via);
+        self.status_asked |= upstream.learn(Some(node), via);
         if !std::mem::replace(&mut upstream.is_live, true) {
             upstream.turns = 0;
             (upstream.leave_at, upstream.vote_at) = (Time::NEVER, Time::NEVER);
@@ -514,8 +473,7 @@ impl Broker {
         let upstream = &mut relay.upstream;
         // Also of one that does not serve: a circle of relays without a state is told so.
         let Identity { node, via } = identity;
-        self.status_asked |= upstream.node != Some(node) || upstream.via != via;
-        (upstream.node, upstream.via) = (Some(node), via);
+        self.status_asked |= upstream.learn(Some(node), via);
         let interval = upstream.interval;
         upstream.leave_at = match properties.get("peer") {
             _ if serves => upstream.leave_at.max(now + interval * 2),
