@@ -22,20 +22,8 @@ impl Socket {
     /// (REQ, REP), `ENOTSUP` on a socket that only sends. Never `EINTR`.
     #[inline]
     pub fn receive(&self, frame: &mut Frame) -> Result<bool, Errno> {
-        loop {
-            // SAFETY: the message is initialised, and the socket open as long as `self` is
-            // there, and on this thread, for it is not `Sync`.
-            let rc = unsafe {
-                zmq_sys::zmq_msg_recv(frame.as_mut_ptr(), self.as_ptr(), ZMQ_DONTWAIT as c_int)
-            };
-            if rc >= 0 {
-                return Ok(frame.more());
-            }
-            match Errno::last() {
-                Errno::EINTR => {}
-                errno => return Err(errno),
-            }
-        }
+        self.receive_raw(frame)?;
+        Ok(frame.more())
     }
 
     /// [`receive`](Socket::receive) that also gives the bytes, for a loop that counts
@@ -45,20 +33,9 @@ impl Socket {
         &self,
         frame: &'f mut Frame,
     ) -> Result<(&'f [u8], bool), Errno> {
-        loop {
-            // SAFETY: as in `receive`.
-            let rc = unsafe {
-                zmq_sys::zmq_msg_recv(frame.as_mut_ptr(), self.as_ptr(), ZMQ_DONTWAIT as c_int)
-            };
-            if rc >= 0 {
-                let more = frame.more();
-                return Ok((frame.bytes_of(rc), more));
-            }
-            match Errno::last() {
-                Errno::EINTR => {}
-                errno => return Err(errno),
-            }
-        }
+        let length = self.receive_raw(frame)?;
+        let more = frame.more();
+        Ok((frame.bytes_of(length), more))
     }
 
     /// [`receive`](Socket::receive) that also tells the length, for those who do not look
@@ -68,23 +45,29 @@ impl Socket {
     /// Those of [`receive`](Socket::receive).
     #[inline]
     pub(super) fn receive_length(&self, frame: &mut Frame) -> Result<(usize, bool), Errno> {
-        match self.receive_raw(frame) {
-            length if length < 0 => Err(Errno::last()),
-            length => Ok((frame.length_of(length), frame.more())),
-        }
+        let length = self.receive_raw(frame)?;
+        Ok((frame.length_of(length), frame.more()))
     }
 
-    /// zmq_msg_recv(3), and what it returned: the length if that is not less than zero.
-    /// Otherwise `Errno::last` says why; never `EINTR`.
+    /// [`receive`](Socket::receive) that gives what zmq_msg_recv(3) returned: the length, or
+    /// the largest `c_int` if it is more than that.
+    ///
+    /// # Errors
+    /// Those of [`receive`](Socket::receive).
     #[inline]
-    pub(super) fn receive_raw(&self, frame: &mut Frame) -> c_int {
+    pub(super) fn receive_raw(&self, frame: &mut Frame) -> Result<c_int, Errno> {
         loop {
-            // SAFETY: as in `receive`.
+            // SAFETY: the message is initialised, and the socket open as long as `self` is
+            // there, and on this thread, for it is not `Sync`.
             let rc = unsafe {
                 zmq_sys::zmq_msg_recv(frame.as_mut_ptr(), self.as_ptr(), ZMQ_DONTWAIT as c_int)
             };
-            if rc >= 0 || Errno::last() != Errno::EINTR {
-                return rc;
+            if rc >= 0 {
+                return Ok(rc);
+            }
+            match Errno::last() {
+                Errno::EINTR => {}
+                errno => return Err(errno),
             }
         }
     }
@@ -97,7 +80,7 @@ impl Socket {
     /// `EINTR` if a signal arrived, upon which it must be called again, for libzmq may
     /// have taken the news of a message without handing it over.
     pub(crate) fn receive_blocking(&self, frame: &mut Frame) -> Result<bool, Errno> {
-        // SAFETY: as in `receive`.
+        // SAFETY: as in `receive_raw`.
         let rc = unsafe { zmq_sys::zmq_msg_recv(frame.as_mut_ptr(), self.as_ptr(), 0) };
         if rc >= 0 { Ok(frame.more()) } else { Err(Errno::last()) }
     }

@@ -110,10 +110,10 @@ impl Transit {
             }
             let (mut sent, mut bytes) = (0, 0);
             loop {
-                let length = from.receive_raw(frame);
-                if length < 0 {
-                    break 'messages Err(Stopped::Receive(Errno::last()));
-                }
+                let length = match from.receive_raw(frame) {
+                    Ok(length) => length,
+                    Err(errno) => break 'messages Err(Stopped::Receive(errno)),
+                };
                 let more = frame.more();
                 bytes += frame.length_of(length);
                 if more && may_break_off {
