@@ -2,8 +2,12 @@
 //! and all that goes wrong. A seed tells all of it; a failing run is shortened by
 //! taking steps out.
 
+mod clients;
+mod clock;
+mod faults;
 mod limits;
 mod relays;
+mod servers;
 
 use std::fmt;
 use std::time::Duration;
@@ -11,9 +15,14 @@ use std::time::Duration;
 use pollux::Time;
 use pollux::clone::Collector;
 
+use self::clients::client_plan;
+pub(crate) use self::clients::{ClientKind, ClientPlan};
+pub(crate) use self::clock::{Clock, DRIFT_PPM};
+use self::faults::{FAULTS, Fault};
 pub(crate) use self::relays::RelayPlan;
-use crate::impostor;
-use crate::net::{HighWater, PORTS, Port, Way};
+pub(crate) use self::servers::{ServerKind, ServerPlan};
+use self::servers::{broker_plan, old_server_plan, pair_plan};
+use crate::net::{HighWater, Port, Way};
 use crate::random::Random;
 
 /// A run. Hosts are numbered: servers first, then clients, then relays.
@@ -35,125 +44,6 @@ pub(crate) struct Plan {
     pub(crate) end_ms: u64,
     /// In order of their time.
     pub(crate) steps: Vec<Step>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ServerKind {
-    Broker,
-    /// One of a pair: the primary is host 0, the backup host 1.
-    Pair,
-    /// A program of RFC 12, as the Guide has them. It may be half of a wedged
-    /// pair: it sends heartbeats, but serves only after it was asked for a snapshot.
-    Old {
-        beats: bool,
-        wedges: bool,
-    },
-    /// Serves what another one keeps.
-    Relay,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct ServerPlan {
-    pub(crate) kind: ServerKind,
-    pub(crate) collector: Collector,
-    pub(crate) heartbeat_ms: u64,
-    pub(crate) slice_entries: usize,
-    pub(crate) history: usize,
-    pub(crate) max_watched: usize,
-    pub(crate) max_keys: usize,
-    pub(crate) max_bytes: usize,
-    pub(crate) max_cursors: usize,
-    pub(crate) recent_count: usize,
-    pub(crate) recent_age_ms: u64,
-    pub(crate) snapshots_active: usize,
-    pub(crate) snapshots_waiting: usize,
-    pub(crate) snapshot_stall_ms: u64,
-    pub(crate) whole_answer_bytes: usize,
-    pub(crate) max_value: usize,
-    /// Of a pair: what counts as safe without a standby, and what is kept while passive.
-    pub(crate) waits_for_standby: bool,
-    pub(crate) start_grace_ms: u64,
-    pub(crate) ring_count: usize,
-    pub(crate) ring_bytes: usize,
-    pub(crate) backlog_count: usize,
-    pub(crate) backlog_bytes: usize,
-    pub(crate) held_requests: usize,
-    /// How long one turn of its loop takes.
-    pub(crate) turn_us: u64,
-    pub(crate) starts_at_ms: u64,
-}
-
-impl ServerPlan {
-    /// Whether all that comes while it is passive has room.
-    pub(crate) fn ring_is_wide(&self) -> bool {
-        self.ring_count > 1000 && self.ring_bytes > 100_000
-    }
-
-    /// Whether there may be no room for a key.
-    pub(crate) fn is_small(&self) -> bool {
-        self.max_keys < 1000 || self.max_bytes < 100_000 || self.max_value < 10_000
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ClientKind {
-    New,
-    /// As the Guide's `clone.c` does it.
-    Old,
-    /// Asks raw questions on the snapshot port.
-    Asker,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct ClientPlan {
-    pub(crate) kind: ClientKind,
-    pub(crate) subtrees: Vec<&'static str>,
-    /// It follows this one of the relays, and not the servers.
-    pub(crate) relay: Option<usize>,
-    pub(crate) give_up_ms: u64,
-    pub(crate) max_pending: usize,
-    pub(crate) max_pending_bytes: usize,
-    pub(crate) max_keys: usize,
-    pub(crate) max_bytes: usize,
-    pub(crate) max_events: usize,
-    pub(crate) max_echo_keys: usize,
-    pub(crate) echo_directories: bool,
-    pub(crate) until_safe: bool,
-    pub(crate) starts_at_ms: u64,
-    /// Taken out of the run, when it is shortened.
-    pub(crate) is_absent: bool,
-}
-
-/// A host's monotonic clock: where it began, and how fast it goes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
-    offset_ns: u64,
-    drift_ppm: i64,
-}
-
-/// No clock goes faster or slower than this.
-pub(crate) const DRIFT_PPM: i64 = 5000;
-
-impl Clock {
-    pub(crate) fn local(self, global: Time) -> Time {
-        let ns = i128::from(global.as_nanos());
-        let drifted = ns + ns * i128::from(self.drift_ppm) / 1_000_000;
-        Time::from_nanos(drifted as u64 + self.offset_ns)
-    }
-
-    /// The first time at which the clock shows `local` or more.
-    pub(crate) fn global(self, local: Time) -> Time {
-        if local == Time::NEVER {
-            return Time::NEVER;
-        }
-        let shown = i128::from(local.as_nanos().saturating_sub(self.offset_ns));
-        let guess = shown * 1_000_000 / i128::from(1_000_000 + self.drift_ppm);
-        let mut guess = Time::from_nanos(guess as u64);
-        while self.local(guess) < local {
-            guess += Duration::from_nanos(1);
-        }
-        guess
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -297,9 +187,6 @@ pub(crate) enum What {
     },
 }
 
-const SUBTREES: [&[&str]; 7] =
-    [&[""], &["/a/"], &["/a/", "/b/"], &["/b/"], &[], &["HA", "/c/"], &[""]];
-
 impl Plan {
     pub(crate) fn of(seed: u64) -> Plan {
         let mut random = Random::of(&[seed]);
@@ -328,12 +215,7 @@ impl Plan {
         let mut plan = Plan {
             seed,
             latencies_us: (0..hosts).map(|_| 20 + random.below(latency_us)).collect(),
-            clocks: (0..hosts)
-                .map(|_| Clock {
-                    offset_ns: random.below(1 << 40),
-                    drift_ppm: random.below(2 * DRIFT_PPM as u64) as i64 - DRIFT_PPM,
-                })
-                .collect(),
+            clocks: (0..hosts).map(|_| Clock::any(&mut random)).collect(),
             high_water: HighWater {
                 updates: 5 + random.below(most(40, 400)) as usize,
                 // A server of RFC 12 would cut its snapshots there, and never say so.
@@ -370,13 +252,22 @@ impl Plan {
         let pace_ms = random.pick(&[5, 15, 30, 60]);
         let mut steps = Vec::new();
         self.add_kind(random, &mut steps, pace_ms, Plan::change);
-        // Not all faults in one run: each is there or not, often or rarely.
-        for (kind, shortest_ms) in FAULTS {
+        self.add_faults(random, &mut steps, FAULTS);
+        self.number(steps);
+    }
+
+    /// Not all faults in one run: each is there or not, often or rarely.
+    fn add_faults(&self, random: &mut Random, steps: &mut Vec<(u64, What)>, faults: &[Fault]) {
+        for (kind, shortest_ms) in faults {
             if random.chance(50) {
                 let pace_ms = shortest_ms * random.pick(&[1, 3, 10]);
-                self.add_kind(random, &mut steps, pace_ms, *kind);
+                self.add_kind(random, steps, pace_ms, *kind);
             }
         }
+    }
+
+    /// Makes the schedule of these, each with its time.
+    fn number(&mut self, mut steps: Vec<(u64, What)>) {
         steps.sort_by_key(|&(at_ms, _)| at_ms);
         let number = |(number, (at_ms, what))| Step { at_ms, number: number as u64, what };
         self.steps = steps.into_iter().enumerate().map(number).collect();
@@ -434,242 +325,4 @@ impl Plan {
     fn any_server(&self, random: &mut Random) -> usize {
         random.index(self.servers.len())
     }
-}
-
-/// Each kind of fault with its shortest mean distance, in milliseconds.
-type Fault = (fn(&Plan, &mut Random) -> What, u64);
-
-const FAULTS: &[Fault] = &[
-    (
-        |plan, random| What::Burst {
-            client: plan.any_client(random),
-            count: random.between(5, 80),
-        },
-        500,
-    ),
-    (
-        |plan, random| What::LeaveEvents {
-            client: plan.any_client(random),
-            ms: random.between(10, 2000),
-        },
-        1000,
-    ),
-    (
-        |plan, random| What::Ask {
-            client: plan.any_client(random),
-            subtree: random.pick(&["", "/a/", "/nothing/", "H"]),
-            delimited: random.chance(50),
-            times: random.pick(&[1, 1, 2, 30]),
-            reads: random.chance(70),
-        },
-        200,
-    ),
-    (|plan, random| What::AskStatus { client: plan.any_client(random) }, 500),
-    (
-        |plan, random| What::Cut {
-            client: plan.client_host(plan.any_client(random)),
-            server: plan.any_server(random),
-            port: random.pick(&PORTS),
-        },
-        50,
-    ),
-    (
-        |plan, random| {
-            let server = plan.any_server(random);
-            let client = plan.client_host(plan.any_client(random));
-            let other =
-                if plan.servers.len() > 1 && random.chance(50) { 1 - server } else { client };
-            let (from, to) = if random.chance(50) { (server, other) } else { (other, server) };
-            let both = random.chance(50);
-            What::Block { from, to, ms: random.between(20, 5000), both }
-        },
-        300,
-    ),
-    (
-        |plan, random| {
-            let longest = random.pick(&[100, 3000]);
-            What::Stall { host: plan.any_host(random), ms: random.between(10, longest) }
-        },
-        200,
-    ),
-    (
-        |plan, random| What::Slow {
-            host: plan.client_host(plan.any_client(random)),
-            each_us: random.between(500, 50_000),
-            ms: random.between(100, 3000),
-        },
-        500,
-    ),
-    (
-        |plan, random| What::Double {
-            client: plan.client_host(plan.any_client(random)),
-            server: plan.any_server(random),
-            way: random.pick(&[Way::ToServer, Way::ToClient]),
-            count: 1 + random.index(5),
-        },
-        100,
-    ),
-    (
-        |plan, random| What::Restart {
-            host: plan.any_server(random),
-            ms: random.between(10, 4000),
-        },
-        2000,
-    ),
-    (
-        |plan, random| What::Restart {
-            host: plan.client_host(plan.any_client(random)),
-            ms: random.between(10, 1000),
-        },
-        1000,
-    ),
-    (|plan, random| What::Promote { server: plan.any_server(random) }, 1500),
-    (|plan, random| What::Demote { server: plan.any_server(random) }, 1500),
-    (
-        |plan, random| What::Cut {
-            client: plan.any_server(random),
-            server: plan.any_server(random),
-            port: random.pick(&[Port::Snapshots, Port::Updates]),
-        },
-        200,
-    ),
-    (
-        |plan, random| What::Freeze { host: plan.any_host(random), ms: random.between(100, 6000) },
-        2000,
-    ),
-    (
-        |plan, random| What::Garbage { server: plan.any_server(random), port: random.pick(&PORTS) },
-        100,
-    ),
-    (
-        |plan, random| What::Claim {
-            server: plan.any_server(random),
-            kind: random.below(impostor::KINDS),
-        },
-        100,
-    ),
-    // Between the two of a pair.
-    (
-        |plan, random| What::Usurp {
-            server: plan.any_server(random),
-            ms: random.between(2000, 8000),
-        },
-        4000,
-    ),
-    (
-        |plan, random| What::Double {
-            client: plan.any_server(random),
-            server: plan.any_server(random),
-            way: random.pick(&[Way::ToServer, Way::ToClient]),
-            count: 1 + random.index(5),
-        },
-        200,
-    ),
-    (
-        |plan, random| What::Slow {
-            host: plan.any_server(random),
-            each_us: random.between(500, 20_000),
-            ms: random.between(100, 3000),
-        },
-        2000,
-    ),
-];
-
-fn broker_plan(random: &mut Random) -> ServerPlan {
-    let mut limit = |percent: u64, low: u64, high: u64, usual: usize| {
-        if random.chance(percent) { random.between(low, high) as usize } else { usual }
-    };
-    ServerPlan {
-        kind: ServerKind::Broker,
-        max_watched: limit(15, 0, 4, 10_000),
-        max_keys: limit(12, 5, 60, 1_000_000),
-        max_bytes: limit(8, 500, 5000, 1 << 30),
-        max_cursors: limit(10, 1, 4, 1024),
-        recent_count: limit(12, 1, 30, 1 << 12),
-        recent_age_ms: limit(12, 50, 2000, 60_000) as u64,
-        snapshots_active: limit(15, 1, 3, 64),
-        snapshots_waiting: limit(10, 1, 3, 4096),
-        snapshot_stall_ms: limit(20, 50, 1000, 30_000) as u64,
-        whole_answer_bytes: limit(30, 100, 3000, 4 << 20),
-        max_value: limit(8, 100, 2000, 1 << 20),
-        start_grace_ms: limit(50, 100, 3000, 2000) as u64,
-        ring_count: limit(20, 1, 20, 100_000),
-        ring_bytes: limit(10, 100, 2000, 1 << 20),
-        backlog_count: limit(20, 1, 20, 100_000),
-        backlog_bytes: 1 << 28,
-        held_requests: limit(20, 1, 3, 4096),
-        waits_for_standby: random.chance(50),
-        collector: if random.chance(35) { Collector::Sub } else { Collector::Pull },
-        heartbeat_ms: random.between(50, 1000),
-        slice_entries: 1 + random.index(20),
-        history: random.index(40),
-        turn_us: random.pick(&[10, 100, 1000]),
-        starts_at_ms: if random.chance(40) { random.below(3000) } else { 0 },
-    }
-}
-
-/// Two brokers that are set up alike.
-fn pair_plan(random: &mut Random) -> Vec<ServerPlan> {
-    let alone = broker_plan(random);
-    let one = ServerPlan {
-        kind: ServerKind::Pair,
-        // What a store refuses for its limits depends on when it was promoted.
-        max_keys: 1_000_000,
-        max_bytes: 1 << 30,
-        recent_count: 1 << 12,
-        recent_age_ms: 60_000,
-        max_value: 1 << 20,
-        ..alone
-    };
-    let other = ServerPlan {
-        turn_us: random.pick(&[10, 100, 1000]),
-        starts_at_ms: if random.chance(50) { random.below(4000) } else { 0 },
-        ..one.clone()
-    };
-    vec![one, other]
-}
-
-fn old_server_plan(random: &mut Random) -> ServerPlan {
-    let beats = random.chance(80);
-    ServerPlan {
-        kind: ServerKind::Old { beats, wedges: beats && random.chance(40) },
-        collector: Collector::Sub,
-        heartbeat_ms: 1000,
-        max_keys: usize::MAX,
-        max_bytes: usize::MAX,
-        max_value: 1 << 20,
-        ..broker_plan(random)
-    }
-}
-
-fn client_plan(random: &mut Random, may_be_old: bool) -> ClientPlan {
-    let kind = match may_be_old && random.chance(50) {
-        true => ClientKind::Old,
-        false => ClientKind::New,
-    };
-    let mut limit = |percent: u64, low: u64, high: u64, usual: usize| {
-        if random.chance(percent) { random.between(low, high) as usize } else { usual }
-    };
-    let mut plan = ClientPlan {
-        kind,
-        subtrees: Vec::new(),
-        relay: None,
-        give_up_ms: limit(30, 200, 3000, 30_000) as u64,
-        max_pending: limit(10, 1, 20, 100_000),
-        max_pending_bytes: limit(5, 100, 2000, 1 << 20),
-        max_keys: limit(6, 1, 40, 1_000_000),
-        max_bytes: limit(6, 200, 3000, 1 << 30),
-        max_events: limit(30, 1, 10, 65_536),
-        max_echo_keys: limit(30, 1, 4, 256),
-        echo_directories: random.chance(30),
-        until_safe: random.chance(50),
-        starts_at_ms: if random.chance(30) { random.below(5000) } else { 0 },
-        is_absent: false,
-    };
-    plan.subtrees = match kind {
-        // Its one subtree, or all.
-        ClientKind::Old => vec![random.pick(&["", "/a/", "/b/"])],
-        _ => random.pick(&SUBTREES).to_vec(),
-    };
-    plan
 }

@@ -2,9 +2,7 @@
 //! them. All of it is drawn from a stream of its own: a run without relays is what it would be
 //! if there were none.
 
-use super::{
-    ClientKind, Clock, DRIFT_PPM, Fault, Plan, ServerKind, ServerPlan, Step, What, broker_plan,
-};
+use super::{ClientKind, Clock, Fault, Plan, ServerKind, ServerPlan, What, broker_plan};
 use crate::net::{PORTS, Port, Way};
 use crate::random::Random;
 
@@ -77,10 +75,7 @@ impl Plan {
         let most = self.latencies_us.iter().max().map_or(20, |most| most + 1);
         for _ in 0..self.relays.len() {
             self.latencies_us.push(random.between(20, most.max(21)));
-            self.clocks.push(Clock {
-                offset_ns: random.below(1 << 40),
-                drift_ppm: random.below(2 * DRIFT_PPM as u64) as i64 - DRIFT_PPM,
-            });
+            self.clocks.push(Clock::any(&mut random));
         }
         self.move_clients(&mut random);
         self.add_relay_steps(&mut random);
@@ -157,15 +152,8 @@ impl Plan {
             .into_iter()
             .map(|step| (step.at_ms, step.what))
             .collect();
-        for (kind, shortest_ms) in FAULTS {
-            if random.chance(50) {
-                let pace_ms = shortest_ms * random.pick(&[1, 3, 10]);
-                self.add_kind(random, &mut steps, pace_ms, *kind);
-            }
-        }
-        steps.sort_by_key(|&(at_ms, _)| at_ms);
-        let number = |(number, (at_ms, what))| Step { at_ms, number: number as u64, what };
-        self.steps = steps.into_iter().enumerate().map(number).collect();
+        self.add_faults(random, &mut steps, FAULTS);
+        self.number(steps);
     }
 
     fn any_relay(&self, random: &mut Random) -> usize {
