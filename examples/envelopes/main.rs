@@ -21,6 +21,9 @@ fn main() -> io::Result<()> {
                 args.next().map_or(Ok(5), |arg| arg.parse()).map_err(io::Error::other)?;
             ps_env_sub::run(&endpoint, &key, messages)
         }
-        _ => Err(io::Error::other("usage: envelopes ps_env_pub|ps_env_sub [ENDPOINT] ...")),
+        _ => {
+            eprintln!("usage: envelopes ps_env_pub|ps_env_sub [ENDPOINT] [KEY] [MESSAGES]");
+            std::process::exit(1)
+        }
     }
 }

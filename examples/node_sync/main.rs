@@ -23,6 +23,9 @@ fn main() -> io::Result<()> {
             sync_pub::run(&updates, &sync, number("10")?, number("1000000")?)
         }
         Some("sync_sub") => sync_sub::run(&updates, &sync),
-        _ => Err(io::Error::other("usage: node_sync sync_pub|sync_sub [UPDATES] [SYNC] ...")),
+        _ => {
+            eprintln!("usage: node_sync sync_pub|sync_sub [UPDATES] [SYNC] [SUBSCRIBERS] [COUNT]");
+            std::process::exit(1)
+        }
     }
 }

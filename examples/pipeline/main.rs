@@ -27,6 +27,9 @@ fn main() -> io::Result<()> {
             let count = arg("100").parse().map_err(io::Error::other)?;
             task_vent::run(&tasks, &results, count)
         }
-        _ => Err(io::Error::other("usage: pipeline task_sink|task_work|task_vent ...")),
+        _ => {
+            eprintln!("usage: pipeline task_sink|task_work|task_vent [ENDPOINT] ...");
+            std::process::exit(1)
+        }
     }
 }

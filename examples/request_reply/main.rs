@@ -28,6 +28,11 @@ fn main() -> io::Result<()> {
             let endpoint = arg(FRONTEND);
             rr_client::run(&endpoint, arg("10").parse().map_err(io::Error::other)?)
         }
-        _ => Err(io::Error::other("usage: request_reply rr_broker|msg_queue|rr_worker|rr_client")),
+        _ => {
+            eprintln!(
+                "usage: request_reply rr_broker|msg_queue|rr_worker|rr_client [ENDPOINT] ..."
+            );
+            std::process::exit(1)
+        }
     }
 }

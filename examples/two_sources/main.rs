@@ -40,6 +40,9 @@ fn main() -> io::Result<()> {
     match way.as_deref() {
         Some("ms_reader") => ms_reader::run(&tasks, &updates),
         Some("ms_poller") => ms_poller::run(&tasks, &updates),
-        _ => Err(io::Error::other("usage: two_sources ms_reader|ms_poller [TASKS] [UPDATES]")),
+        _ => {
+            eprintln!("usage: two_sources ms_reader|ms_poller [TASKS] [UPDATES]");
+            std::process::exit(1)
+        }
     }
 }

@@ -22,6 +22,9 @@ fn main() -> io::Result<()> {
                 args.next().map_or(Ok(10), |arg| arg.parse()).map_err(io::Error::other)?;
             weather_client::run(&endpoint, &zipcode, updates)
         }
-        _ => Err(io::Error::other("usage: weather server|client [ENDPOINT] ...")),
+        _ => {
+            eprintln!("usage: weather server|client [ENDPOINT] [ZIPCODE] [UPDATES]");
+            std::process::exit(1)
+        }
     }
 }
