@@ -9,7 +9,7 @@ mod common;
 mod world;
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use pollux::clone::Collector;
@@ -18,23 +18,8 @@ use pollux::node::ClientOptions;
 use pollux::reactor::Backend;
 use serde_json::{Value, json};
 
+use common::has_pyzmq;
 use world::{Id, Transport, World, broker, client, map_of, state_of};
-
-/// Whether the programs can run here.
-fn is_possible(test: &str) -> bool {
-    let found = Command::new("python3")
-        .args(["-c", "import zmq"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    let insisted = std::env::var("POLLUX_INSIST_INTEROP").is_ok_and(|value| value == "1");
-    assert!(found || !insisted, "there is no python3 with pyzmq (pip install pyzmq)");
-    if !found {
-        println!("{test}: skipped, there is no python3 with pyzmq (pip install pyzmq)");
-    }
-    found
-}
 
 /// A test that needs the programs.
 macro_rules! interop {
@@ -42,7 +27,7 @@ macro_rules! interop {
         $(#[$doc])*
         #[test]
         fn $name() {
-            if is_possible(stringify!($name)) {
+            if has_pyzmq() {
                 $body
             }
         }

@@ -9,28 +9,10 @@
 mod common;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::TcpListener;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
-use common::{Broker, DEADLINE, Process, pollux};
+use common::{Broker, Process, free_endpoint, has_pyzmq, wait_until};
 use serde_json::{Value, json};
-
-/// Whether the programs can run here.
-fn is_possible() -> bool {
-    let found = Command::new("python3")
-        .args(["-c", "import zmq"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    let insisted = std::env::var("POLLUX_INSIST_INTEROP").is_ok_and(|value| value == "1");
-    assert!(found || !insisted, "there is no python3 with pyzmq (pip install pyzmq)");
-    if !found {
-        println!("skipped, there is no python3 with pyzmq (pip install pyzmq)");
-    }
-    found
-}
 
 /// A client of RFC 12 that knows both servers.
 struct Old {
@@ -106,20 +88,6 @@ impl Old {
     }
 }
 
-/// An endpoint whose port and the two above it are free.
-fn free_endpoint() -> String {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        assert!(Instant::now() < deadline, "no three neighbouring ports are free");
-        let first = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = first.local_addr().expect("it is bound").port();
-        let free = |at: Option<u16>| TcpListener::bind(("127.0.0.1", at?)).ok();
-        if let (Some(_), Some(_)) = (free(port.checked_add(1)), free(port.checked_add(2))) {
-            return format!("tcp://127.0.0.1:{port}");
-        }
-    }
-}
-
 fn start(own: &str, seat: &str, peer: &str) -> Broker {
     // At the default heartbeat: none but the kill shall end in a takeover, on a busy
     // machine either.
@@ -127,23 +95,9 @@ fn start(own: &str, seat: &str, peer: &str) -> Broker {
     Broker::start_at(own, &pair)
 }
 
-/// Waits until the status of the broker at this endpoint is so.
-fn wait_until(endpoint: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + DEADLINE;
-    let mut last = None;
-    while Instant::now() < deadline {
-        let status = pollux(["status", "--json", "--timeout", "5s", "--connect", endpoint]);
-        last = serde_json::from_slice::<Value>(&status.stdout).ok();
-        if let Some(status) = last.take_if(|status| is_so(status)) {
-            return status;
-        }
-    }
-    panic!("{endpoint} not {what} in {DEADLINE:?}; its status: {last:#?}");
-}
-
 #[test]
 fn nothing_that_rfc_12_clients_set_is_lost_when_the_active_is_killed() {
-    if !is_possible() {
+    if !has_pyzmq() {
         return;
     }
     let endpoints = [free_endpoint(), free_endpoint()];
@@ -201,7 +155,7 @@ fn nothing_that_rfc_12_clients_set_is_lost_when_the_active_is_killed() {
 
 #[test]
 fn rfc_12_clients_of_relays_see_and_change_what_the_broker_has() {
-    if !is_possible() {
+    if !has_pyzmq() {
         return;
     }
     let fast = ["--heartbeat", "100ms", "--collector", "sub"];

@@ -7,26 +7,10 @@
 
 mod common;
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use common::Process;
+use common::{Process, has_pyzmq};
 use serde_json::Value;
-
-/// Whether the programs can run here.
-fn is_possible() -> bool {
-    let found = Command::new("python3")
-        .args(["-c", "import zmq"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    let insisted = std::env::var("POLLUX_INSIST_INTEROP").is_ok_and(|value| value == "1");
-    assert!(found || !insisted, "there is no python3 with pyzmq (pip install pyzmq)");
-    if !found {
-        println!("skipped, there is no python3 with pyzmq (pip install pyzmq)");
-    }
-    found
-}
 
 fn spawn(args: &[&str]) -> Process {
     let mut command = Command::new("python3");
@@ -70,7 +54,7 @@ const DEALER: &str = "dealer@tcp://127.0.0.1:*";
 
 #[test]
 fn requests_and_replies() {
-    if !is_possible() {
+    if !has_pyzmq() {
         return;
     }
     let proxy = Proxy::start(ROUTER, DEALER, &[]);
@@ -88,7 +72,7 @@ fn requests_and_replies() {
 
 #[test]
 fn publishers_and_subscribers() {
-    if !is_possible() {
+    if !has_pyzmq() {
         return;
     }
     let proxy = Proxy::start("xsub@tcp://127.0.0.1:*", "xpub@tcp://127.0.0.1:*", &[]);
@@ -99,7 +83,7 @@ fn publishers_and_subscribers() {
 
 #[test]
 fn producers_and_consumers_with_a_capture() {
-    if !is_possible() {
+    if !has_pyzmq() {
         return;
     }
     let more = ["--capture", "push@tcp://127.0.0.1:*"];
@@ -120,7 +104,7 @@ fn producers_and_consumers_with_a_capture() {
 
 #[test]
 fn libzmqs_own_words() {
-    if !is_possible() {
+    if !has_pyzmq() {
         return;
     }
     let proxy = Proxy::start(ROUTER, DEALER, &["--control", "rep@tcp://127.0.0.1:*"]);

@@ -4,8 +4,11 @@
 //! A program of its own, without the test harness: a signal for the process goes to
 //! its main thread, which here is the loop's.
 
+#[path = "common/signals.rs"]
+mod signals;
+
 use std::io::ErrorKind;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -14,6 +17,8 @@ use std::time::{Duration, Instant};
 use pollux::reactor::{Backend, Flow, Missed, Reactor, StaleKey};
 use pollux::socket::{Interest, Socket, SocketType};
 use signal_hook::consts::{SIGKILL, SIGSEGV, SIGTERM, SIGUSR1, SIGUSR2};
+
+use signals::Signals;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -124,22 +129,5 @@ fn request(context: &zmq::Context, endpoint: &str, messages: u32) {
         assert!(dealer.wait(Interest::READABLE, Some(DEADLINE)).unwrap().readable);
         let reply = dealer.receive_message().unwrap().unwrap();
         assert_eq!(reply.get(0).unwrap()[..], number.to_be_bytes());
-    }
-}
-
-/// A process that sends signals to this one without a pause.
-struct Signals(Child);
-
-impl Signals {
-    fn start() -> Signals {
-        let script = format!("while kill -USR1 {}; do :; done", std::process::id());
-        Signals(Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        while self.0.wait().is_err() {}
     }
 }

@@ -3,7 +3,9 @@
 //! A program of its own, without the test harness: a signal for the process goes to
 //! its main thread, which here is the one that sends and receives.
 
-use std::process::{Child, Command, Stdio};
+#[path = "common/signals.rs"]
+mod signals;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,6 +14,8 @@ use std::time::{Duration, Instant};
 use pollux::Multipart;
 use pollux::socket::{Errno, Events, Frame, Interest, PollSet, SendError, Socket, SocketType};
 use signal_hook::consts::SIGUSR1;
+
+use signals::Signals;
 
 const MESSAGES: u32 = 20_000;
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -113,22 +117,5 @@ fn echo(context: &zmq::Context, [there, back]: &[String; 2]) {
         assert!(pull.wait(Interest::READABLE, Some(DEADLINE)).unwrap().readable);
         let message = pull.receive_message().unwrap().expect("readable");
         assert_eq!(message.get(0).unwrap(), &index.to_be_bytes()[..]);
-    }
-}
-
-/// A process that sends signals to this one without a pause.
-struct Signals(Child);
-
-impl Signals {
-    fn start() -> Signals {
-        let script = format!("while kill -USR1 {}; do :; done", std::process::id());
-        Signals(Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        while self.0.wait().is_err() {}
     }
 }

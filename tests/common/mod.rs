@@ -8,11 +8,14 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 /// Far longer than anything here takes, on a machine that is busy, too.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -224,7 +227,7 @@ impl Broker {
         let endpoint = match line.strip_prefix("listening on ") {
             Some(rest) => rest.split(' ').next().unwrap_or_default().to_owned(),
             None => {
-                let json: serde_json::Value = serde_json::from_str(&line).expect("a greeting");
+                let json: Value = serde_json::from_str(&line).expect("a greeting");
                 json["listening"].as_str().expect("an endpoint").to_owned()
             }
         };
@@ -253,6 +256,57 @@ impl Broker {
         client.write(stdin);
         client.finish()
     }
+}
+
+/// An endpoint whose port and the two above it are free.
+pub(crate) fn free_endpoint() -> String {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        assert!(Instant::now() < deadline, "no three neighbouring ports are free");
+        let first = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = first.local_addr().expect("it is bound").port();
+        let free = |at: Option<u16>| TcpListener::bind(("127.0.0.1", at?)).ok();
+        if let (Some(_), Some(_)) = (free(port.checked_add(1)), free(port.checked_add(2))) {
+            return format!("tcp://127.0.0.1:{port}");
+        }
+    }
+}
+
+/// What a broker says of itself, be it active, passive or a relay.
+pub(crate) fn status_of(endpoint: &str) -> Option<Value> {
+    let status = pollux(["status", "--json", "--timeout", "5s", "--connect", endpoint]);
+    serde_json::from_slice(&status.stdout).ok()
+}
+
+/// Waits until the status of the broker at this endpoint is so.
+pub(crate) fn wait_until(endpoint: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + DEADLINE;
+    let mut last = None;
+    while Instant::now() < deadline {
+        last = status_of(endpoint);
+        if let Some(status) = last.take_if(|status| is_so(status)) {
+            return status;
+        }
+    }
+    panic!("{endpoint} not {what} in {DEADLINE:?}; its status: {last:#?}");
+}
+
+/// Whether programs of pyzmq can run here. If not, that is said, or the test fails if
+/// `POLLUX_INSIST_INTEROP=1` is set.
+pub(crate) fn has_pyzmq() -> bool {
+    let found = Command::new("python3")
+        .args(["-c", "import zmq"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    let insisted = std::env::var("POLLUX_INSIST_INTEROP").is_ok_and(|value| value == "1");
+    assert!(found || !insisted, "there is no python3 with pyzmq (pip install pyzmq)");
+    if !found {
+        let test = thread::current().name().unwrap_or_default().to_owned();
+        println!("{test}: skipped, there is no python3 with pyzmq (pip install pyzmq)");
+    }
+    found
 }
 
 /// The lines of a stream, as they come.

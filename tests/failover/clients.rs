@@ -274,6 +274,18 @@ impl Clients {
         self.writers.drain(..).map(WriterThread::finish).collect()
     }
 
+    /// Stops writing. What was safe must be at the active, and all that it has at every watcher
+    /// and at the standby: the active is killed, and the standby takes over.
+    pub(crate) fn end(mut self, pair: &mut Pair) {
+        let records = self.stop_writing();
+        let active = pair.active().at;
+        let state = pair.state(active);
+        check(&records, &state);
+        self.compare(state.clone());
+        pair.kill(active);
+        assert_eq!(pair.state(1 - active), state);
+    }
+
     /// Waits until every watcher's map is this one.
     pub(crate) fn compare(self, state: State) {
         let state = Arc::new(state);

@@ -1,7 +1,7 @@
 //! The pair's part of the command: orders, status, commands run at a change of role.
 
-use crate::common::{Broker, Process, pollux};
-use crate::pair::{A, B, Pair, free_endpoint};
+use crate::common::{Broker, Process, free_endpoint, pollux};
+use crate::pair::{A, B, Pair};
 
 #[test]
 fn promote_and_demote_switch_over_in_an_orderly_way() {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::clients::{Clients, check};
+use crate::clients::Clients;
 use crate::pair::Pair;
 
 /// Kills the active so often, in turns, and prints how long it takes until a change
 /// is applied by the other.
 fn kill_in_turns(times: usize, heartbeat: &str) {
     let mut pair = Pair::start(&["--heartbeat", heartbeat, "--safe", "wait"]);
-    let mut clients = Clients::start(&pair.list());
+    let clients = Clients::start(&pair.list());
     let mut took = Vec::new();
     for _ in 0..times {
         let active = pair.progressing();
@@ -19,14 +19,7 @@ fn kill_in_turns(times: usize, heartbeat: &str) {
         pair.run(active.at);
     }
     pair.active();
-    let records = clients.stop_writing();
-    let active = pair.active().at;
-    let state = pair.state(active);
-    check(&records, &state);
-    clients.compare(state.clone());
-    // The standby has the same: it is killed no more, but takes over.
-    pair.kill(active);
-    assert_eq!(pair.state(1 - active), state);
+    clients.end(&mut pair);
     took.sort();
     let ms = |time: Duration| time.as_millis();
     eprintln!(

@@ -1,12 +1,11 @@
 //! Two processes that are a pair.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::common::{Broker, DEADLINE, Process, pollux};
+use crate::common::{Broker, DEADLINE, Process, free_endpoint, pollux, status_of};
 
 /// Which of the two.
 pub(crate) const A: usize = 0;
@@ -67,9 +66,7 @@ impl Pair {
 
     /// What a broker says of itself, be it active or passive.
     pub(crate) fn status(&self, at: usize) -> Option<Value> {
-        let status =
-            pollux(["status", "--json", "--timeout", "5s", "--connect", &self.endpoints[at]]);
-        serde_json::from_slice(&status.stdout).ok()
+        status_of(&self.endpoints[at])
     }
 
     /// All that they said, for a test that fails.
@@ -158,20 +155,3 @@ pub(crate) struct Active {
 
 /// Keys with the sequence of their last change and their value.
 pub(crate) type State = BTreeMap<String, (u64, String)>;
-
-/// An endpoint whose port and the two above it are free.
-pub(crate) fn free_endpoint() -> String {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        assert!(Instant::now() < deadline, "no three neighbouring ports are free");
-        let first = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = first.local_addr().expect("it is bound").port();
-        let is_free = |offset| {
-            let port = port.checked_add(offset)?;
-            TcpListener::bind(("127.0.0.1", port)).ok()
-        };
-        if let (Some(_second), Some(_third)) = (is_free(1), is_free(2)) {
-            return format!("tcp://127.0.0.1:{port}");
-        }
-    }
-}

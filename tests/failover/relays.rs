@@ -1,12 +1,10 @@
 //! Relays between the clients and the broker, each killed in its turn.
 
-use std::time::Instant;
-
 use serde_json::Value;
 
 use crate::clients::{Clients, check};
-use crate::common::{Broker, DEADLINE, Process, pollux};
-use crate::pair::{Pair, State, free_endpoint};
+use crate::common::{Broker, Process, free_endpoint, pollux, wait_until};
+use crate::pair::{Pair, State};
 
 /// A relay that can be killed and started again at its place.
 struct Relay {
@@ -48,20 +46,6 @@ impl Relay {
     fn wait_until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         wait_until(&self.endpoint, what, is_so)
     }
-}
-
-/// Waits until the status of the broker at this endpoint is so.
-fn wait_until(endpoint: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + DEADLINE;
-    let mut last = None;
-    while Instant::now() < deadline {
-        let status = pollux(["status", "--json", "--timeout", "5s", "--connect", endpoint]);
-        last = serde_json::from_slice::<Value>(&status.stdout).ok();
-        if let Some(status) = last.take_if(|status| is_so(status)) {
-            return status;
-        }
-    }
-    panic!("{endpoint} not {what} in {DEADLINE:?}; its status: {last:#?}");
 }
 
 fn is_current(status: &Value) -> bool {

@@ -1,12 +1,12 @@
 //! An active that stands still for a while, and comes back thinking that it is active.
 
-use crate::clients::{Clients, check};
+use crate::clients::Clients;
 use crate::pair::Pair;
 
 #[test]
 fn an_active_that_stood_still_yields_when_it_goes_on() {
     let mut pair = Pair::start(&["--heartbeat", "100ms", "--safe", "wait"]);
-    let mut clients = Clients::start(&pair.list());
+    let clients = Clients::start(&pair.list());
     for _ in 0..4 {
         let active = pair.progressing();
         pair.process(active.at).signal("STOP");
@@ -15,11 +15,5 @@ fn an_active_that_stood_still_yields_when_it_goes_on() {
         pair.wait_until(active.at, "passive", |status| status["role"] == "passive");
     }
     pair.active();
-    let records = clients.stop_writing();
-    let active = pair.active().at;
-    let state = pair.state(active);
-    check(&records, &state);
-    clients.compare(state.clone());
-    pair.kill(active);
-    assert_eq!(pair.state(1 - active), state);
+    clients.end(&mut pair);
 }

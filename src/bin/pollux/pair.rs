@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use pollux::Message;
-use pollux::clone::kvmsg::{DEMOTE, HUGZ, PROMOTE, STATUS};
+use pollux::clone::kvmsg::{DEMOTE, PROMOTE, STATUS};
 use pollux::clone::pair::{PairConfig, Role, SafePolicy, Seat, pair_id};
 use pollux::clone::{KvMsg, Limits};
-use pollux::node::{BrokerOptions, Endpoints};
+use pollux::node::BrokerOptions;
 use pollux::reactor::{Flow, Reactor, Sender, SocketKey};
-use pollux::socket::{Socket, SocketType};
 
 use crate::args::Common;
 use crate::endpoint::endpoint;
@@ -253,24 +252,14 @@ fn order(common: &Common, verb: &'static [u8], wanted: Role) -> Result<(), Failu
 }
 
 fn give(endpoint: &str, timeout: Duration, verb: &'static [u8], wanted: Role) -> io::Result<Stage> {
-    let endpoints = Endpoints::from_first(endpoint)?;
     let context = zmq::Context::new();
+    let (requests, updates) = status::sockets_to(endpoint, &context)?;
     let mut reactor = Reactor::new()?;
-    let requests = Socket::builder(SocketType::Dealer)
-        .linger(Duration::ZERO)
-        .connect(endpoints.snapshots)
-        .build(&context)?;
     let requests =
         reactor.on_message(requests, |app: &mut App, _, message| Ok(app.answered(message)))?;
-    // Brokers of either role answer this subscription, and tell of each change of
-    // theirs; others ignore it, and are never asked what would stop them. These are
-    // known by their heartbeats.
-    let updates = Socket::builder(SocketType::Sub)
-        .linger(Duration::ZERO)
-        .subscribe(HUGZ)
-        .subscribe(STATUS)
-        .connect(endpoints.updates)
-        .build(&context)?;
+    // Brokers of either role answer the subscription to their status, and tell of each change
+    // of theirs; others ignore it, and are never asked what would stop them. These are known
+    // by their heartbeats.
     reactor.on_message(updates, |app: &mut App, cx, status| {
         if matches!(app.stage, Stage::Silent) && status::is_extended(status) == Some(false) {
             app.stage = Stage::Rfc12;

@@ -164,24 +164,30 @@ pub(crate) fn figures_of(
     }
 }
 
-fn ask(endpoint: &str, timeout: Duration) -> io::Result<Stage> {
+/// A DEALER to ask a broker on, and a SUB that hears first whether it can be asked: the broker
+/// answers these subscriptions at once, an active one with a heartbeat, a passive one, which
+/// sends none, to the second alone.
+pub(crate) fn sockets_to(endpoint: &str, context: &zmq::Context) -> io::Result<(Socket, Socket)> {
     let endpoints = Endpoints::from_first(endpoint)?;
-    let context = zmq::Context::new();
-    let mut reactor = Reactor::new()?;
     let requests = Socket::builder(SocketType::Dealer)
         .linger(Duration::ZERO)
         .connect(endpoints.snapshots)
-        .build(&context)?;
-    let requests =
-        reactor.on_message(requests, |app: &mut App, _, message| Ok(app.hear(message)))?;
-    // The broker answers these subscriptions at once: an active one with a heartbeat,
-    // a passive one, which sends none, to the second alone.
+        .build(context)?;
     let updates = Socket::builder(SocketType::Sub)
         .linger(Duration::ZERO)
         .subscribe(HUGZ)
         .subscribe(STATUS)
         .connect(endpoints.updates)
-        .build(&context)?;
+        .build(context)?;
+    Ok((requests, updates))
+}
+
+fn ask(endpoint: &str, timeout: Duration) -> io::Result<Stage> {
+    let context = zmq::Context::new();
+    let (requests, updates) = sockets_to(endpoint, &context)?;
+    let mut reactor = Reactor::new()?;
+    let requests =
+        reactor.on_message(requests, |app: &mut App, _, message| Ok(app.hear(message)))?;
     reactor.on_message(updates, |app: &mut App, cx, heartbeat| {
         if !matches!(app.stage, Stage::Silent) {
             return Ok(Flow::Continue);

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::super::changes::with_ttl;
 use super::super::owned::Owned;
 use super::super::recent::{KeyHash, Recent, key_hash};
+use super::super::snapshots::kvsync;
 use super::super::{Broker, BrokerOutbox};
 use super::peer;
 use crate::clone::SendFailure;
@@ -141,7 +141,7 @@ impl Tail {
             let replaced = replaced(uuids, &entry);
             let is_known = entry.uuid.is_some_and(&is_known) && !Fault::TakeOverTwice.is_planted();
             if !replaced.is_empty() || !is_known {
-                let change = Owned::new(&message(&entry, now, scratch));
+                let change = Owned::new(&kvsync(&entry, now, scratch));
                 next.push(HandedOver { change, replaced });
             }
             ControlFlow::Continue(())
@@ -164,21 +164,6 @@ fn replaced(uuids: &mut HashMap<KeyHash, Vec<(Sequence, Uuid)>>, entry: &Entry<'
     let count = all.partition_point(|&(sequence, _)| sequence < entry.sequence);
     let last = &all[count.saturating_sub(MAX_REPLACED)..count];
     last.iter().flat_map(|(_, uuid)| *uuid.as_bytes()).collect()
-}
-
-/// A change of the tail as a message, with what remains of its time to live.
-fn message<'a>(entry: &Entry<'a>, now: Time, scratch: &'a mut PropertiesBuf) -> KvMsg<'a> {
-    let properties = match entry.deadline {
-        None => entry.properties,
-        Some(deadline) => with_ttl(entry.properties, deadline.since(now), scratch),
-    };
-    KvMsg {
-        key: entry.key,
-        sequence: entry.sequence,
-        uuid: entry.uuid,
-        properties,
-        body: entry.value,
-    }
 }
 
 /// Why a change of the loser is not taken.
