@@ -2,7 +2,7 @@
 //!
 //! | noun | file | what it knows |
 //! |---|---|---|
-//! | upstream | `upstream.rs` | which server it is, what that said of itself, when it is lost |
+//! | upstream | `upstream.rs`, `upstream/told.rs` | which server it is, what that said of itself, when it is lost |
 //! | forwards | `forwards.rs`, `forward.rs` | changes of clients on their way to it |
 //! | follow | `../follow.rs` | taking over its state, and keeping up with it |
 
