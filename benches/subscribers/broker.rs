@@ -1,13 +1,12 @@
 //! The broker's process.
 
-use std::io::{self, BufRead, Write};
-use std::thread;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use pollux::node::{BrokerNode, BrokerOptions};
 use pollux::reactor::{Flow, Reactor};
 
-use crate::{HEARTBEAT, Outcome};
+use crate::{HEARTBEAT, Outcome, child};
 
 struct App {
     broker: BrokerNode,
@@ -36,14 +35,7 @@ pub(crate) fn run() -> Outcome<()> {
         app.word = Some(word);
         Ok(Flow::Continue)
     })?;
-    thread::spawn(move || {
-        for line in io::stdin().lock().lines().map_while(Result::ok) {
-            if words.send(line).is_err() {
-                return;
-            }
-        }
-        let _ = words.send("end".to_owned());
-    });
+    child::pass_on_stdin(words);
     loop {
         let (began, blocked) = (Instant::now(), reactor.stats().blocked_ns);
         reactor.turn(&mut app, Duration::MAX)?;

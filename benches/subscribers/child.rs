@@ -2,8 +2,11 @@
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::process::{self, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+
+use pollux::reactor::Sender;
 
 use crate::Outcome;
 
@@ -70,4 +73,16 @@ pub(crate) fn check_descriptors(needed: usize) -> Outcome<()> {
         .into()),
         _ => Ok(()),
     }
+}
+
+/// In such a process: what it is told goes to its loop, line by line, and then "end".
+pub(crate) fn pass_on_stdin(words: Sender<String>) {
+    thread::spawn(move || {
+        for line in io::stdin().lock().lines().map_while(Result::ok) {
+            if words.send(line).is_err() {
+                return;
+            }
+        }
+        let _ = words.send("end".to_owned());
+    });
 }

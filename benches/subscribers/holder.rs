@@ -1,7 +1,6 @@
 //! A process full of subscribers.
 
-use std::io::{self, BufRead, Write};
-use std::thread;
+use std::io::{self, Write};
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
@@ -9,7 +8,7 @@ use pollux::clone::client::{ClientConfig, Event};
 use pollux::node::{ClientNode, ClientOptions};
 use pollux::reactor::{Flow, Reactor};
 
-use crate::{Outcome, clock_ns, new_histogram, subtree, written};
+use crate::{Outcome, child, clock_ns, new_histogram, subtree, written};
 
 /// Of one context of libzmq, which has 1,023 sockets.
 const A_CONTEXT: usize = 250;
@@ -55,14 +54,7 @@ pub(crate) fn run(endpoint: &str, from: usize, count: usize, subtrees: usize) ->
         }
         Ok(if word == "end" { Flow::Stop } else { Flow::Continue })
     })?;
-    thread::spawn(move || {
-        for line in io::stdin().lock().lines().map_while(Result::ok) {
-            if words.send(line).is_err() {
-                return;
-            }
-        }
-        let _ = words.send("end".to_owned());
-    });
+    child::pass_on_stdin(words);
     Ok(reactor.run(&mut app)?)
 }
 
