@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::broker::{Broker, Dialect, Frames, Map, Paired, Send, Stored};
+use super::broker::{Broker, Dialect, Frames, Map, Paired, Send, Stored, message};
 use super::world::{MS, SECOND};
 use crate::clone::client::{Client, ClientConfig, ClientOutbox, Event};
 use crate::clone::kvmsg::{FRAMES, Uuid};
@@ -38,6 +38,8 @@ struct Net {
     turned_at: Vec<Time>,
     reaches_all: bool,
     lose_changes: u32,
+    /// Of each key the newest change that was sent, by its uuid, which tells the order.
+    newest: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Net {
@@ -93,6 +95,9 @@ impl ClientOutbox for Net {
 
     fn change(&mut self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
         assert_ne!(self.push, 0, "the port for changes is not open");
+        let [key, _, uuid, ..] = *frames;
+        let newest = self.newest.insert(key.to_vec(), uuid.to_vec());
+        assert!(newest.is_none_or(|newest| *newest <= *uuid), "sent again behind a newer one");
         if self.lose_changes > 0 {
             self.lose_changes -= 1;
         } else if self.reaches_all {
@@ -302,6 +307,37 @@ impl Pair {
         server.broker.tell_status();
         for (dealer, frames) in std::mem::take(&mut server.held) {
             server.broker.handle_request(dealer, &frames);
+        }
+    }
+
+    /// The active goes on in a new epoch with what was given up to `fork`, and nothing more is
+    /// safe by that. What it has given so far its standby never gets.
+    fn begin_epoch(&mut self, fork: Sequence) {
+        self.replicas.clear();
+        let active = self.active().expect("one is active");
+        let broker = &mut self.servers[active].broker;
+        let start = Sequence::new(fork.epoch() + 1, 5);
+        broker.lineage.last_mut().expect("a history").1 = fork;
+        broker.lineage.push((start, start));
+        broker.sequence = start;
+        if let Some(pair) = &mut broker.pair {
+            pair.fork = fork;
+        }
+        broker.heartbeat();
+        self.run(10 * MS);
+    }
+
+    /// Sets a key, which is applied, but not safe; gives its sequence, too.
+    fn set_unsafe(&mut self, key: &str, value: &str) -> (Uuid, Sequence) {
+        let uuid = self.set(key, value);
+        self.run(3 * MS);
+        self.replicas.clear();
+        match self.events.iter().find(|event| matches!(event, Event::Applied { .. })) {
+            Some(&Event::Applied { uuid: applied, sequence }) if applied == uuid => {
+                self.events.clear();
+                (uuid, sequence)
+            }
+            other => panic!("{uuid} is not the one applied: {other:?}"),
         }
     }
 
@@ -649,6 +685,83 @@ fn an_own_later_change_is_never_undone_by_an_earlier_one() {
     pair.run(20 * SECOND);
     pair.check();
     pair.check_values();
+}
+
+#[test]
+fn what_a_later_change_has_replaced_becomes_safe_with_it_and_is_not_sent_again() {
+    // The second time the first one is confirmed once more, which says nothing new.
+    for is_confirmed_again in [false, true] {
+        let mut pair = Pair::synced();
+        let (first, sequence) = pair.set_unsafe("/a/1", "first");
+        pair.begin_epoch(sequence);
+        let (second, sequence) = pair.set_unsafe("/a/1", "second");
+        // This epoch tells of the one before it alone, in which the second was given.
+        pair.begin_epoch(sequence);
+        if is_confirmed_again {
+            let copy = message(b"/a/1", Sequence::ZERO, Some(first), b"", b"first");
+            pair.servers[0].broker.handle_change(&copy);
+        }
+        // The first waits with the second, for longer than what has no answer does.
+        pair.run(20 * SECOND);
+        assert_eq!((pair.client.pending(), pair.client.kept()), (0, 2), "{:?}", pair.events);
+        let broker = &mut pair.servers[0].broker;
+        broker.pair.as_mut().expect("a pair").stable = sequence;
+        broker.heartbeat();
+        pair.run(10 * MS);
+        for change in [first, second] {
+            let is_safe =
+                |event: &Event| matches!(event, Event::Safe { uuid, .. } if *uuid == change);
+            assert_eq!(pair.count(is_safe), 1, "{:?}", pair.events);
+        }
+        // Whoever is next may not know either.
+        pair.begin_epoch(Sequence::new(3, 5));
+        assert_eq!((pair.client.kept(), pair.client.stats().sent), (0, 2));
+        assert!(pair.client.is_current());
+        pair.check_values();
+    }
+}
+
+#[test]
+fn what_was_before_a_change_that_is_given_up_is_not_sent_again() {
+    let mut pair = Pair::new(Dialect::Extended, |config| config.give_up_after = 3 * SECOND);
+    pair.start();
+    pair.run(2 * SECOND);
+    let (first, sequence) = pair.set_unsafe("/a/1", "first");
+    let (second, _) = pair.set_unsafe("/a/1", "second");
+    // The next one has the first. The second is sent to it again and again, in vain.
+    pair.net.lose_changes = u32::MAX;
+    pair.begin_epoch(sequence);
+    pair.run(4 * SECOND);
+    let is_not_safe = |change: Uuid| move |event: &Event| matches!(event, Event::NotSafe { uuid } if *uuid == change);
+    assert_eq!(pair.count(is_not_safe(second)), 1, "{:?}", pair.events);
+    assert_eq!((pair.client.pending(), pair.client.kept()), (0, 1));
+    // Nobody knows whether the next but one has either.
+    let sent = pair.client.stats().sent;
+    pair.begin_epoch(Sequence::new(2, 5));
+    assert_eq!(pair.count(is_not_safe(first)), 1, "{:?}", pair.events);
+    assert_eq!((pair.client.kept(), pair.client.stats().sent), (0, sent));
+}
+
+#[test]
+fn at_a_server_of_rfc12_what_a_change_has_replaced_goes_with_it() {
+    let mut pair = Pair::new(Dialect::Extended, |config| config.give_up_after = 60 * SECOND);
+    pair.start();
+    pair.run(2 * SECOND);
+    let (first, _) = pair.set_unsafe("/a/1", "first");
+    // The next epoch does not have it, nor is it heard of what is sent there.
+    pair.net.lose_changes = u32::MAX;
+    pair.begin_epoch(Sequence::new(1, 100));
+    let second = pair.set("/a/1", "second");
+    pair.run(SECOND);
+    pair.kill();
+    pair.servers[1].broker = Broker::new(Dialect::Rfc12);
+    pair.net.lose_changes = 0;
+    let is_applied =
+        |event: &Event| matches!(event, Event::Applied { uuid, .. } if *uuid == second);
+    pair.run_until("the second is applied", |pair| pair.count(is_applied) == 1);
+    let is_not_safe = |event: &Event| matches!(event, Event::NotSafe { uuid } if *uuid == first);
+    assert_eq!(pair.count(is_not_safe), 1, "{:?}", pair.events);
+    assert_eq!((pair.client.pending(), pair.client.kept()), (0, 0));
 }
 
 #[test]
