@@ -329,16 +329,16 @@ impl Pair {
 
     /// Sets a key, which is applied, but not safe; gives its sequence, too.
     fn set_unsafe(&mut self, key: &str, value: &str) -> (Uuid, Sequence) {
-        let uuid = self.set(key, value);
-        self.run(3 * MS);
+        let made = self.set(key, value);
+        let applied = |pair: &Pair| {
+            pair.events.iter().find_map(|event| match event {
+                Event::Applied { uuid, sequence } if *uuid == made => Some(*sequence),
+                _ => None,
+            })
+        };
+        self.run_until("the change is applied", |pair| applied(pair).is_some());
         self.replicas.clear();
-        match self.events.iter().find(|event| matches!(event, Event::Applied { .. })) {
-            Some(&Event::Applied { uuid: applied, sequence }) if applied == uuid => {
-                self.events.clear();
-                (uuid, sequence)
-            }
-            other => panic!("{uuid} is not the one applied: {other:?}"),
-        }
+        (made, applied(self).expect("as awaited"))
     }
 
     fn drain(&mut self) {
@@ -692,13 +692,14 @@ fn what_a_later_change_has_replaced_becomes_safe_with_it_and_is_not_sent_again()
     // The second time the first one is confirmed once more, which says nothing new.
     for is_confirmed_again in [false, true] {
         let mut pair = Pair::synced();
-        let (first, sequence) = pair.set_unsafe("/a/1", "first");
+        let (first, sequence) = pair.set_unsafe("/x/1", "first");
         pair.begin_epoch(sequence);
-        let (second, sequence) = pair.set_unsafe("/a/1", "second");
-        // This epoch tells of the one before it alone, in which the second was given.
+        let (second, sequence) = pair.set_unsafe("/x/1", "second");
+        // This epoch tells of the one before it alone, in which the second was given; no
+        // snapshot shows the key.
         pair.begin_epoch(sequence);
         if is_confirmed_again {
-            let copy = message(b"/a/1", Sequence::ZERO, Some(first), b"", b"first");
+            let copy = message(b"/x/1", Sequence::ZERO, Some(first), b"", b"first");
             pair.servers[0].broker.handle_change(&copy);
         }
         // The first waits with the second, for longer than what has no answer does.
