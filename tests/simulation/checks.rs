@@ -33,6 +33,31 @@ pub(crate) struct Told {
     checked: Vec<(Sequence, Sequence, bool)>,
 }
 
+/// The changes that a client has sent: of those of a key it sends only the newest again.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    /// Of each key. (Of the uuids of a client only the numbers differ, so they tell the order.)
+    newest: HashMap<Vec<u8>, Uuid>,
+}
+
+impl Sent {
+    /// A change goes out.
+    pub(crate) fn take(&mut self, key: &[u8], uuid: Uuid) {
+        let newest = self.newest.entry(key.to_vec()).or_insert(uuid);
+        assert!(
+            uuid >= *newest,
+            "order: {uuid} of {} is sent again behind {newest}",
+            key.escape_ascii()
+        );
+        *newest = uuid;
+    }
+
+    /// A change is refused: it has no effect, and the one before it may be sent again.
+    pub(crate) fn refused(&mut self, uuid: Uuid) {
+        self.newest.retain(|_, newest| *newest != uuid);
+    }
+}
+
 /// How a client stands in its world when it is checked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Standing {

@@ -78,11 +78,15 @@ fn simulation_keeps_every_promise() {
 /// Seeds that once failed, and what each showed. (Should the making of plans change, they are
 /// runs as any others: what they showed of the machines has tests of its own there.)
 const MENDED: &[(u64, &str)] = &[
+    (197, "as 1,252, after a planned handover"),
+    (1_252, "a change was sent again behind one that had replaced it and was safe"),
     (2_127, "a relay that was behind sent a change again behind a newer one of its key"),
     (2_514, "as 42,533, somebody else having changed the key since"),
     (3_541, "as 2,514, at a broker that began anew"),
     (3_621, "a copy from before a restart was applied, when the window had forgotten the first"),
+    (4_000, "as 1,252"),
     (4_359, "a relay passed over what it had no room for at the end of a sync"),
+    (4_989, "a change was sent again behind one that had been given up"),
     (6_272, "a copy told of a number of a history that was given up, and counted as new"),
     (6_913, "no sync ended at a relay that remembers few uuids"),
     (8_558, "a relay that was full refused the copy of a change that it had sent"),

@@ -14,7 +14,7 @@ use pollux::Time;
 use pollux::clone::{KvMsg, Limits};
 
 use self::brokers::{BrokerProgram, told_position};
-use self::clients::ClientProgram;
+use self::clients::{ClientProgram, refused};
 use crate::asker::{Asker, check_snapshot};
 use crate::frames::Frames;
 use crate::net::{Net, Occurrence, Port};
@@ -290,6 +290,9 @@ impl<'p> System<'p> {
             Program::Client(program) => {
                 let (updates, requests) = (program.sockets.updates, program.sockets.requests);
                 if socket == updates {
+                    if let Some(uuid) = refused(frames) {
+                        program.sent.refused(uuid);
+                    }
                     self.with_client(host, |client, now, out| {
                         frames.with(|message| client.handle_update(now, message, out));
                     });

@@ -286,6 +286,7 @@ impl Client {
         if let Some(older) = older
             && matches!(answer, Answer::Refused(_))
             && !self.pending.get(older).is_kept()
+            && !self.pending.get(older).is_overtaken
             && newer.is_none_or(|newer| self.pending.get(newer).sends == 0)
         {
             // Its answer should have come first: it is lost, and as the refused
@@ -332,7 +333,8 @@ impl Client {
                 true => self.not_safe(now, slot, out),
                 false => drop(self.take(now, slot, out)),
             }
-            return;
+            // Nor does it of those before.
+            return self.check_safe(now, out);
         }
         let path = std::mem::replace(&mut self.pending.get_mut(slot).path, Path::None);
         self.pending.keep(now, slot, safe_by);
@@ -345,10 +347,7 @@ impl Client {
     pub(super) fn check_safe(&mut self, now: Time, out: &mut impl ClientOutbox) {
         while let Some((slot, sequence, since)) = self.pending.first_kept() {
             if self.broker.is_some_and(|broker| broker.is_safe(sequence)) {
-                self.stats.safe += 1;
-                let number = self.take(now, slot, out).number;
-                let uuid = self.pending.uuid(number);
-                self.events.push(Event::Safe { uuid, sequence });
+                self.safe(now, slot, sequence, out);
                 continue;
             }
             // A server of RFC 12 will never say.
@@ -360,7 +359,24 @@ impl Client {
         }
     }
 
+    /// A change is safe, and with it those before it, whose place it has taken: none of
+    /// them may stay, to be sent behind it when it is forgotten here.
+    fn safe(&mut self, now: Time, slot: Slot, sequence: Sequence, out: &mut impl ClientOutbox) {
+        let mut next = Some(slot);
+        while let Some(slot) = next {
+            next = self.pending.older(slot);
+            debug_assert!(self.pending.get(slot).is_told, "what is before it was answered with it");
+            self.stats.safe += 1;
+            let number = self.take(now, slot, out).number;
+            let uuid = self.pending.uuid(number);
+            self.events.push(Event::Safe { uuid, sequence });
+        }
+    }
+
+    /// Nobody will say whether a change is safe. Since it may be, those before it are not
+    /// sent again.
     fn not_safe(&mut self, now: Time, slot: Slot, out: &mut impl ClientOutbox) {
+        self.pending.overtake(slot);
         self.stats.not_safe += 1;
         let number = self.take(now, slot, out).number;
         let uuid = self.pending.uuid(number);

@@ -66,8 +66,8 @@ pub(crate) struct Change {
     applied_at: Time,
     /// It was lost for certain and is to be sent again.
     is_lost: bool,
-    /// A newer one of its key was sent and given up: it may take effect at any time, so
-    /// that this one must not be sent again.
+    /// A newer one of its key was sent and has left the books without a word whether it has
+    /// an effect that lasts: this one must not be sent again.
     pub(crate) is_overtaken: bool,
     /// When to send it again.
     due: Time,
@@ -136,10 +136,12 @@ pub(crate) struct NewChange {
 /// * of the changes that were sent only the newest is ever sent again, to another
 ///   server, too. An older one then waits for its echo, which may be on the way, or
 ///   for the answer to a newer one, which shows that its own will never come;
-/// * nor is one sent again behind a newer one that was sent and then given up.
+/// * nor is one sent again behind a newer one that was sent and has left the books since,
+///   unless that was refused and has no effect.
 ///
 /// A change that is applied but not safe stays in its chain: if another server takes
-/// over that may not have it, it is sent there.
+/// over that may not have it, it is sent there. Whatever is before one that is kept was
+/// applied, too, and is kept: it stays and becomes safe with that at the latest.
 #[derive(Debug)]
 pub(crate) struct Pending {
     changes: Slab<Change>,
@@ -359,8 +361,8 @@ impl Pending {
         Some((slot, change.applied?, change.applied_at))
     }
 
-    /// A change that was sent is given up, what became of it is not known: those before it
-    /// are not sent again.
+    /// A change that was sent leaves the books, what became of it is not known: those before
+    /// it are not sent again.
     pub(crate) fn overtake(&mut self, slot: Slot) {
         let mut next = self.older(slot);
         while let Some(older) = next {
@@ -373,12 +375,13 @@ impl Pending {
     /// key the newest that was sent is to be sent there. Gives what is to be admitted
     /// anew, in the order of submission, and what was told to be applied and can
     /// neither be sent nor become safe: it is overtaken. What is kept and `is_there` by its
-    /// sequence stays as it is.
+    /// sequence stays as it is, and so does what is kept before it.
     pub(crate) fn start_over(
         &mut self,
         now: Time,
         is_there: impl Fn(Sequence) -> bool,
     ) -> Vec<Slot> {
+        self.keep_replaced(&is_there);
         let mut all = Vec::new();
         for (slot, change) in self.changes.iter_mut() {
             match change.applied.is_some_and(&is_there) {
@@ -410,6 +413,23 @@ impl Pending {
             is_newest_sent || (change.is_overtaken && change.is_told)
         });
         all
+    }
+
+    /// Of what is kept, that which `is_there` has taken the place of what is before it: be that
+    /// of a history of which the server says nothing any more, it counts as there, too. Its
+    /// place in the list is by the sequence that it counts with.
+    fn keep_replaced(&mut self, is_there: impl Fn(Sequence) -> bool) {
+        let is_gone = |change: &Change| change.applied.is_some_and(|applied| !is_there(applied));
+        let all = self.changes.iter();
+        let there = all.filter(|(_, change)| change.applied.is_some_and(&is_there));
+        for newer in there.map(|(slot, _)| slot as Slot).collect::<Vec<_>>() {
+            let mut next = self.older(newer);
+            while let Some(slot) = next.filter(|&slot| is_gone(self.get(slot))) {
+                self.get_mut(slot).applied = self.get(newer).applied;
+                self.list(slot, KEPT);
+                next = self.older(slot);
+            }
+        }
     }
 
     /// A list of its own, for what waits for one thing.

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use pollux::Time;
 use pollux::clone::client::{Client, ClientOutbox};
-use pollux::clone::{Collector, SendFailure};
+use pollux::clone::{Collector, KvMsg, SendFailure, Uuid};
 
+use super::brokers::limits;
 use super::{Program, STALENESS_EVERY, System};
 use crate::asker::Asker;
-use crate::checks::{Standing, Told};
+use crate::checks::{Sent, Standing, Told};
+use crate::frames::Frames;
 use crate::net::{Net, Port, SocketKind};
 use crate::old::OldClient;
 use crate::plan::{ClientKind, ServerKind};
@@ -18,10 +20,19 @@ use crate::random::Random;
 pub(crate) struct ClientProgram {
     pub(super) machine: Client,
     pub(super) sockets: Sockets,
+    pub(super) sent: Sent,
     pub(super) told: Told,
     /// The application takes no events before this.
     pub(super) takes_events_at: Time,
     pub(super) staleness_at: Time,
+}
+
+impl ClientProgram {
+    /// The machine, and what it sends by.
+    pub(super) fn with<'a>(&'a mut self, net: &'a mut Net) -> (&'a mut Client, ClientSide<'a>) {
+        let side = ClientSide { sockets: &mut self.sockets, sent: &mut self.sent, net };
+        (&mut self.machine, side)
+    }
 }
 
 /// The sockets of a client.
@@ -63,6 +74,7 @@ impl System<'_> {
                 let program = ClientProgram {
                     machine,
                     sockets,
+                    sent: Sent::default(),
                     told: Told::default(),
                     takes_events_at: Time::ZERO,
                     staleness_at: Time::ZERO,
@@ -90,8 +102,8 @@ impl System<'_> {
     ) -> Option<R> {
         let local = self.clock(host).local(self.net.now);
         let Program::Client(program) = &mut self.programs[host] else { return None };
-        let mut side = ClientSide { sockets: &mut program.sockets, net: &mut self.net };
-        let result = f(&mut program.machine, local, &mut side);
+        let (machine, mut side) = program.with(&mut self.net);
+        let result = f(machine, local, &mut side);
         self.hear(host, local);
         Some(result)
     }
@@ -152,9 +164,10 @@ impl System<'_> {
     }
 }
 
-/// A client's sockets.
+/// A client's sockets, and what goes out by them.
 pub(super) struct ClientSide<'a> {
     pub(super) sockets: &'a mut Sockets,
+    pub(super) sent: &'a mut Sent,
     pub(super) net: &'a mut Net,
 }
 
@@ -217,6 +230,18 @@ impl ClientOutbox for ClientSide<'_> {
     }
 
     fn change(&mut self, frames: &[&[u8]; 5]) -> Result<(), SendFailure> {
-        self.net.change(self.sockets.changes.expect("a socket for changes"), frames)
+        self.net.change(self.sockets.changes.expect("a socket for changes"), frames)?;
+        let [key, _, uuid, ..] = *frames;
+        self.sent.take(key, Uuid::from_bytes(uuid.try_into().expect("it names its changes")));
+        Ok(())
     }
+}
+
+/// The change that a message says to have no effect; `forgotten` says only that nobody knows.
+pub(super) fn refused(frames: &Frames) -> Option<Uuid> {
+    frames.with(|message| {
+        let message = KvMsg::decode(message, &limits()).ok()?;
+        let reason = message.properties.get("refused")?;
+        message.uuid.filter(|_| reason != b"forgotten")
+    })
 }

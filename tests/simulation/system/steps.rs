@@ -7,7 +7,6 @@ use pollux::clone::Uuid;
 use pollux::clone::client::SetError;
 use pollux::clone::pair::{Role, RoleRefusal};
 
-use super::clients::ClientSide;
 use super::{Program, STALENESS_EVERY, System, Timer};
 use crate::frames::Frames;
 use crate::impostor::{self, Before};
@@ -168,10 +167,10 @@ impl System<'_> {
         let ttl = ttl_ms.map(Duration::from_millis);
         let local = self.clock(host).local(self.net.now);
         let Program::Client(program) = &mut self.programs[host] else { return };
-        let mut side = ClientSide { sockets: &mut program.sockets, net: &mut self.net };
+        let (machine, mut side) = program.with(&mut self.net);
         let set = match value.is_empty() {
-            true => program.machine.delete(local, key.as_bytes(), &mut side),
-            false => program.machine.set(local, key.as_bytes(), value.as_bytes(), ttl, &mut side),
+            true => machine.delete(local, key.as_bytes(), &mut side),
+            false => machine.set(local, key.as_bytes(), value.as_bytes(), ttl, &mut side),
         };
         match set {
             Ok(uuid) => {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::broker::Dialect;
+use super::broker::{Dialect, Frames, message};
 use super::world::{MS, SECOND, World};
 use crate::clone::Collector;
 use crate::clone::Uuid;
 use crate::clone::client::{ClientConfig, Event, SetError};
+use crate::clone::sequence::Sequence;
 
 impl World {
     /// What became of our changes, in order.
@@ -130,6 +131,29 @@ fn what_the_broker_forgot_is_not_called_refused() {
     world.run(10 * SECOND);
     assert_eq!(world.answers(), [(uuid, "timed out"), (older, "timed out")]);
     assert_eq!(world.client.stats().resent, 1);
+}
+
+#[test]
+fn what_cannot_be_sent_again_holds_up_nothing() {
+    let mut world = World::synced(Dialect::Extended, &["/a/"]);
+    world.net.lose_changes = 1;
+    let older = world.set("/a/1", "older");
+    let middle = world.set("/a/1", "refuse me");
+    // That it is refused does not come through.
+    world.net.lose_heartbeats = 1;
+    world.run(2 * MS);
+    world.net.lose_changes = 1;
+    let newest = world.set("/a/1", "forget me");
+    world.run(SECOND);
+    assert_eq!(world.answers(), [(newest, "timed out")]);
+    let refused: Frames = message(b"/a/1", Sequence::ZERO, Some(middle), b"", b"refuse me");
+    world.broker.handle_change(&refused);
+    world.run(2 * MS);
+    assert_eq!(world.answers(), [(newest, "timed out"), (middle, "refused")]);
+    // The one before it may come behind the newest, and the next need not wait for it.
+    let next = world.set("/a/1", "next");
+    world.run(10 * MS);
+    assert_eq!(world.answers()[2..], [(older, "superseded"), (next, "applied")]);
 }
 
 #[test]

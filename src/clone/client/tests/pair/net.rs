@@ -1,6 +1,6 @@
 //! The sockets of a client of two servers, and what is on the way.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::clone::client::ClientOutbox;
 use crate::clone::client::tests::broker::Frames;
@@ -31,6 +31,8 @@ pub(super) struct Net {
     pub(super) turned_at: Vec<Time>,
     pub(super) reaches_all: bool,
     pub(super) lose_changes: u32,
+    /// Of each key the newest change that was sent, by its uuid, which tells the order.
+    newest: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Net {
@@ -86,6 +88,9 @@ impl ClientOutbox for Net {
 
     fn change(&mut self, frames: &[&[u8]; FRAMES]) -> Result<(), SendFailure> {
         assert_ne!(self.push, 0, "the port for changes is not open");
+        let [key, _, uuid, ..] = *frames;
+        let newest = self.newest.insert(key.to_vec(), uuid.to_vec());
+        assert!(newest.is_none_or(|newest| *newest <= *uuid), "sent again behind a newer one");
         if self.lose_changes > 0 {
             self.lose_changes -= 1;
         } else if self.reaches_all {

@@ -201,6 +201,37 @@ impl Pair {
         }
     }
 
+    /// The active goes on in a new epoch with what was given up to `fork`, and nothing more is
+    /// safe by that. What it has given so far its standby never gets.
+    pub(super) fn begin_epoch(&mut self, fork: Sequence) {
+        self.replicas.clear();
+        let active = self.active().expect("one is active");
+        let broker = &mut self.servers[active].broker;
+        let start = Sequence::new(fork.epoch() + 1, 5);
+        broker.lineage.last_mut().expect("a history").1 = fork;
+        broker.lineage.push((start, start));
+        broker.sequence = start;
+        if let Some(pair) = &mut broker.pair {
+            pair.fork = fork;
+        }
+        broker.heartbeat();
+        self.run(10 * MS);
+    }
+
+    /// Sets a key, which is applied, but not safe; gives its sequence, too.
+    pub(super) fn set_unsafe(&mut self, key: &str, value: &str) -> (Uuid, Sequence) {
+        let made = self.set(key, value);
+        let applied = |pair: &Pair| {
+            pair.events.iter().find_map(|event| match event {
+                Event::Applied { uuid, sequence } if *uuid == made => Some(*sequence),
+                _ => None,
+            })
+        };
+        self.run_until("the change is applied", |pair| applied(pair).is_some());
+        self.replicas.clear();
+        (made, applied(self).expect("as awaited"))
+    }
+
     fn drain(&mut self) {
         while let Some(event) = self.client.poll_event() {
             match &event {
