@@ -58,7 +58,7 @@ impl Entry {
         let bits = bits(&self.uuid).wrapping_add(1);
         let uuid = Uuid::from_bytes(bits.to_be_bytes());
         let sequence = Sequence::from_u64(self.sequence.get() + 1);
-        (bits % BLOCK != 0).then_some(Entry { uuid, sequence, ..self })
+        (!bits.is_multiple_of(BLOCK)).then_some(Entry { uuid, sequence, ..self })
     }
 }
 
