@@ -312,6 +312,7 @@ fn new_window(config: &BrokerConfig) -> Recent {
     Recent::new(config.recent_count, config.recent_age, config.pair.is_some())
 }
 
+#[inline]
 fn publish(message: &KvMsg<'_>, stats: &mut BrokerStats, out: &mut impl BrokerOutbox) {
     if let Err(failure) = message.with_frames(|frames| out.publish(frames)) {
         stats.publish_failed += 1;

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::clone::kvmsg::FRAMES;
-use crate::socket::{Frame, FrameList, SendError, Socket};
+use crate::socket::{FrameList, SendError, Socket};
 
 /// Changes that may wait until they are published together. A subscriber that has
 /// caught up sleeps, and to wake it costs the broker a system call, which is a
@@ -75,7 +75,7 @@ impl Waiting<'_> {
     #[inline]
     pub(super) fn flush(&mut self, updates: &Socket, mut failed: impl FnMut(SendError)) {
         for (list, sequence) in self.lists.iter_mut().zip(self.sequences.drain(..)) {
-            if let Err(error) = list.forward(updates, FRAMES, Frame::copy_from(&sequence)) {
+            if let Err(error) = list.forward(updates, FRAMES, &sequence) {
                 failed(error);
             }
         }

@@ -81,6 +81,20 @@ impl Frame {
         Ok(())
     }
 
+    /// Puts a copy of `bytes` in place of what was in it. No frame is moved, as above.
+    #[inline]
+    pub(super) fn assign(&mut self, bytes: &[u8]) {
+        // SAFETY: the message is initialised; it is not any more, until it is written below.
+        unsafe { zmq_sys::zmq_msg_close(self.as_mut_ptr()) };
+        // SAFETY: a frame may be seen as one that need not be initialised, and whatever
+        // happens one is written.
+        let slot = unsafe { &mut *std::ptr::from_mut(self).cast::<MaybeUninit<Frame>>() };
+        if Frame::write_copy(slot, bytes).is_err() {
+            slot.write(Frame::new());
+            handle_alloc_error(Layout::for_value(bytes));
+        }
+    }
+
     /// A second frame with the same content: a large one is counted, not copied. Not
     /// for everybody: over inproc the first one may go to a `zmq::Message`, which can be
     /// written to.

@@ -64,7 +64,7 @@ impl FrameList {
         }
     }
 
-    /// Sends the message last received on, with `second` in place of its second frame.
+    /// Sends the message last received on, with a copy of `second` in place of its second frame.
     /// Nothing is copied: its frames are empty afterwards, to be received into again.
     /// `count` is how many it has.
     ///
@@ -75,11 +75,11 @@ impl FrameList {
         &mut self,
         socket: &Socket,
         count: usize,
-        second: Frame,
+        second: &[u8],
     ) -> Result<(), SendError> {
         let FrameList { first, rest, .. } = self;
         if let Some(frame) = rest.kept.first_mut() {
-            *frame = second;
+            frame.assign(second);
         }
         let kept = rest.kept.len().min(count - 1);
         let parts = [&mut rest.kept[..kept], &mut rest.long[..count - 1 - kept]];
@@ -237,7 +237,7 @@ mod tests {
             let mut frames = numbered(count);
             left.send(&frames[..]).unwrap();
             assert_eq!(list.receive(&right, &mut Slices::new()), Ok(None));
-            list.forward(&right, count, Frame::copy_from(b"another")).unwrap();
+            list.forward(&right, count, b"another").unwrap();
             frames[1] = b"another".to_vec();
             let sent_on = left.receive_message().unwrap().expect("a message");
             assert!(sent_on.iter().eq(&frames));

@@ -187,13 +187,24 @@ impl Socket {
         if self.unfinished.get() {
             self.finish_request()?;
         }
-        self.send_first(first, if left > 0 { MORE } else { LAST })?;
-        for frame in rest.into_iter().flatten() {
-            left -= 1;
-            let flags = if left > 0 { MORE } else { LAST };
-            self.send_part(frame, flags).map_err(|errno| self.broken_off(flags, errno))?;
-        }
-        Ok(())
+        self.count(|sent| {
+            self.send_first(first, if left > 0 { MORE } else { LAST }, sent)?;
+            for frame in rest.into_iter().flatten() {
+                left -= 1;
+                self.send_next(frame, if left > 0 { MORE } else { LAST }, sent)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Counts what is sent by `send`, at its end: a counter that is added to for each frame has
+    /// to wait for all that libzmq wrote meanwhile.
+    #[inline]
+    fn count<T>(&self, send: impl FnOnce(&mut Sent) -> T) -> T {
+        let mut sent = Sent::default();
+        let result = send(&mut sent);
+        self.count_sent(sent);
+        result
     }
 
     /// Refuses what libzmq would take and then drop, or take for something else.
@@ -221,20 +232,20 @@ impl Socket {
         if self.unfinished.get() {
             self.finish_request()?;
         }
-        match heads.split_first_mut() {
-            None => self.send_first(last, LAST),
+        self.count(|sent| match heads.split_first_mut() {
+            None => self.send_first(last, LAST, sent),
             Some((first, heads)) => {
-                self.send_first(first, MORE)?;
-                self.send_rest(heads, last)
+                self.send_first(first, MORE, sent)?;
+                self.send_rest(heads, last, sent)
             }
-        }
+        })
     }
 
     #[inline]
-    fn send_first(&self, part: &mut Frame, flags: c_int) -> Result<(), SendError> {
-        let sent = self.send_uncounted(part, flags);
-        let bytes = sent.or_else(|errno| self.send_first_again(part, flags, errno))?;
-        self.count_sent(Sent { messages: u64::from(flags == LAST), frames: 1, bytes });
+    fn send_first(&self, part: &mut Frame, flags: c_int, sent: &mut Sent) -> Result<(), SendError> {
+        let bytes = self.send_uncounted(part, flags);
+        let bytes = bytes.or_else(|errno| self.send_first_again(part, flags, errno))?;
+        *sent = *sent + Sent { messages: u64::from(flags == LAST), frames: 1, bytes };
         Ok(())
     }
 
@@ -256,11 +267,16 @@ impl Socket {
         again.map_err(|errno| SendError::new(self.socket_type(), errno))
     }
 
-    fn send_rest(&self, heads: &mut [Frame], last: &mut Frame) -> Result<(), SendError> {
+    fn send_rest(
+        &self,
+        heads: &mut [Frame],
+        last: &mut Frame,
+        sent: &mut Sent,
+    ) -> Result<(), SendError> {
         for head in heads {
-            self.send_part(head, MORE).map_err(|errno| self.broken_off(MORE, errno))?;
+            self.send_next(head, MORE, sent)?;
         }
-        self.send_part(last, LAST).map_err(|errno| self.broken_off(LAST, errno))
+        self.send_next(last, LAST, sent)
     }
 
     /// After a frame that is not the first was refused, the peer being gone: sockets
@@ -284,20 +300,21 @@ impl Socket {
     /// it gets an end, an empty frame, which REP ignores for want of a delimiter.
     #[cold]
     fn finish_request(&self) -> Result<(), SendError> {
-        self.send_first(&mut Frame::new(), LAST)?;
+        self.count(|sent| self.send_first(&mut Frame::new(), LAST, sent))?;
         self.unfinished.set(false);
         Ok(())
     }
 
-    /// One frame; it is empty afterwards, or untouched after an error.
+    /// A frame that is not the first.
     #[inline]
-    fn send_part(&self, part: &mut Frame, flags: c_int) -> Result<(), Errno> {
-        let bytes = self.send_uncounted(part, flags)?;
-        self.count_sent(Sent { messages: u64::from(flags == LAST), frames: 1, bytes });
+    fn send_next(&self, part: &mut Frame, flags: c_int, sent: &mut Sent) -> Result<(), SendError> {
+        let bytes = self.send_uncounted(part, flags);
+        let bytes = bytes.map_err(|errno| self.broken_off(flags, errno))?;
+        *sent = *sent + Sent { messages: u64::from(flags == LAST), frames: 1, bytes };
         Ok(())
     }
 
-    /// Gives the bytes of the frame.
+    /// One frame; it is empty afterwards, or untouched after an error. Gives its bytes.
     #[inline]
     fn send_uncounted(&self, part: &mut Frame, flags: c_int) -> Result<u64, Errno> {
         loop {
@@ -333,7 +350,7 @@ mod tests {
         let socket = Socket::builder(socket_type).bind(ENDPOINT).build(&context).unwrap();
         let leaving = Socket::builder(peer).connect(ENDPOINT).build(&context).unwrap();
         assert!(socket.events().unwrap().writable);
-        assert_eq!(socket.send_part(&mut Frame::copy_from(b"first"), MORE), Ok(()));
+        assert_eq!(socket.send_uncounted(&mut Frame::copy_from(b"first"), MORE), Ok(5));
         leaving.disconnect(ENDPOINT).unwrap();
         // Lets the socket know.
         socket.events().unwrap();
@@ -343,7 +360,7 @@ mod tests {
     fn send_rest(socket: &Socket, frames: &[&str]) -> Result<(), SendError> {
         let (last, heads) = frames.split_last().unwrap();
         let mut heads: Heads = heads.iter().map(|text| Frame::copy_from(text.as_bytes())).collect();
-        socket.send_rest(&mut heads, &mut Frame::copy_from(last.as_bytes()))
+        socket.send_rest(&mut heads, &mut Frame::copy_from(last.as_bytes()), &mut Sent::default())
     }
 
     fn receive(socket: &Socket) -> Multipart {

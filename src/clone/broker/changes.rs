@@ -35,37 +35,41 @@ impl Broker {
             };
         }
         self.snapshots.make_way(now);
-        let change = match KvMsg::decode(message, &self.config.limits) {
+        // Not moved out of the result: to read back at once what was just written takes long.
+        let decoded = KvMsg::decode(message, &self.config.limits);
+        let change = match &decoded {
             Ok(change) => change,
             Err(error) => {
                 self.stats.changes_malformed += 1;
-                warn_rarely(self.stats.changes_malformed, "change dropped", &error);
+                warn_rarely(self.stats.changes_malformed, "change dropped", error);
                 return self.refuse_malformed(message, out);
             }
         };
         if is_reserved(change.key) {
             self.stats.changes_reserved += 1;
             warn_rarely(self.stats.changes_reserved, "change dropped", &"the key is reserved");
-            return self.answer(&change, Answer::Refused("reserved-key"), out);
+            return self.answer(change, Answer::Refused("reserved-key"), out);
         }
-        if let Some(known) = change.uuid.and_then(|uuid| self.recent.get(&uuid))
+        let order = self.order_of(change);
+        if order != Order::Last
+            && let Some(known) = change.uuid.and_then(|uuid| self.recent.get(&uuid))
             && !Fault::SkipDeduplication.is_planted()
         {
             self.stats.changes_repeated += 1;
-            return self.answer(&change, Answer::Applied(known), out);
+            return self.answer(change, Answer::Applied(known), out);
         }
         if let Some(reason) = change.uuid.and_then(|uuid| self.refused.get(&uuid)) {
             self.stats.changes_repeated += 1;
-            return self.answer(&change, Answer::Refused(reason), out);
+            return self.answer(change, Answer::Refused(reason), out);
         }
-        if self.may_be_a_forgotten_repeat(&change) {
+        if self.may_be_a_forgotten_repeat(change) {
             self.stats.changes_forgotten += 1;
-            return self.answer(&change, Answer::Refused("forgotten"), out);
+            return self.answer(change, Answer::Refused("forgotten"), out);
         }
-        if self.is_overtaken(&change) {
+        if self.is_overtaken(change, order) {
             self.stats.changes_overtaken += 1;
             // It needs no place among the refused: of any copy the same holds.
-            return self.answer(&change, Answer::Refused("overtaken"), out);
+            return self.answer(change, Answer::Refused("overtaken"), out);
         }
         let ttl = self.read_ttl(change.properties);
         let size = change.properties.as_bytes().len();
@@ -73,11 +77,11 @@ impl Broker {
             self.stats.changes_malformed += 1;
             let why = "no room in its properties for the time to live";
             warn_rarely(self.stats.changes_malformed, "change refused", &why);
-            return self.answer(&change, Answer::Refused("properties-too-large"), out);
+            return self.answer(change, Answer::Refused("properties-too-large"), out);
         }
-        if let Err(reason) = self.apply(now, &change, ttl, out) {
+        if let Err(reason) = self.apply(now, change, ttl, out) {
             warn_rarely(self.stats.changes_store_full, "change refused", &reason);
-            self.refuse_for_good(now, &change, reason, out);
+            self.refuse_for_good(now, change, reason, out);
         }
     }
 
@@ -243,17 +247,24 @@ impl Broker {
             && (self.recent.may_have_forgotten(known) || self.refused.may_have_forgotten(known))
     }
 
+    /// How a change stands to those of its sender that were applied. What comes last of all is
+    /// no repeated one either, and needs no look at the window.
+    #[inline]
+    pub(super) fn order_of(&mut self, change: &KvMsg<'_>) -> Order {
+        change.uuid.map_or(Order::Last, |uuid| self.recent.order(&uuid))
+    }
+
     /// Whether its sender has changed the key by a later change already, which came over
     /// another way: this one lay at a relay, say, or on the connection before.
     ///
     /// The change that the key was last changed by tells, for ever; what somebody else has
     /// changed since, the window of uuids.
-    pub(super) fn is_overtaken(&mut self, change: &KvMsg<'_>) -> bool {
-        let Some(uuid) = change.uuid else { return false };
-        let order = self.recent.order(&uuid);
-        if order == Order::Last || Fault::TakeTheOvertaken.is_planted() {
+    pub(super) fn is_overtaken(&self, change: &KvMsg<'_>, order: Order) -> bool {
+        if matches!(order, Order::Last | Order::Unnumbered) || Fault::TakeTheOvertaken.is_planted()
+        {
             return false;
         }
+        let Some(uuid) = change.uuid else { return false };
         if self.store.changed_by(change.key).is_some_and(|last| uuid.is_before(&last)) {
             return true;
         }

@@ -1,5 +1,6 @@
 //! The uuids of recent changes, so that a repeated change has no second effect.
 
+mod runs;
 mod senders;
 mod transfer;
 
@@ -9,9 +10,10 @@ pub(super) use self::transfer::RECORD;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 use std::hash::{BuildHasher, Hasher};
 
+use self::runs::{Entry, Runs};
 use self::senders::Senders;
 use crate::clone::kvmsg::Uuid;
 use crate::clone::sequence::Sequence;
@@ -33,32 +35,23 @@ const MAX_STEPS: usize = 1024;
 /// order. Only for the others one has to look through the changes of the sender to the key:
 /// they are in one list, each linked to the one before it, with a few of others. To put one more
 /// in front costs a write there and one to the entry.
-///
-/// Entries lie in a ring in order of arrival. The tables find them by their
-/// running numbers, of which nothing is ever taken back one by one: what has
-/// left the ring does not count, and when the younger table has seen a whole
-/// ring of entries, the older one is cleared and takes its place. So a change
-/// touches the memory of its own entry and hardly any other; with a million
-/// entries that is most of what it costs. After start-up nothing is allocated.
 #[derive(Debug)]
 pub(super) struct Recent {
-    ring: VecDeque<Applied>,
-    /// Of each entry of the ring its key.
+    entries: Runs,
+    /// Of each entry its key.
     keys: VecDeque<Key>,
     /// The running number of the youngest entry of each list, a power of two of them.
     lists: Vec<u32>,
     senders: Senders,
     /// Up to here an entry may bear a higher sequence than its key had by it.
     adopted_until: Sequence,
-    /// Running number of the entry at the front of the ring, modulo 2^32.
-    first: u32,
-    young: HashTable<u32>,
-    old: HashTable<u32>,
     hasher: DefaultHashBuilder,
     /// Whether others know the keys by the same hashes.
     is_shared: bool,
     max_count: usize,
     max_age: Duration,
+    /// When the first entry is too old.
+    first_until: Time,
     /// The sequence of the youngest entry that had to leave: of changes that may
     /// have been applied up to here one cannot say that they are new.
     forgotten_until: Sequence,
@@ -84,35 +77,27 @@ struct Key {
     older: u32,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Applied {
-    uuid: Uuid,
-    sequence: Sequence,
-    at: Time,
-}
-
 impl Recent {
     /// One that is shared knows keys by the hashes that the others of its kind have.
     pub(super) fn new(max_count: usize, max_age: Duration, is_shared: bool) -> Recent {
+        let max_count = max_count.clamp(1, MAX_COUNT);
         Recent {
-            ring: VecDeque::new(),
+            entries: Runs::new(max_count),
             keys: VecDeque::new(),
             lists: Vec::new(),
             senders: Senders::new(),
             adopted_until: Sequence::ZERO,
-            first: 0,
-            young: HashTable::new(),
-            old: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             is_shared,
-            max_count: max_count.clamp(1, MAX_COUNT),
+            max_count,
             max_age,
+            first_until: Time::NEVER,
             forgotten_until: Sequence::ZERO,
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.ring.len()
+        self.entries.len()
     }
 
     /// How many it remembers at most: one at least.
@@ -121,34 +106,18 @@ impl Recent {
     }
 
     /// The sequence under which a change with this uuid was applied.
-    #[inline]
     pub(super) fn get(&self, uuid: &Uuid) -> Option<Sequence> {
-        // Nearly all come in their order: that costs no look at the memory of any table.
-        match uuid.numbering() {
-            Some((seed, number)) if self.senders.is_beyond_last(seed, number) => None,
-            _ => self.find(uuid),
-        }
-    }
-
-    fn find(&self, uuid: &Uuid) -> Option<Sequence> {
-        let hash = hash(&self.hasher, uuid);
-        let find = |table: &HashTable<u32>| {
-            let found = table
-                .find(hash, |&number| self.entry(number).is_some_and(|entry| entry.uuid == *uuid));
-            found.and_then(|&number| self.entry(number)).map(|entry| entry.sequence)
-        };
-        find(&self.young).or_else(|| find(&self.old))
+        self.entries.find(uuid)
     }
 
     /// When the first change after `since` came that has a uuid and is remembered.
     pub(super) fn first_after(&self, since: Sequence) -> Option<Time> {
-        let index = self.ring.partition_point(|entry| entry.sequence <= since);
-        self.ring.get(index).map(|entry| entry.at)
+        self.entries.get(self.entries.index_after(since)).map(|entry| entry.at)
     }
 
     /// When the last change came that has a uuid.
     pub(super) fn last_at(&self) -> Option<Time> {
-        self.ring.back().map(|last| last.at)
+        self.entries.last().map(|last| last.at)
     }
 
     /// Whether a change may have been applied and forgotten, of which it is only
@@ -162,7 +131,7 @@ impl Recent {
     pub(super) fn order(&mut self, uuid: &Uuid) -> Order {
         match uuid.numbering() {
             Some((seed, number)) => self.senders.order(seed, number),
-            None => Order::Last,
+            None => Order::Unnumbered,
         }
     }
 
@@ -175,10 +144,10 @@ impl Recent {
         let until = changed.max(self.adopted_until);
         let mut number = youngest;
         for _ in 0..MAX_STEPS {
-            let index = number.wrapping_sub(self.first) as usize;
+            let index = number.wrapping_sub(self.entries.first_number()) as usize;
             let Some(found) = self.keys.get(index) else { return false };
             if found.hash == key
-                && let Some(entry) = self.ring.get(index)
+                && let Some(entry) = self.entries.get(index)
                 && entry.sequence <= until
                 && uuid.is_before(&entry.uuid)
             {
@@ -212,67 +181,47 @@ impl Recent {
 
     /// Remembers a change that was applied now, of which it does not know.
     pub(super) fn insert(&mut self, uuid: Uuid, sequence: Sequence, key: KeyHash, now: Time) {
-        while self.ring.len() >= self.max_count
-            || self.ring.front().is_some_and(|oldest| now.since(oldest.at) > self.max_age)
-        {
+        while self.entries.len() >= self.max_count || now > self.first_until {
             self.forget_oldest();
         }
-        if self.young.len() >= self.max_count {
-            std::mem::swap(&mut self.young, &mut self.old);
-            self.young.clear();
+        if self.lists.is_empty() {
+            self.reserve();
         }
-        let Recent { ring, keys, lists, young, hasher, first, max_count, .. } = self;
-        if young.capacity() < *max_count {
-            // All at once, for to grow it later would hold everything up. The system
-            // gives the memory as it is used.
-            ring.reserve_exact(*max_count - ring.len());
-            keys.reserve_exact(*max_count - keys.len());
-            lists.resize(max_count.div_ceil(LIST).next_power_of_two(), first.wrapping_sub(1));
-            young.reserve(*max_count, |_| unreachable!("it is empty"));
+        let first = self.entries.first_number();
+        let number = first.wrapping_add(self.entries.len() as u32);
+        self.entries.push(Entry { uuid, sequence, at: now });
+        if self.entries.len() == 1 {
+            self.first_until = now + self.max_age;
         }
-        let number = first.wrapping_add(ring.len() as u32);
-        ring.push_back(Applied { uuid, sequence, at: now });
-        young.insert_unique(hash(hasher, &uuid), number, |_| unreachable!("it is large enough"));
         let mut older = number;
         if let Some((seed, highest)) = uuid.numbering() {
             self.senders.insert(seed, highest);
             let list = self.list(seed, key);
             let last = std::mem::replace(&mut self.lists[list], number);
             // One that has left may have a number that is in use again.
-            if (last.wrapping_sub(self.first) as usize) < self.keys.len() {
+            if (last.wrapping_sub(first) as usize) < self.keys.len() {
                 older = last;
             }
         }
         self.keys.push_back(Key { hash: key, older });
     }
 
-    /// The entry with this number, if it is still in the ring.
-    fn entry(&self, number: u32) -> Option<&Applied> {
-        self.ring.get(number.wrapping_sub(self.first) as usize)
+    #[cold]
+    fn reserve(&mut self) {
+        // All at once, for to grow it later would hold everything up. The system
+        // gives the memory as it is used.
+        self.keys.reserve_exact(self.max_count);
+        let lists = self.max_count.div_ceil(LIST).next_power_of_two();
+        self.lists.resize(lists, self.entries.first_number().wrapping_sub(1));
     }
 
     fn forget_oldest(&mut self) {
-        let Some(oldest) = self.ring.pop_front() else { return };
+        let Some(oldest) = self.entries.pop() else { return };
         self.keys.pop_front();
-        self.first = self.first.wrapping_add(1);
+        self.first_until = self.entries.first_at().map_or(Time::NEVER, |at| at + self.max_age);
         // Of another's window even younger ones may be missing.
         self.forgotten_until = self.forgotten_until.max(oldest.sequence);
     }
-}
-
-/// A hash that puts uuids which differ only in their last 6 bits next to one
-/// another: those of our clients are numbered, so that one after the other is
-/// found in the same few cache lines. Which lines these are cannot be foreseen
-/// without the hasher's seed.
-#[inline]
-fn hash(hasher: &DefaultHashBuilder, uuid: &Uuid) -> u64 {
-    const RUN: u64 = 0x3f;
-    let bits = u128::from_be_bytes(*uuid.as_bytes());
-    let within = bits as u64 & RUN;
-    let run = hasher.hash_one(bits >> RUN.count_ones());
-    // The table takes the place from the lower bits, and tells those in one place
-    // apart by the uppermost seven.
-    ((run & !RUN) | within) ^ (within << 58)
 }
 
 #[cfg(test)]
@@ -323,7 +272,7 @@ mod tests {
     #[test]
     fn numbers_may_wrap() {
         let mut recent = Recent::new(3, Duration::from_secs(60), true);
-        recent.first = u32::MAX - 1;
+        recent.entries.start_at(u32::MAX - 1);
         for n in 0..9 {
             recent.insert(uuid(n), Sequence::new(1, n.into()), 0, at(0));
         }
@@ -374,13 +323,13 @@ mod tests {
         assert!(!recent.has_later(&numbered(7, 8), b, Sequence::new(1, 3)));
         assert_eq!(recent.order(&numbered(7, 10)), Order::Last);
         assert_eq!(recent.order(&numbered(7, 8)), Order::Late);
-        assert_eq!(recent.order(&uuid(9)), Order::Last);
+        assert_eq!(recent.order(&uuid(9)), Order::Unnumbered);
     }
 
     #[test]
     fn a_later_change_is_found_as_long_as_it_is_in_the_window() {
         let mut recent = Recent::new(64, Duration::from_secs(60), true);
-        recent.first = u32::MAX - 100;
+        recent.entries.start_at(u32::MAX - 100);
         for n in 0..1000 {
             // Of two senders to 40 keys, in turn; three quarters are in the window.
             let (seed, key) = (n % 2, n as KeyHash % 40);

@@ -12,6 +12,7 @@ pub(super) const NONE: u32 = u32::MAX;
 /// Nodes in a page. Pages are never moved: a store grows a page at a time, not
 /// by copying all it has into twice the room.
 const PAGE: u32 = 1024;
+type Page = [Node; PAGE as usize];
 
 const UUID: usize = size_of::<Uuid>();
 
@@ -146,14 +147,16 @@ fn allocation(size: usize) -> usize {
 
 /// Nodes by number. A slot that is freed is the next to be used.
 pub(super) struct Slots {
-    pages: Vec<Vec<Node>>,
+    pages: Vec<Box<Page>>,
+    /// Slots that were ever used; those behind them are free.
+    len: u32,
     /// The slot freed last; each leads to the one freed before by `older`.
     free: u32,
 }
 
 impl Slots {
     pub(super) fn new() -> Slots {
-        let mut slots = Slots { pages: Vec::new(), free: NONE };
+        let mut slots = Slots { pages: Vec::new(), len: 0, free: NONE };
         slots.insert_list_ends();
         slots
     }
@@ -165,14 +168,14 @@ impl Slots {
             self[slot] = node;
             return slot;
         }
-        if self.pages.last().is_none_or(|page| page.len() == PAGE as usize) {
-            self.pages.push(Vec::with_capacity(PAGE as usize));
+        if self.len.is_multiple_of(PAGE) {
+            self.pages.push(empty_page());
         }
-        let last = self.pages.len() - 1;
-        let page = &mut self.pages[last];
-        page.push(node);
         // The limits of the store keep the number below 2^32.
-        (last as u32) * PAGE + page.len() as u32 - 1
+        let slot = self.len;
+        self.len += 1;
+        self[slot] = node;
+        slot
     }
 
     /// Frees a slot that is in no list.
@@ -181,6 +184,11 @@ impl Slots {
         self[slot] = Node { older, ..Node::new(Kind::Free) };
         self.free = slot;
     }
+}
+
+fn empty_page() -> Box<Page> {
+    let nodes: Box<[Node]> = (0..PAGE).map(|_| Node::new(Kind::Free)).collect();
+    nodes.try_into().unwrap_or_else(|_| unreachable!("it has as many nodes as a page"))
 }
 
 impl Index<u32> for Slots {

@@ -194,7 +194,8 @@ impl Broker {
         let ttl = self.read_ttl(change.properties);
         let left = ttl.map(|ttl| ttl.saturating_sub(now.since(held.at)));
         // One kept before it may be the later one of its sender.
-        if left == Some(Duration::ZERO) || self.is_overtaken(&change) {
+        let order = self.order_of(&change);
+        if left == Some(Duration::ZERO) || self.is_overtaken(&change, order) {
             return self.count(|stats| stats.ring_known += 1);
         }
         match self.apply(now, &change, left, out) {

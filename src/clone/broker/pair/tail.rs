@@ -382,7 +382,8 @@ impl Broker {
             report("of the peer lost to a newer one of ours", change);
             return Outcome::Conflict;
         }
-        if self.is_overtaken(change) {
+        let order = self.order_of(change);
+        if self.is_overtaken(change, order) {
             // As above: who sent it was told.
             return Outcome::Refused("overtaken");
         }

@@ -16,6 +16,8 @@ pub(in crate::clone::broker) enum Order {
     LastRemembered,
     /// There may be later ones.
     Late,
+    /// Its sender does not number its changes.
+    Unnumbered,
 }
 
 /// The highest number of each sender, two generations of them: when the younger one is full, it
@@ -67,14 +69,7 @@ impl Senders {
         }
     }
 
-    /// Whether the change with this number is known to be later than all of its sender, which
-    /// is the one that was used last. False says nothing.
-    #[inline]
-    pub(super) fn is_beyond_last(&self, seed: u64, number: u64) -> bool {
-        let last = self.young.senders.get(self.last);
-        last.is_some_and(|last| last.seed == seed && last.order(number) == Order::Last)
-    }
-
+    #[cold]
     fn order_of_another(&mut self, seed: u64, number: u64) -> Order {
         let hash = self.hasher.hash_one(seed);
         if let Some(place) = self.young.find(hash, seed) {
@@ -97,6 +92,7 @@ impl Senders {
         }
     }
 
+    #[cold]
     fn insert_of_another(&mut self, seed: u64, number: u64) {
         let hash = self.hasher.hash_one(seed);
         if let Some(place) = self.young.find(hash, seed) {

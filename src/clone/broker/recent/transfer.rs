@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Applied, Key, KeyHash, Recent};
+use super::{KeyHash, Recent};
 use crate::clone::kvmsg::Uuid;
 use crate::clone::sequence::Sequence;
 use crate::time::Time;
@@ -13,8 +13,8 @@ pub(in crate::clone::broker) const RECORD: usize = 16 + 8 + 4 + 4;
 impl Recent {
     /// The running number of the first entry applied after `since`.
     pub(in crate::clone::broker) fn number_after(&self, since: Sequence) -> u32 {
-        let index = self.ring.partition_point(|entry| entry.sequence <= since);
-        self.first.wrapping_add(index as u32)
+        let index = self.entries.index_after(since);
+        self.entries.first_number().wrapping_add(index as u32)
     }
 
     /// Writes up to `most` records from entry `number` on, none applied after
@@ -27,11 +27,12 @@ impl Recent {
         now: Time,
         to: &mut Vec<u8>,
     ) -> u32 {
-        let index = number.wrapping_sub(self.first);
-        // A number before the ring is a very large index.
+        let first = self.entries.first_number();
+        let index = number.wrapping_sub(first);
+        // The number of one that has left is a very large index.
         let index = if index > u32::MAX / 2 { 0 } else { index as usize };
-        let mut next = index.min(self.ring.len());
-        let wanted = self.ring.range(next..).zip(self.keys.range(next..)).take(most);
+        let mut next = index.min(self.len());
+        let wanted = self.entries.iter_from(next).zip(self.keys.range(next..)).take(most);
         for (entry, key) in wanted.take_while(|(entry, _)| entry.sequence <= until) {
             to.extend_from_slice(entry.uuid.as_bytes());
             to.extend_from_slice(&entry.sequence.to_wire());
@@ -42,7 +43,7 @@ impl Recent {
             to.extend_from_slice(&key.to_be_bytes());
             next += 1;
         }
-        self.first.wrapping_add(next as u32)
+        first.wrapping_add(next as u32)
     }
 
     /// Takes records that another window has written; `None` if they are none.
@@ -63,12 +64,12 @@ impl Recent {
             let (uuid, sequence) = (Uuid::from_bytes(*uuid), Sequence::from_wire(*sequence));
             if self.get(&uuid).is_none() {
                 // The ages of a ring fall; whatever comes, times must not go back.
-                let last = self.ring.back().map_or(Time::ZERO, |last| last.at);
+                let last = self.last_at().unwrap_or_default();
                 self.insert(uuid, sequence, key, (now - age).max(last));
             }
         }
         // Which of them were adopted there is not told.
-        self.adopted_until = self.ring.back().map_or(Sequence::ZERO, |last| last.sequence);
+        self.adopted_until = self.entries.last().map_or(Sequence::ZERO, |last| last.sequence);
         if self.forgotten_until > Sequence::ZERO {
             self.senders.miss();
         }
@@ -97,7 +98,7 @@ impl Recent {
         for uuid in uuids.as_chunks::<16>().0 {
             let uuid = Uuid::from_bytes(*uuid);
             if self.get(&uuid).is_none() {
-                let last = self.ring.back().map_or(Time::ZERO, |last| last.at);
+                let last = self.last_at().unwrap_or_default();
                 self.insert(uuid, sequence, key, now.max(last));
                 self.adopted_until = sequence;
             }
@@ -109,12 +110,9 @@ impl Recent {
         &self,
         since: Sequence,
     ) -> impl Iterator<Item = (KeyHash, Sequence, Uuid)> {
-        let index = self.ring.partition_point(|entry| entry.sequence <= since);
-        let keys = self.keys.range(index..);
-        let entries = self.ring.range(index..);
-        entries
-            .zip(keys)
-            .map(|(Applied { uuid, sequence, .. }, key): (_, &Key)| (key.hash, *sequence, *uuid))
+        let index = self.entries.index_after(since);
+        let entries = self.entries.iter_from(index).zip(self.keys.range(index..));
+        entries.map(|(entry, key)| (key.hash, entry.sequence, entry.uuid))
     }
 }
 
@@ -144,7 +142,7 @@ mod tests {
         assert_eq!(there.len(), 6);
         assert_eq!(there.get(&Uuid::from_bytes([4; 16])), None);
         assert_eq!(there.get(&Uuid::from_bytes([5; 16])), Some(Sequence::new(1, 5)));
-        assert_eq!(there.ring[0].at, at(1005), "as old as they were");
+        assert_eq!(there.entries.first().unwrap().at, at(1005), "as old as they were");
         let keys: Vec<_> = there.uuids_after(Sequence::ZERO).map(|(key, ..)| key).collect();
         assert_eq!(keys, [5, 6, 7, 8, 9, 10]);
         assert_eq!(there.read_records(at(1020), &[0; RECORD - 1]), None);
@@ -153,7 +151,7 @@ mod tests {
     #[test]
     fn entries_that_leave_meanwhile_are_passed_over() {
         let mut recent = Recent::new(4, Duration::from_secs(60), true);
-        recent.first = u32::MAX - 1;
+        recent.entries.start_at(u32::MAX - 1);
         let insert = |recent: &mut Recent, n: u8| {
             recent.insert(Uuid::from_bytes([n; 16]), Sequence::new(1, n.into()), 0, Time::ZERO);
         };
