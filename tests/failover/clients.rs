@@ -301,13 +301,10 @@ pub(crate) fn check(records: &[Record], state: &State) {
             let number = key.rsplit('/').next().expect("a number");
             let found = state.get(key).unwrap_or_else(|| panic!("{key}, which was safe, is lost"));
             assert_eq!(found.1, number, "{key} has another value");
-            // What was given before the last takeover but one is told safe by the beginning of
-            // the epoch that has it.
-            let is_of_before = sequence.counter() == 0 && found.0 < sequence.get();
-            assert!(
-                found.0 == sequence.get() || is_of_before,
-                "{key} was safe at {sequence:?}, and was applied again at {:?}",
-                Sequence::from_u64(found.0)
+            assert_eq!(
+                found.0,
+                sequence.get(),
+                "{key} was safe at {sequence:?}, and was applied again"
             );
         }
         safe += record.safe.len();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Client;
 use super::event::{Event, ResyncReason};
 use super::outbox::ClientOutbox;
-use super::pending::{Change, NewChange, Path, READY, Slot, UNWATCHED};
+use super::pending::{Applied, Change, NewChange, Path, READY, Slot, UNWATCHED};
 use super::servers::UNANSWERED;
 use super::subtree::SubtreeState;
 use super::timeouts::{VOTE_EVERY, WEDGED_AFTER};
@@ -305,6 +305,7 @@ impl Client {
     fn applied(&mut self, now: Time, slot: Slot, sequence: Sequence, out: &mut impl ClientOutbox) {
         let uuid = self.pending.uuid(self.pending.get(slot).number);
         let safe_by = self.broker.map_or(sequence, |broker| broker.as_its_own(sequence));
+        let applied = Applied { sequence, safe_by };
         let mut next = self.pending.older(slot);
         while let Some(older) = next {
             next = self.pending.older(older);
@@ -313,7 +314,7 @@ impl Client {
             }
             if self.pending.get(older).is_told {
                 // It was applied before; if that is undone, this one has taken its place.
-                self.pending.keep(now, older, safe_by);
+                self.pending.keep(now, older, applied);
                 continue;
             }
             let change = self.take(now, older, out);
@@ -337,7 +338,7 @@ impl Client {
             return self.check_safe(now, out);
         }
         let path = std::mem::replace(&mut self.pending.get_mut(slot).path, Path::None);
-        self.pending.keep(now, slot, safe_by);
+        self.pending.keep(now, slot, applied);
         self.release(now, path, out);
         self.wake_at(now + self.config.keep_for);
         self.check_safe(now, out);
@@ -345,9 +346,9 @@ impl Client {
 
     /// Takes the changes that have become safe, or will not any more, out of the books.
     pub(super) fn check_safe(&mut self, now: Time, out: &mut impl ClientOutbox) {
-        while let Some((slot, sequence, since)) = self.pending.first_kept() {
-            if self.broker.is_some_and(|broker| broker.is_safe(sequence)) {
-                self.safe(now, slot, sequence, out);
+        while let Some((slot, applied, since)) = self.pending.first_kept() {
+            if self.broker.is_some_and(|broker| broker.is_safe(applied.safe_by)) {
+                self.safe(now, slot, applied.sequence, out);
                 continue;
             }
             // A server of RFC 12 will never say.

@@ -79,7 +79,7 @@ pub enum Event {
     Safe {
         /// Which change.
         uuid: Uuid,
-        /// Under this sequence, which after a failover is another than `Applied` told.
+        /// Under this sequence, which after a failover can be another than `Applied` told.
         sequence: Sequence,
     },
     /// The change was applied, but it could not be learned that it is safe: no standby

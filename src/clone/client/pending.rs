@@ -60,8 +60,8 @@ pub(crate) struct Change {
     was_sent: bool,
     /// Whether the application was told that it is applied.
     pub(crate) is_told: bool,
-    /// The sequence it is known to have at this server, for one that was told.
-    pub(crate) applied: Option<Sequence>,
+    /// What it is known to be at this server, for one that was told.
+    pub(crate) applied: Option<Applied>,
     /// Since when that is known.
     applied_at: Time,
     /// It was lost for certain and is to be sent again.
@@ -81,6 +81,15 @@ pub(crate) struct Change {
     is_in_order: bool,
     /// Neighbours among the changes of the same key.
     chain: Links,
+}
+
+/// A change that a server has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Applied {
+    /// The sequence that it has, in whatever history gave it.
+    pub(crate) sequence: Sequence,
+    /// By which sequence to tell whether it is safe.
+    pub(crate) safe_by: Sequence,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -342,20 +351,20 @@ impl Pending {
         }
     }
 
-    /// The change has been applied under this sequence, and is kept until that is safe.
-    pub(crate) fn keep(&mut self, now: Time, slot: Slot, sequence: Sequence) {
+    /// The change has been applied, and is kept until it is safe.
+    pub(crate) fn keep(&mut self, now: Time, slot: Slot, applied: Applied) {
         self.leave_order(slot);
         self.list(slot, KEPT);
         let change = self.get_mut(slot);
-        change.applied = Some(sequence);
+        change.applied = Some(applied);
         change.applied_at = now;
         let is_news = !std::mem::replace(&mut change.is_told, true);
         self.told += usize::from(is_news);
     }
 
-    /// Of those that are kept, the one that was applied first, its sequence, and since
+    /// Of those that are kept, the one that was applied first, as what, and since
     /// when that is known.
-    pub(crate) fn first_kept(&self) -> Option<(Slot, Sequence, Time)> {
+    pub(crate) fn first_kept(&self) -> Option<(Slot, Applied, Time)> {
         let slot = self.first(KEPT)?;
         let change = self.get(slot);
         Some((slot, change.applied?, change.applied_at))
@@ -381,10 +390,11 @@ impl Pending {
         now: Time,
         is_there: impl Fn(Sequence) -> bool,
     ) -> Vec<Slot> {
-        self.keep_replaced(&is_there);
+        let is_there = |applied: Applied| is_there(applied.safe_by);
+        self.keep_replaced(is_there);
         let mut all = Vec::new();
         for (slot, change) in self.changes.iter_mut() {
-            match change.applied.is_some_and(&is_there) {
+            match change.applied.is_some_and(is_there) {
                 true => change.applied_at = now,
                 false => all.push(slot as Slot),
             }
@@ -418,7 +428,7 @@ impl Pending {
     /// Of what is kept, that which `is_there` has taken the place of what is before it: be that
     /// of a history of which the server says nothing any more, it counts as there, too. Its
     /// place in the list is by the sequence that it counts with.
-    fn keep_replaced(&mut self, is_there: impl Fn(Sequence) -> bool) {
+    fn keep_replaced(&mut self, is_there: impl Fn(Applied) -> bool + Copy) {
         let is_gone = |change: &Change| change.applied.is_some_and(|applied| !is_there(applied));
         let all = self.changes.iter();
         let there = all.filter(|(_, change)| change.applied.is_some_and(&is_there));

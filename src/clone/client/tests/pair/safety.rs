@@ -38,6 +38,10 @@ fn what_the_next_one_has_from_before_its_last_takeover_becomes_safe() {
     assert_eq!(pair.servers[1].broker.sequence.epoch(), 3);
     let is_safe = |event: &Event| matches!(event, Event::Safe { uuid: safe, .. } if *safe == uuid);
     assert_eq!(pair.count(is_safe), 1, "{:?}", pair.events);
+    // Under the sequence that it has there, not the one that proves it.
+    let sequence = pair.client.get(b"/a/1").expect("it is there").sequence;
+    assert_eq!(sequence.epoch(), 1);
+    assert!(pair.events.contains(&Event::Safe { uuid, sequence }), "{:?}", pair.events);
     assert_eq!(pair.client.kept(), 0);
     pair.check();
     pair.check_values();
