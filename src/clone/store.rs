@@ -234,9 +234,19 @@ impl Store {
     /// # Errors
     /// [`StoreFull`], and nothing has changed.
     pub fn put(&mut self, change: &Change<'_>) -> Result<(), StoreFull> {
+        self.put_hashed(change, self.hash(change.key))
+    }
+
+    /// What this store finds a key by, for who has a use for it, too.
+    #[inline]
+    pub(super) fn hash(&self, key: &[u8]) -> u64 {
+        self.lookup.hash(key)
+    }
+
+    /// [`put`](Store::put), given the [`hash`](Store::hash) of the key.
+    pub(super) fn put_hashed(&mut self, change: &Change<'_>, hash: u64) -> Result<(), StoreFull> {
         debug_assert!(change.sequence > self.sequence, "sequences rise");
         debug_assert!(!change.key.is_empty() && !change.value.is_empty());
-        let hash = self.lookup.hash(change.key);
         let found = self.find(hash, change.key);
         self.check_room(found, change)?;
         let slot = match found {

@@ -152,18 +152,19 @@ impl Broker {
         }
         let sequence = self.sequence.next();
         let mut properties = change.properties;
-        if HOP_BY_HOP.iter().any(|name| properties.get(name).is_some()) {
+        if !properties.is_empty() && HOP_BY_HOP.iter().any(|name| properties.get(name).is_some()) {
             self.scratch.clear();
             self.scratch.copy_except(change.properties, &HOP_BY_HOP);
             properties = self.scratch.as_properties();
         }
+        let hash = self.store.hash(change.key);
         if change.body.is_empty() {
             // Also of a key that is not there. The other of a pair may have it: if this history
             // is given up for its, the deletion must be there to be handed over. And what its
             // sender has set before may still be on its way.
             self.store.bury(change.key, sequence, change.uuid, properties);
         } else {
-            let stored = self.store.put(&Change {
+            let change = Change {
                 key: change.key,
                 sequence,
                 uuid: change.uuid,
@@ -173,14 +174,15 @@ impl Broker {
                     true => now + ttl / 2,
                     false => now + ttl,
                 }),
-            });
+            };
+            let stored = self.store.put_hashed(&change, hash);
             if let Err(full) = stored {
                 self.stats.changes_store_full += 1;
                 return Err(full.reason());
             }
         }
         if let Some(uuid) = change.uuid {
-            let key = self.recent.key_hash(change.key);
+            let key = self.recent.key_hash(change.key, hash);
             self.recent.insert(uuid, sequence, key, now);
         }
         self.sequence = sequence;
@@ -234,6 +236,9 @@ impl Broker {
 
     /// Up to where a change that was sent again was not applied, by its own word.
     pub(super) fn first_sent(&self, change: &KvMsg<'_>) -> Option<Sequence> {
+        if change.properties.is_empty() {
+            return None;
+        }
         let known = change.properties.parse("retry")?;
         // A number of an epoch that is none of ours says nothing here: it was sent first when the
         // history that was given up had begun.
@@ -272,7 +277,8 @@ impl Broker {
             // It may have been deleted, and that forgotten.
             let floor = self.store.history_floor();
             let changed = self.store.changed(change.key).unwrap_or(floor);
-            self.recent.has_later(&uuid, self.recent.key_hash(change.key), changed)
+            let key = self.recent.key_hash(change.key, self.store.hash(change.key));
+            self.recent.has_later(&uuid, key, changed)
         }
     }
 

@@ -426,7 +426,7 @@ impl Broker {
             return false;
         }
         if let Some(uuid) = kvmsg.uuid.filter(|_| !Fault::ForgetWhatWasFollowed.is_planted()) {
-            let key = self.recent.key_hash(kvmsg.key);
+            let key = self.recent.key_hash(kvmsg.key, self.store.hash(kvmsg.key));
             self.recent.insert(uuid, kvmsg.sequence, key, now);
         }
         self.sequence = kvmsg.sequence;

@@ -10,9 +10,6 @@ pub(super) use self::transfer::RECORD;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use hashbrown::DefaultHashBuilder;
-use std::hash::{BuildHasher, Hasher};
-
 use self::runs::{Entry, Runs};
 use self::senders::Senders;
 use crate::clone::kvmsg::Uuid;
@@ -45,7 +42,6 @@ pub(super) struct Recent {
     senders: Senders,
     /// Up to here an entry may bear a higher sequence than its key had by it.
     adopted_until: Sequence,
-    hasher: DefaultHashBuilder,
     /// Whether others know the keys by the same hashes.
     is_shared: bool,
     max_count: usize,
@@ -87,7 +83,6 @@ impl Recent {
             lists: Vec::new(),
             senders: Senders::new(),
             adopted_until: Sequence::ZERO,
-            hasher: DefaultHashBuilder::default(),
             is_shared,
             max_count,
             max_age,
@@ -168,15 +163,11 @@ impl Recent {
         (hash >> 32) as usize & self.lists.len().wrapping_sub(1)
     }
 
-    /// A key as the entries have it. A hash that others know, too, takes longer.
+    /// A key as the entries have it. If nobody else has to know it, that is by the hash which
+    /// the store has of it; one that others know, too, takes longer.
     #[inline]
-    pub(super) fn key_hash(&self, key: &[u8]) -> KeyHash {
-        if self.is_shared {
-            return key_hash(key);
-        }
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(key);
-        hasher.finish() as KeyHash
+    pub(super) fn key_hash(&self, key: &[u8], stored: u64) -> KeyHash {
+        if self.is_shared { key_hash(key) } else { stored as KeyHash }
     }
 
     /// Remembers a change that was applied now, of which it does not know.
@@ -301,7 +292,7 @@ mod tests {
     #[test]
     fn a_later_change_to_the_key_is_found() {
         let mut recent = Recent::new(1000, Duration::from_secs(60), false);
-        let [a, b] = [&b"/a"[..], b"/b"].map(|key| recent.key_hash(key));
+        let [a, b] = [&b"/a"[..], b"/b"].map(key_hash);
         for (n, (uuid, key)) in (1..).zip([
             (numbered(7, 5), a),
             (numbered(8, 20), a),

@@ -172,7 +172,7 @@ mod tests {
     fn the_order_of_a_sender_crosses_to_another_broker() {
         let (count, age) = (100, Duration::from_secs(60));
         let mut here = Recent::new(count, age, true);
-        let key = here.key_hash(b"/a");
+        let key = here.key_hash(b"/a", 0);
         here.insert(Uuid::numbered(7, 5), Sequence::new(1, 1), key, Time::ZERO);
         let mut wire = Vec::new();
         here.write_records(0, 10, Sequence::MAX, Time::ZERO, &mut wire);
