@@ -367,7 +367,8 @@ impl Client {
     }
 
     /// Whether a change with this sequence is safe: it survives the loss of the
-    /// broker that applied it.
+    /// broker that applied it. False of one from before the last takeover but one, of which
+    /// a broker says nothing any more; what [`Event::Safe`] has told holds.
     pub fn is_safe(&self, sequence: Sequence) -> bool {
         self.broker.is_some_and(|broker| broker.is_safe(sequence))
     }

@@ -71,6 +71,8 @@ struct Key {
     hash: KeyHash,
     /// The running number of the entry before it in its list; its own if there is none.
     older: u32,
+    /// The running number of its run.
+    run: u32,
 }
 
 impl Recent {
@@ -142,7 +144,7 @@ impl Recent {
             let index = number.wrapping_sub(self.entries.first_number()) as usize;
             let Some(found) = self.keys.get(index) else { return false };
             if found.hash == key
-                && let Some(entry) = self.entries.get(index)
+                && let Some(entry) = self.entries.entry(found.run, number)
                 && entry.sequence <= until
                 && uuid.is_before(&entry.uuid)
             {
@@ -180,7 +182,7 @@ impl Recent {
         }
         let first = self.entries.first_number();
         let number = first.wrapping_add(self.entries.len() as u32);
-        self.entries.push(Entry { uuid, sequence, at: now });
+        let run = self.entries.push(Entry { uuid, sequence, at: now });
         if self.entries.len() == 1 {
             self.first_until = now + self.max_age;
         }
@@ -194,7 +196,7 @@ impl Recent {
                 older = last;
             }
         }
-        self.keys.push_back(Key { hash: key, older });
+        self.keys.push_back(Key { hash: key, older, run });
     }
 
     #[cold]

@@ -366,10 +366,11 @@ impl Client {
         let mut next = Some(slot);
         while let Some(slot) = next {
             next = self.pending.older(slot);
-            debug_assert!(self.pending.get(slot).is_told, "what is before it was answered with it");
+            debug_assert!(self.pending.get(slot).is_kept(), "what is before it is kept, too");
             self.stats.safe += 1;
-            let number = self.take(now, slot, out).number;
-            let uuid = self.pending.uuid(number);
+            let change = self.take(now, slot, out);
+            let sequence = change.applied.map_or(sequence, |applied| applied.sequence);
+            let uuid = self.pending.uuid(change.number);
             self.events.push(Event::Safe { uuid, sequence });
         }
     }

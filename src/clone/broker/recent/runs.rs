@@ -15,8 +15,9 @@ const BLOCK_BITS: u32 = 6;
 const BLOCK: u128 = 1 << BLOCK_BITS;
 
 /// Runs of one block that are looked through. There are no more than it has uuids, and one that
-/// has begun to leave, unless uuids were inserted that were there.
-const MAX_RUNS: usize = 2 * BLOCK as usize;
+/// has begun to leave; but a broker that we follow may remember less, and apply one again that is
+/// known here.
+const MAX_RUNS: usize = 1024;
 
 /// A change that was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +31,11 @@ pub(super) struct Entry {
 ///
 /// A run is what came together: entries of one time whose uuids and sequences rise by one, all
 /// of a block. A busy sender's changes are such, and cost hardly any memory and no look at
-/// a table; what comes alone is a run of one. The tables find the youngest run of a block, from
-/// which a list leads through its older ones. Nothing is taken back from them one by one: what
+/// a table; what comes alone is a run of one. The tables find the youngest run of a block, which
+/// knows what the block has, and from which a list leads through its older ones. Nothing is taken back from them one by one: what
 /// has left does not count, and when the younger table has seen as many blocks as there can be
-/// entries, the older one is cleared and takes its place. After start-up nothing is allocated.
+/// entries, the older one is cleared and takes its place. Memory is reserved at once, and the
+/// system gives it as it is used: up to 56 bytes for a run, 10 for a place in the tables.
 #[derive(Debug)]
 pub(super) struct Runs {
     /// Of the first one some entries may have left.
@@ -68,6 +70,8 @@ struct Run {
     uuid: Uuid,
     sequence: Sequence,
     at: Time,
+    /// A bit for each uuid that the block had by then. Those of some may have left.
+    had: u64,
     /// The running number of the first entry.
     start: u32,
     /// The running number of the run of its block before it; its own if there is none.
@@ -128,6 +132,9 @@ impl Runs {
         let mut number = self.youngest_of(&self.young, hash, block);
         number = number.or_else(|| self.youngest_of(&self.old, hash, block));
         let mut number = number?;
+        if self.run(number)?.had & bit(uuid) == 0 {
+            return None;
+        }
         for _ in 0..MAX_RUNS {
             let run = self.run(number)?;
             let offset = bits(uuid).wrapping_sub(bits(&run.uuid));
@@ -142,6 +149,14 @@ impl Runs {
             number = run.older;
         }
         None
+    }
+
+    /// The entry with this running number, given that of its run.
+    #[inline]
+    pub(super) fn entry(&self, run: u32, number: u32) -> Option<Entry> {
+        let run = self.run(run)?;
+        let offset = number.wrapping_sub(run.start);
+        (offset < run.len.into()).then(|| run.entry(offset))
     }
 
     /// The entry with this index, counted from the first.
@@ -185,19 +200,21 @@ impl Runs {
         })
     }
 
-    /// Adds an entry behind the last; there must be room.
+    /// Adds an entry behind the last; there must be room. Gives the running number of its run.
     #[inline]
-    pub(super) fn push(&mut self, entry: Entry) {
+    pub(super) fn push(&mut self, entry: Entry) -> u32 {
         debug_assert!(self.len < self.max_len);
         self.len += 1;
         if self.next == Some(entry)
             && let Some(last) = self.runs.back_mut()
         {
             last.len += 1;
+            last.had |= bit(&entry.uuid);
         } else {
             self.begin(entry);
         }
         self.next = entry.next();
+        self.first_run.wrapping_add(self.runs.len() as u32 - 1)
     }
 
     /// Begins a run with an entry that has been counted.
@@ -214,15 +231,18 @@ impl Runs {
             self.young.reserve(self.max_len, |_| unreachable!("it is empty"));
         }
         let number = self.first_run.wrapping_add(self.runs.len() as u32);
-        let older = self.replace_youngest(block(&entry.uuid), number).unwrap_or(number);
+        let older = self.replace_youngest(block(&entry.uuid), number);
+        let (older, had) = older.unwrap_or((number, 0));
         let Entry { uuid, sequence, at } = entry;
         let start = self.first.wrapping_add(self.len as u32 - 1);
-        self.runs.push_back(Run { uuid, sequence, at, start, older, len: 1, is_youngest: true });
+        let had = had | bit(&uuid);
+        let new = Run { uuid, sequence, at, had, start, older, len: 1, is_youngest: true };
+        self.runs.push_back(new);
     }
 
     /// Notes that the run with this number will be the youngest of a block, and gives the one
-    /// that was.
-    fn replace_youngest(&mut self, block: u128, number: u32) -> Option<u32> {
+    /// that was, with what the block had by it.
+    fn replace_youngest(&mut self, block: u128, number: u32) -> Option<(u32, u64)> {
         let hash = self.hash(block);
         let Runs { runs, first_run, young, old, .. } = self;
         let is_it = |&number: &u32| is_youngest_of(runs, *first_run, number, block);
@@ -234,8 +254,9 @@ impl Runs {
                 older
             }
         }?;
-        self.runs[older.wrapping_sub(self.first_run) as usize].is_youngest = false;
-        Some(older)
+        let run = &mut self.runs[older.wrapping_sub(self.first_run) as usize];
+        run.is_youngest = false;
+        Some((older, run.had))
     }
 
     /// Removes the first entry.
@@ -292,6 +313,12 @@ fn block(uuid: &Uuid) -> u128 {
     bits(uuid) >> BLOCK_BITS
 }
 
+/// The bit of a uuid among those of its block.
+#[inline]
+fn bit(uuid: &Uuid) -> u64 {
+    1 << (bits(uuid) % BLOCK)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -345,7 +372,9 @@ mod tests {
     #[test]
     fn a_uuid_that_comes_again_after_it_has_left_hides_no_other_of_its_run() {
         let mut runs = Runs::new(1000);
-        (0..10).for_each(|n| runs.push(entry(n, n as u64 + 1, 1)));
+        for n in 0..10 {
+            runs.push(entry(n, n as u64 + 1, 1));
+        }
         (0..6).for_each(|_| assert!(runs.pop().is_some()));
         runs.push(entry(5, 20, 2));
         let found: Vec<_> = (0..12).map(|n| runs.find(&uuid(n)).map(Sequence::counter)).collect();
@@ -416,7 +445,8 @@ mod tests {
                     if runs.len() == MAX {
                         prop_assert_eq!(runs.pop(), model.pop_front());
                     }
-                    runs.push(new);
+                    let run = runs.push(new);
+                    prop_assert_eq!(run.wrapping_sub(runs.first_run) as usize, runs.runs.len() - 1);
                     model.push_back(new);
                     everything.push(new);
                 }
@@ -428,6 +458,11 @@ mod tests {
                 let rest: Vec<_> = model.range(index..).copied().collect();
                 prop_assert_eq!(runs.iter_from(index).collect::<Vec<_>>(), rest);
                 prop_assert_eq!(runs.get(index), model.get(index).copied());
+                let number = runs.first_number().wrapping_add(index as u32);
+                let found: Vec<_> = (0..runs.runs.len() as u32)
+                    .filter_map(|run| runs.entry(runs.first_run.wrapping_add(run), number))
+                    .collect();
+                prop_assert_eq!(found, model.get(index).copied().into_iter().collect::<Vec<_>>());
                 for since in 0..=sequence + 1 {
                     let since = Sequence::new(1, since);
                     let index = model.partition_point(|entry| entry.sequence <= since);

@@ -84,7 +84,9 @@ impl Recent {
     /// What was applied up to `until` may be unknown here.
     pub(in crate::clone::broker) fn forget_until(&mut self, until: Sequence) {
         self.forgotten_until = self.forgotten_until.max(until);
-        self.senders.miss();
+        if until > Sequence::ZERO {
+            self.senders.miss();
+        }
     }
 
     /// Takes uuids of changes of a key that had their effect elsewhere, as if it had been now.

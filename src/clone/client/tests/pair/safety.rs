@@ -48,6 +48,24 @@ fn what_the_next_one_has_from_before_its_last_takeover_becomes_safe() {
 }
 
 #[test]
+fn what_becomes_safe_with_a_later_change_is_told_under_its_own_sequence() {
+    let mut pair = Pair::synced();
+    let [first, second] = ["first", "second"].map(|value| pair.set_unsafe("/x/1", value));
+    // The answer to the first comes once more.
+    let copy = message(b"/x/1", Sequence::ZERO, Some(first.0), b"", b"first");
+    pair.servers[0].broker.handle_change(&copy);
+    pair.run(10 * MS);
+    assert_eq!(pair.client.kept(), 2, "{:?}", pair.events);
+    let broker = &mut pair.servers[0].broker;
+    broker.pair.as_mut().expect("a pair").stable = second.1;
+    broker.heartbeat();
+    pair.run(10 * MS);
+    for (uuid, sequence) in [first, second] {
+        assert!(pair.events.contains(&Event::Safe { uuid, sequence }), "{:?}", pair.events);
+    }
+}
+
+#[test]
 fn what_was_never_safe_is_kept_no_longer_than_told() {
     let mut pair = Pair::new(Dialect::Extended, |config| config.keep_for = 3 * SECOND);
     pair.start();
