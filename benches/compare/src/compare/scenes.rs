@@ -217,7 +217,7 @@ impl Running {
                 Ok(child::figure(&turn(&program, "trip", 3000, 64, 0, 0)?, "p50")? / 1e3)
             }
             How::Loop { program, scene, idle, timers } => {
-                let (size, most) = if scene == "hot" { (32, 400_000.0) } else { (64, 1e6) };
+                let (size, most) = if scene == "hot" { (32, 2_000_000.0) } else { (64, 1e6) };
                 let count = self.ns.map_or(10_000.0, |ns| (TURN_NS / ns).clamp(5_000.0, most));
                 let line = turn(&program, scene, count as usize, size, idle, timers)?;
                 let ns = child::figure(&line, "ns")?;
