@@ -65,7 +65,7 @@ impl FrameList {
     }
 
     /// Sends the message last received on, with a copy of `second` in place of its second frame.
-    /// Nothing is copied: its frames are empty afterwards, to be received into again.
+    /// Nothing else is copied: its frames are empty afterwards, to be received into again.
     /// `count` is how many it has.
     ///
     /// # Errors

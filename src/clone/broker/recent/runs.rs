@@ -32,10 +32,11 @@ pub(super) struct Entry {
 /// A run is what came together: entries of one time whose uuids and sequences rise by one, all
 /// of a block. A busy sender's changes are such, and cost hardly any memory and no look at
 /// a table; what comes alone is a run of one. The tables find the youngest run of a block, which
-/// knows what the block has, and from which a list leads through its older ones. Nothing is taken back from them one by one: what
-/// has left does not count, and when the younger table has seen as many blocks as there can be
-/// entries, the older one is cleared and takes its place. Memory is reserved at once, and the
-/// system gives it as it is used: up to 56 bytes for a run, 10 for a place in the tables.
+/// knows what the block has, and from which a list leads through its older ones. Nothing is
+/// taken back from them one by one: what has left does not count, and when the younger table has
+/// seen as many blocks as there can be entries, the older one is cleared and takes its place.
+/// Memory for as many runs as there can be entries, 56 bytes each, is reserved at the first
+/// entry, that of each table when it is first used; the system gives it as it is touched.
 #[derive(Debug)]
 pub(super) struct Runs {
     /// Of the first one some entries may have left.
