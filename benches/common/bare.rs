@@ -90,7 +90,11 @@ impl Bare {
     /// A socket without limits to its queues that forgets what it has not sent
     /// when it is closed.
     pub(crate) fn new(context: &zmq::Context, socket_type: zmq::SocketType) -> Bare {
-        let mut socket = context.socket(socket_type).expect("a socket");
+        Bare::of(context.socket(socket_type).expect("a socket"))
+    }
+
+    /// The same of a socket that is there already.
+    pub(crate) fn of(mut socket: zmq::Socket) -> Bare {
         socket.set_linger(0).expect("LINGER");
         socket.set_sndhwm(0).expect("SNDHWM");
         socket.set_rcvhwm(0).expect("RCVHWM");

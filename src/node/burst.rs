@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::clone::kvmsg::FRAMES;
-use crate::socket::{FrameList, SendError, Socket};
+use crate::socket::{AnyContext, FrameList, SendError, Socket};
 
 /// Changes that may wait until they are published together. A subscriber that has
 /// caught up sleeps, and to wake it costs the broker a system call, which is a
@@ -32,10 +32,11 @@ pub(super) struct Waiting<'a> {
 }
 
 impl Burst {
-    /// Over inproc each frame has memory of its own.
-    pub(super) fn new(endpoint: &str) -> Burst {
+    /// For changes that come to `endpoint`, where a socket of `context` is bound.
+    pub(super) fn new(context: &impl AnyContext, endpoint: &str) -> Burst {
         let lists = (0..LENGTH).map(|_| FrameList::new()).collect();
-        let unshare = !endpoint.starts_with("inproc:");
+        // Over inproc each frame has memory of its own.
+        let unshare = context.handle().shares_receive_buffers() && !endpoint.starts_with("inproc:");
         Burst { lists, sequences: Sequences::new(), unshare }
     }
 

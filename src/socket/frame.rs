@@ -18,7 +18,8 @@ use crate::message::Frames;
 ///
 /// Receiving into the same frame again and again costs no allocation of ours.
 /// Small frames of a tcp connection share its receive buffer of 8 KiB, so one
-/// that is kept pins all of it: copy what you keep.
+/// that is kept pins all of it: copy what you keep, or have a context
+/// [without it](super::ContextBuilder::zero_copy_receive).
 #[repr(transparent)]
 pub struct Frame {
     /// Always initialised: every constructor calls one of zmq_msg_init*(3).

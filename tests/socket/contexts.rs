@@ -83,6 +83,29 @@ fn its_limit_of_sockets() {
     crate::eventually("a place", || Socket::new(&context, SocketType::Pull).ok());
 }
 
+/// Where zero copy is on, neighbours in a message are neighbours in memory: one buffer keeps all
+/// of them.
+#[test]
+fn without_zero_copy_frames_have_memory_of_their_own() {
+    let contexts = [true, false].map(|on| ZmqContext::builder().zero_copy_receive(on).build());
+    let [with, without] = contexts.map(Result::unwrap);
+    assert!(ZmqContext::new().unwrap().has_zero_copy_receive());
+    for (context, is_shared) in [(with, true), (without, false)] {
+        assert_eq!(context.has_zero_copy_receive(), is_shared);
+        let pull = of(SocketType::Pull).bind("tcp://127.0.0.1:*").build(&context).unwrap();
+        let endpoint = pull.last_endpoint().unwrap();
+        let push = of(SocketType::Push).connect(endpoint).build(&context).unwrap();
+        send(&push, &vec![vec![7_u8; 100]; 20][..]);
+        pull.wait(Interest::READABLE, Some(DEADLINE)).unwrap();
+        let mut frames = Vec::new();
+        assert!(pull.receive_frames(&mut frames).unwrap());
+        let places: Vec<usize> = frames.iter().map(|frame| frame.as_ptr().addr()).collect();
+        // Between two frames lie the two bytes of ZMTP's header.
+        let neighbours = places.windows(2).filter(|pair| pair[1].wrapping_sub(pair[0]) == 102);
+        assert_eq!(neighbours.count() > 0, is_shared, "{places:?}");
+    }
+}
+
 #[test]
 fn without_io_threads_there_is_inproc() {
     let context = ZmqContext::builder().io_threads(0).build().unwrap();

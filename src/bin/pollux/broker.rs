@@ -8,6 +8,7 @@ use pollux::clone::broker::Broker;
 use pollux::clone::pair::Role;
 use pollux::node::{BrokerNode, BrokerOptions};
 use pollux::reactor::{Flow, Missed, Reactor};
+use pollux::socket::ZmqContext;
 use serde_json::json;
 
 use crate::args::{BrokerArgs, CollectorArg};
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &BrokerArgs, json: bool) -> Result<(), Failure> {
 }
 
 fn serve(args: &BrokerArgs, json: bool) -> io::Result<()> {
-    let context = zmq::Context::new();
+    let context = ZmqContext::builder().zero_copy_receive(false).build()?;
     let mut reactor = Reactor::new()?;
     let broker = BrokerNode::bind(&context, &args.bind, options(args))?;
     let at = broker.endpoints();

@@ -40,6 +40,18 @@ impl ContextHandle {
     }
 }
 
+impl ContextHandle {
+    /// Whether small frames that its sockets receive may share a receive buffer, see
+    /// [`ContextBuilder::zero_copy_receive`](super::ContextBuilder::zero_copy_receive).
+    /// The `zmq` crate cannot turn that off.
+    pub(crate) fn shares_receive_buffers(&self) -> bool {
+        match self {
+            ContextHandle::Zmq(_) => true,
+            ContextHandle::Own(context) => context.has_zero_copy_receive(),
+        }
+    }
+}
+
 impl std::fmt::Debug for ContextHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ContextHandle").finish_non_exhaustive()

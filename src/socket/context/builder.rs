@@ -100,7 +100,8 @@ impl ContextBuilder {
 
     /// Whether frames received share the buffer that they were read into (`ZMQ_ZERO_COPY_RECV`);
     /// on by default. Off, each is copied, and a small frame that is kept does not hold
-    /// kilobytes of others in memory.
+    /// kilobytes of others in memory. Who sends on what it has received loses nothing by it: one
+    /// thread then allocates and frees, where two would count references to the same buffer.
     pub fn zero_copy_receive(self, on: bool) -> ContextBuilder {
         self.set(ZERO_COPY_RECV, u32::from(on), 0, 1)
     }

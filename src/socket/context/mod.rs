@@ -104,6 +104,12 @@ impl ZmqContext {
         self.get(builder::IPV6) != 0
     }
 
+    /// Whether frames that its sockets receive share the buffer that they were read into, see
+    /// [`ContextBuilder::zero_copy_receive`].
+    pub fn has_zero_copy_receive(&self) -> bool {
+        self.get(builder::ZERO_COPY_RECV) != 0
+    }
+
     /// Ends whatever its sockets do, from any thread and without waiting (zmq_ctx_shutdown(3)):
     /// from now on they answer `ETERM`, waiting for them ends at once, and new ones cannot be
     /// made. A reactor [removes](crate::reactor::Registry::on_message) them. What they had

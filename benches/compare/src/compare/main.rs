@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             &all,
             "tsv",
             "figures.tsv",
-            "scene\tcontender\tunit\tmedian\tleast\tmost\tratio\n",
+            "scene\tcontender\tunit\tmedian\tleast\tmost\tratios\n",
         )?;
     }
     Ok(())
@@ -103,6 +103,7 @@ fn measure(scene: &Scene, rounds: usize) -> Section {
     let rows = scene.contenders.iter().zip(contenders).zip(figures);
     let rows = rows.map(|((contender, state), figures)| Row {
         name: contender.name.clone(),
+        is_measure: contender.is_measure,
         figures: state.map(|_| figures),
     });
     Section::new(scene, rows.collect())

@@ -19,6 +19,8 @@ pub(crate) struct Scene {
 /// Who takes part, and how it is measured.
 pub(crate) struct Contender {
     pub(crate) name: String,
+    /// The others are compared with it.
+    pub(crate) is_measure: bool,
     how: How,
 }
 
@@ -29,7 +31,13 @@ enum How {
     /// System calls a message.
     Calls { program: Program, idle: usize },
     /// Shared state: a server, and the figure of a client.
-    State { server: &'static str, scene: &'static str, count: usize, size: usize },
+    State {
+        server: &'static str,
+        client: &'static str,
+        scene: &'static str,
+        count: usize,
+        size: usize,
+    },
 }
 
 #[derive(Clone)]
@@ -114,21 +122,23 @@ fn states() -> Vec<Scene> {
         title,
         unit,
         more_is_better: scene != "trip",
-        contenders: ["pollux", "by_hand", "relay", "redis", "nats"]
-            .into_iter()
-            .filter(|server| *server != if scene == "join" { "relay" } else { "by_hand" })
-            .map(|server| Contender {
-                name: match server {
-                    "by_hand" => "pollux, joiner by hand",
-                    "relay" => "bare relay",
-                    "redis" => "Redis",
-                    "nats" => "NATS KV",
-                    _ => "pollux",
-                }
-                .into(),
-                how: How::State { server, scene, count, size },
-            })
-            .collect(),
+        contenders: [
+            ("pollux", "pollux", "libzmq"),
+            ("pollux, client by ZMTP", "pollux", "zmtp"),
+            ("bare relay", "relay", "libzmq"),
+            ("bare relay, client by ZMTP", "relay", "zmtp"),
+            ("Redis", "redis", "redis"),
+            ("NATS KV", "nats", "nats"),
+        ]
+        .into_iter()
+        // The relay sends no snapshots.
+        .filter(|(_, server, _)| scene != "join" || *server != "relay")
+        .map(|(name, server, client)| Contender {
+            name: name.into(),
+            is_measure: server == "pollux",
+            how: How::State { server, client, scene, count, size },
+        })
+        .collect(),
     };
     let mut scenes = Vec::new();
     for size in [64, 800] {
@@ -183,7 +193,11 @@ fn named(how: impl Fn(Program) -> How) -> Vec<Contender> {
         ("tmq", Program::Contender("tmq")),
         ("zmq.rs", Program::Contender("zmq_rs")),
     ]
-    .map(|(name, program)| Contender { name: name.into(), how: how(program) })
+    .map(|(name, program)| Contender {
+        name: name.into(),
+        is_measure: name == "pollux",
+        how: how(program),
+    })
     .into()
 }
 
@@ -229,10 +243,10 @@ impl Running {
                 command.args(["stream", "COUNT", "64", &idle.to_string(), "0"]);
                 strace::calls_per_message(&command)
             }
-            How::State { server, scene, count, size } => {
+            How::State { client: kind, scene, count, size, .. } => {
                 let address = &self.server.as_ref().expect("started").address;
                 let mut client = child::contender();
-                client.args(["state", server, scene, &count.to_string(), &size.to_string()]);
+                client.args(["state", kind, scene, &count.to_string(), &size.to_string()]);
                 let (_client, lines) = child::spawn(client.args(address))?;
                 let line = child::expect(&lines, "")?;
                 match scene {

@@ -16,6 +16,8 @@ pub(crate) struct Section {
 /// A contender's figures in the order of the rounds, or why there are none.
 pub(crate) struct Row {
     pub(crate) name: String,
+    /// All rows are compared with it.
+    pub(crate) is_measure: bool,
     pub(crate) figures: Result<Vec<f64>, String>,
 }
 
@@ -36,28 +38,41 @@ impl Section {
         }
     }
 
-    /// Pollux (the first row) over each, round by round, the median of that.
-    fn ratio(&self, row: &Row) -> Option<f64> {
-        let (ours, theirs) = (self.rows[0].figures.as_ref().ok()?, row.figures.as_ref().ok()?);
-        let quotients = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs);
-        Some(median(&quotients.collect::<Vec<_>>()))
+    fn measures(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.is_measure)
+    }
+
+    /// Each measure over `row`, round by round, the median of that.
+    fn ratios(&self, row: &Row) -> impl Iterator<Item = Option<f64>> {
+        self.measures().map(|measure| {
+            let (ours, theirs) = (measure.figures.as_ref().ok()?, row.figures.as_ref().ok()?);
+            let quotients = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs);
+            Some(median(&quotients.collect::<Vec<_>>()))
+        })
     }
 
     pub(crate) fn markdown(&self) -> String {
         let better = if self.more_is_better { "more" } else { "less" };
         let mut text = format!("**{}** (`{}`; {better} is better)\n\n", self.title, self.name);
-        let _ = writeln!(text, "| | {} | least to most | pollux / it |", self.unit);
-        text += "|---|---|---|---|\n";
+        let _ = write!(text, "| | {} | least to most |", self.unit);
+        for measure in self.measures() {
+            let _ = write!(text, " {} / it |", measure.name);
+        }
+        let _ = writeln!(text, "\n|---|---|---|{}", "---|".repeat(self.measures().count()));
         for row in &self.rows {
-            let _ = match (&row.figures, self.ratio(row)) {
-                (Err(reason), _) => writeln!(text, "| {} | skipped: {reason} | | |", row.name),
-                (Ok(figures), ratio) => {
+            let _ = match &row.figures {
+                Err(reason) => write!(text, "| {} | skipped: {reason} | |", row.name),
+                Ok(figures) => {
                     let (least, most) = bounds(figures);
-                    let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
                     let [middle, least, most] = [median(figures), least, most].map(rounded);
-                    writeln!(text, "| {} | {middle} | {least} to {most} | {ratio} |", row.name)
+                    write!(text, "| {} | {middle} | {least} to {most} |", row.name)
                 }
             };
+            for ratio in self.ratios(row) {
+                let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
+                let _ = write!(text, " {ratio} |");
+            }
+            text.push('\n');
         }
         text
     }
@@ -66,13 +81,13 @@ impl Section {
         let mut text = String::new();
         for row in &self.rows {
             let Ok(figures) = &row.figures else { continue };
-            let ((least, most), ratio) = (bounds(figures), self.ratio(row).unwrap_or(f64::NAN));
+            let ((least, most), middle) = (bounds(figures), median(figures));
             let (name, contender, unit) = (&self.name, &row.name, self.unit);
-            let middle = median(figures);
-            let _ = writeln!(
-                text,
-                "{name}\t{contender}\t{unit}\t{middle:.3}\t{least:.3}\t{most:.3}\t{ratio:.3}"
-            );
+            let _ = write!(text, "{name}\t{contender}\t{unit}\t{middle:.3}\t{least:.3}\t{most:.3}");
+            for ratio in self.ratios(row) {
+                let _ = write!(text, "\t{:.3}", ratio.unwrap_or(f64::NAN));
+            }
+            text.push('\n');
         }
         text
     }

@@ -6,7 +6,7 @@
 //! contender feed ENDPOINT COUNT SIZE GAP_US     sends to a `stream`
 //! contender echo ENDPOINT                       answers a `trip`
 //! contender serve (pollux|relay)                holds shared state
-//! contender state (pollux|relay|redis|nats) (trip|updates|join) COUNT SIZE ADDRESS...
+//! contender state (libzmq|zmtp|redis|nats) (trip|updates|join) COUNT SIZE ADDRESS...
 //! ```
 //!
 //! What is bound to a port prints `endpoint ...` first; figures are `name=value`.

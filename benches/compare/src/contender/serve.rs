@@ -5,6 +5,7 @@ use std::error::Error;
 
 use pollux::node::{BrokerNode, BrokerOptions};
 use pollux::reactor::Reactor;
+use pollux::socket::{Socket, SocketError, SocketType, ZmqContext};
 
 use crate::bare::{Bare, Part};
 use crate::job::say_endpoint;
@@ -12,15 +13,21 @@ use crate::job::say_endpoint;
 /// Runs until it is killed.
 pub(crate) fn serve(kind: &str) -> Result<(), Box<dyn Error>> {
     match kind {
-        "pollux" | "by_hand" => broker(),
+        "pollux" => broker(),
         "relay" => relay(),
         _ => Err(format!("no server is called {kind}").into()),
     }
 }
 
+/// That of `pollux broker`. Who sends on what it has received does better without zero copy,
+/// the relay too.
+fn context() -> Result<ZmqContext, SocketError> {
+    ZmqContext::builder().zero_copy_receive(false).build()
+}
+
 /// A broker as a program would embed it: epoll, all limits as they are.
 fn broker() -> Result<(), Box<dyn Error>> {
-    let context = zmq::Context::new();
+    let context = context()?;
     let options = BrokerOptions::default();
     let mut node = BrokerNode::bind(&context, "tcp://127.0.0.1:*", options)?;
     let mut reactor = Reactor::new()?;
@@ -33,8 +40,11 @@ fn broker() -> Result<(), Box<dyn Error>> {
 /// A relay: the parts received are the parts sent, but for the sequence; a map
 /// keeps the values. It knows no limits, no expiry, no snapshots.
 fn relay() -> Result<(), Box<dyn Error>> {
-    let context = zmq::Context::new();
-    let (changes, updates) = (Bare::new(&context, zmq::PULL), Bare::new(&context, zmq::XPUB));
+    let context = context()?;
+    let bare = |socket_type| -> Result<Bare, SocketError> {
+        Ok(Bare::of(Socket::new(&context, socket_type)?.into_zmq()))
+    };
+    let (changes, updates) = (bare(SocketType::Pull)?, bare(SocketType::XPub)?);
     let [pull, publish] = [&changes, &updates].map(|socket| socket.bind("tcp://127.0.0.1:*"));
     say_endpoint(&format!("{pull} {publish}"));
     let mut parts: [Part; 5] = std::array::from_fn(|_| Part::new());

@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use pollux::node::{BrokerNode, BrokerOptions};
 use pollux::reactor::{Flow, Reactor, Sender};
+use pollux::socket::ZmqContext;
 
 use super::args::BenchArgs;
 
@@ -84,7 +85,7 @@ fn serve(options: BrokerOptions, ready: &SyncSender<Started>) {
 }
 
 fn make(options: BrokerOptions) -> io::Result<(Reactor<App>, App)> {
-    let context = zmq::Context::new();
+    let context = ZmqContext::builder().zero_copy_receive(false).build()?;
     let mut reactor = Reactor::new()?;
     let broker = BrokerNode::bind(&context, "tcp://127.0.0.1:*", options)?;
     let mut app = App { broker };

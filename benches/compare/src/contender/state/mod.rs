@@ -1,10 +1,11 @@
 //! A client of shared state: it changes keys and watches them, or joins late. What is
 //! measured is the server, so that each client is the leanest that its protocol allows.
 
+mod connection;
+mod libzmq;
 mod nats;
 mod redis;
-mod text;
-mod zmq_frames;
+mod zmtp;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -55,10 +56,11 @@ pub(crate) fn run(
     address: &[&str],
 ) -> Outcome<()> {
     let sides = match (kind, address) {
-        ("pollux" | "by_hand" | "relay", [changes, updates, ..]) => zmq_frames::connect(changes, updates),
+        ("libzmq", [changes, updates, ..]) => libzmq::connect(changes, updates),
+        ("zmtp", [changes, updates, ..]) => zmtp::connect(changes, updates),
         ("redis", [address]) => redis::connect(address),
         ("nats", [address]) => nats::connect(address),
-        _ => Err("a server and where it is".into()),
+        _ => Err("a protocol and where its server is".into()),
     }?;
     match scene {
         "trip" => trips(sides, count, size)?,
@@ -67,8 +69,8 @@ pub(crate) fn run(
             updates(sides, count, count, size)?;
             let began = Instant::now();
             let keys = match (kind, address) {
-                ("pollux", [_, _, snapshots]) => zmq_frames::join(snapshots)?,
-                ("by_hand", [_, _, snapshots]) => zmq_frames::join_by_hand(snapshots)?.len(),
+                ("libzmq", [_, _, snapshots]) => libzmq::join(snapshots)?,
+                ("zmtp", [_, _, snapshots]) => zmtp::join(snapshots)?.len(),
                 ("redis", [address]) => redis::join(address)?.len(),
                 ("nats", [address]) => nats::join(address, count as usize)?.len(),
                 _ => return Err("nobody can join that".into()),
@@ -84,20 +86,21 @@ pub(crate) fn run(
     Ok(())
 }
 
-fn key(number: u64) -> String {
-    format!("/state/{number:08}")
+/// Made before: what is measured is not how text is put together.
+fn keys(count: u64) -> Vec<String> {
+    (0..count).map(|number| format!("/state/{number:08}")).collect()
 }
 
 /// One change at a time, until it is seen.
 fn trips(sides: Sides, count: u64, size: usize) -> Outcome<()> {
     let (mut changes, mut updates) = sides;
     let mut value = vec![0x5a; size];
-    let mut samples = Vec::new();
+    let (mut samples, keys) = (Vec::new(), keys(KEYS));
     for number in 1..=count {
-        let key = key(number % KEYS);
+        let key = &keys[(number % KEYS) as usize];
         value[..8].copy_from_slice(&number.to_be_bytes());
         let began = Instant::now();
-        changes.set(&key, &value)?;
+        changes.set(key, &value)?;
         changes.flush()?;
         // A probe of the beginning may have been late.
         while updates.next()? != number {}
@@ -112,18 +115,23 @@ fn trips(sides: Sides, count: u64, size: usize) -> Outcome<()> {
 fn updates(sides: Sides, count: u64, keys: u64, size: usize) -> Outcome<f64> {
     let (mut changes, mut updates) = sides;
     changes.settle_aside()?;
-    let seen = AtomicU64::new(0);
+    let (seen, keys) = (AtomicU64::new(0), self::keys(keys));
     let warm_up = count / 10;
     thread::scope(|scope| {
         let sender = scope.spawn(|| -> Outcome<()> {
             let mut value = vec![0x5a; size];
+            let mut keys = keys.iter().cycle().skip(1);
             for number in 1..=count {
                 value[..8].copy_from_slice(&number.to_be_bytes());
-                changes.set(&key(number % keys), &value)?;
+                changes.set(keys.next().ok_or("no keys")?, &value)?;
                 if number % BATCH == 0 || number == count {
                     changes.flush()?;
-                    while number > seen.load(Ordering::Relaxed) + WINDOW {
-                        thread::yield_now();
+                    // Half of them at a time, asleep: a wake for each, or turns that look
+                    // whether there is room, take from the server what it is measured by.
+                    if number > seen.load(Ordering::Relaxed) + WINDOW {
+                        while number > seen.load(Ordering::Relaxed) + WINDOW / 2 {
+                            thread::park();
+                        }
                     }
                 }
             }
@@ -134,6 +142,9 @@ fn updates(sides: Sides, count: u64, keys: u64, size: usize) -> Outcome<f64> {
         while last < count {
             last = updates.next()?;
             seen.store(last, Ordering::Relaxed);
+            if last % (WINDOW / 4) == 0 {
+                sender.thread().unpark();
+            }
             if last == warm_up {
                 began = Instant::now();
             }
@@ -142,6 +153,15 @@ fn updates(sides: Sides, count: u64, keys: u64, size: usize) -> Outcome<f64> {
         sender.join().map_err(|_| "the sender has failed")??;
         Ok((count - warm_up) as f64 / elapsed.as_secs_f64())
     })
+}
+
+/// What no other process begins its uuids with.
+fn uuid_of_process() -> [u8; 16] {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let nanos = now.map_or(0, |now| now.as_nanos() as u64);
+    let mut uuid = [0; 16];
+    uuid[..8].copy_from_slice(&(nanos ^ (u64::from(std::process::id()) << 40)).to_be_bytes());
+    uuid
 }
 
 /// The number at the head of a value.

@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use super::text::{Text, parse};
+use super::connection::{Connection, parse};
 use super::{Changes, Map, Outcome, Sides, Updates, number};
 
 const BUCKET: &str = r#"{"name":"KV_b","subjects":["$KV.b.>"],"storage":"memory",
@@ -30,8 +30,8 @@ pub(super) fn join(address: &str, keys: usize) -> Outcome<Map> {
     Ok(map)
 }
 
-fn open(address: &str) -> Outcome<Text> {
-    let mut connection = Text::connect(address)?;
+fn open(address: &str) -> Outcome<Connection> {
+    let mut connection = Connection::connect(address)?;
     connection.line()?;
     write!(connection.out(), "CONNECT {{\"verbose\":false,\"pedantic\":false}}\r\n")?;
     let name = connection.name();
@@ -40,7 +40,7 @@ fn open(address: &str) -> Outcome<Text> {
     Ok(connection)
 }
 
-fn request(connection: &mut Text, subject: &str, body: &str) -> Outcome<()> {
+fn request(connection: &mut Connection, subject: &str, body: &str) -> Outcome<()> {
     let reply = connection.name();
     write!(connection.out(), "PUB {subject} _INBOX.{reply} {}\r\n{body}\r\n", body.len())?;
     connection.flush()?;
@@ -50,7 +50,7 @@ fn request(connection: &mut Text, subject: &str, body: &str) -> Outcome<()> {
 }
 
 /// Messages of the bucket come to this connection from now on.
-fn consume(connection: &mut Text, from: &str) -> Outcome<()> {
+fn consume(connection: &mut Connection, from: &str) -> Outcome<()> {
     let name = connection.name();
     write!(connection.out(), "SUB watch.{name} 2\r\n")?;
     let config = format!(
@@ -67,7 +67,7 @@ struct Message {
 }
 
 /// The next message; answers pings on the way.
-fn message(connection: &mut Text) -> Outcome<Message> {
+fn message(connection: &mut Connection) -> Outcome<Message> {
     loop {
         let line = connection.line()?;
         if line.starts_with(b"MSG ") {
@@ -86,7 +86,7 @@ fn message(connection: &mut Text) -> Outcome<Message> {
     }
 }
 
-struct Setter(Text);
+struct Setter(Connection);
 
 impl Changes for Setter {
     fn set(&mut self, key: &str, value: &[u8]) -> Outcome<()> {
@@ -114,7 +114,7 @@ impl Changes for Setter {
     }
 }
 
-struct Watcher(Text);
+struct Watcher(Connection);
 
 impl Updates for Watcher {
     fn next(&mut self) -> Outcome<u64> {

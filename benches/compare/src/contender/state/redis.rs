@@ -3,22 +3,22 @@
 
 use std::io::Write;
 
-use super::text::{Text, parse};
+use super::connection::{Connection, parse};
 use super::{Changes, Map, Outcome, Sides, Updates, number};
 
 const CHANNEL: &[u8] = b"updates";
 
 pub(super) fn connect(address: &str) -> Outcome<Sides> {
-    let mut updates = Text::connect(address)?;
+    let mut updates = Connection::connect(address)?;
     command(updates.out(), &[b"SUBSCRIBE", CHANNEL]);
     updates.flush()?;
     if array(&mut updates)?.first().map(Vec::as_slice) != Some(b"subscribe") {
         return Err("Redis: no subscription".into());
     }
-    Ok((Box::new(Setter(Text::connect(address)?)), Box::new(Watcher(updates))))
+    Ok((Box::new(Setter(Connection::connect(address)?)), Box::new(Watcher(updates))))
 }
 
-struct Setter(Text);
+struct Setter(Connection);
 
 impl Changes for Setter {
     fn set(&mut self, key: &str, value: &[u8]) -> Outcome<()> {
@@ -55,7 +55,7 @@ impl Changes for Setter {
 
 const KEY_LEN: usize = b"/state/00000000".len();
 
-struct Watcher(Text);
+struct Watcher(Connection);
 
 impl Updates for Watcher {
     fn next(&mut self) -> Outcome<u64> {
@@ -71,7 +71,7 @@ impl Updates for Watcher {
 }
 
 pub(super) fn join(address: &str) -> Outcome<Map> {
-    let mut connection = Text::connect(address)?;
+    let mut connection = Connection::connect(address)?;
     let mut map = Map::new();
     let mut waiting: Option<Vec<Vec<u8>>> = None;
     let mut cursor = Some(b"0".to_vec());
@@ -112,7 +112,7 @@ fn command(out: &mut Vec<u8>, words: &[&[u8]]) {
 }
 
 /// An array of strings; numbers come as their digits.
-fn array(connection: &mut Text) -> Outcome<Vec<Vec<u8>>> {
+fn array(connection: &mut Connection) -> Outcome<Vec<Vec<u8>>> {
     let len = parse(&connection.line()?[1..])?;
     let mut all = Vec::with_capacity(len);
     for _ in 0..len {

@@ -1,11 +1,11 @@
-//! Pollux' broker and the relay by hand: five frames by bare libzmq calls; a late
-//! joiner is a [`ClientNode`], or a DEALER by hand that puts what comes into a map.
+//! Clients of a broker and of the relay by bare libzmq calls, five frames a message; a late
+//! joiner is a [`ClientNode`].
 
 use pollux::clone::client::{ClientConfig, Event};
 use pollux::node::{ClientNode, ClientOptions};
 use pollux::reactor::{Flow, Reactor};
 
-use super::{Changes, Map, Outcome, Sides, Updates, number};
+use super::{Changes, Outcome, Sides, Updates, number, uuid_of_process};
 use crate::bare::{Bare, Part};
 
 pub(super) fn connect(changes: &str, updates: &str) -> Outcome<Sides> {
@@ -28,15 +28,6 @@ pub(super) fn connect(changes: &str, updates: &str) -> Outcome<Sides> {
     while watcher.receive() {}
     watcher.sub.zmq().set_rcvtimeo(-1)?;
     Ok((Box::new(setter), Box::new(watcher)))
-}
-
-/// What no other process begins its uuids with.
-fn uuid_of_process() -> [u8; 16] {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let nanos = now.map_or(0, |now| now.as_nanos() as u64);
-    let mut uuid = [0; 16];
-    uuid[..8].copy_from_slice(&(nanos ^ (u64::from(std::process::id()) << 40)).to_be_bytes());
-    uuid
 }
 
 struct Setter {
@@ -112,25 +103,4 @@ pub(super) fn join(snapshots: &str) -> Outcome<usize> {
     )?;
     reactor.run(&mut joiner)?;
     Ok(joiner.client.machine().len())
-}
-
-/// The same state by hand: nothing is checked, nothing else is followed.
-pub(super) fn join_by_hand(snapshots: &str) -> Outcome<Map> {
-    let context = zmq::Context::new();
-    let dealer = Bare::new(&context, zmq::DEALER);
-    dealer.connect(snapshots);
-    dealer.send_all(&[b"ICANHAZ?", b"/state/"]);
-    let mut map = Map::new();
-    let mut parts: [Part; 5] = std::array::from_fn(|_| Part::new());
-    loop {
-        for part in &mut parts {
-            if !dealer.receive(part) {
-                return Err("the broker has gone".into());
-            }
-        }
-        if parts[0].bytes() == b"KTHXBAI" {
-            return Ok(map);
-        }
-        map.insert(parts[0].bytes().to_vec(), parts[4].bytes().to_vec());
-    }
 }
