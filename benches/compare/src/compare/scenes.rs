@@ -155,7 +155,7 @@ fn states() -> Vec<Scene> {
             format!("Changes to a watcher over tcp, {size} bytes"),
             "updates/s",
             "updates",
-            100_000,
+            300_000,
             size,
         ));
     }
