@@ -20,7 +20,7 @@ use crate::clone::broker::Broker;
 use crate::clone::pair::{Role, RoleRefusal};
 use crate::message::Message;
 use crate::reactor::{Context, Flow, Key, Registry, SocketKey, TimerKey};
-use crate::socket::{AnyContext, Errno, Interest, Slices};
+use crate::socket::{AnyContext, Interest};
 use crate::time::Time;
 
 /// A [`Broker`] that lives on a reactor: a field of the application's state.
@@ -69,9 +69,6 @@ struct Ports {
     /// What the timer is set to.
     armed: Time,
 }
-
-/// Changes handled in one turn, before others have theirs.
-const CHANGES_AT_ONCE: usize = 64;
 
 impl BrokerNode {
     /// Binds the three ports. `endpoint` is the first: `tcp://HOST:PORT`,
@@ -358,56 +355,43 @@ impl BrokerNode {
     /// Not by `on_message`, which lends the frames only: most changes are published
     /// with the very frames they came in.
     fn on_changes<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<Flow> {
-        let mut result = Ok(Flow::Continue);
-        for _ in 0..CHANGES_AT_ONCE {
-            match self.on_change(cx) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
+        let Some(ports) = self.ports else { return Ok(Flow::Continue) };
+        let ahead = self.machine.changes_ahead();
+        let result = loop {
+            let received = self.burst.receive(cx.socket(ports.changes)?, ahead);
+            if ahead > 1 {
+                self.machine.expect_changes(self.burst.keys_ahead());
             }
+            while self.on_change(cx, ports) {}
+            match received {
+                Ok(true) => {}
+                Ok(false) => break Ok(Flow::Continue),
+                Err(errno) => break Err(errno.into()),
+            }
+        };
+        if let Ok(updates) = cx.socket(ports.updates) {
+            self.burst.flush(updates, |error| self.machine.handle_unpublished(&error));
         }
-        self.publish_waiting(cx);
         self.burst.clear();
         self.set_timer(cx);
         result
     }
 
-    /// Takes one change; false if there is none.
-    fn on_change<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<bool> {
-        let Some(ports) = self.ports else { return Ok(false) };
+    /// Handles the next change of those received; false if there is none.
+    fn on_change<S>(&mut self, cx: &mut Context<'_, S>, ports: Ports) -> bool {
         let now = cx.now();
-        let (frames, waiting) = self.burst.split();
-        let mut slices = Slices::new();
-        match frames.receive(cx.socket(ports.changes)?, &mut slices) {
-            Ok(None) => {}
-            Ok(Some(frame)) => slices.push(frame),
-            Err(Errno::EAGAIN) => return Ok(false),
-            Err(errno) => return Err(errno.into()),
-        }
-        let change = Message::new(&slices);
+        let Some((frames, waiting)) = self.burst.next_change() else { return false };
+        let change = Message::new(&frames);
         let at_work = Some(AtWork { change, forward: None, waiting });
         let mut out = Outbox { registry: cx, ports, at_work, unpublished: 0, wanted: None };
         self.machine.handle_change(now, change, &mut out);
         let (forward, unpublished) = (out.forward(), out.unpublished);
-        drop(slices);
+        drop(frames);
         for _ in 0..unpublished {
             self.machine.handle_unpublished(&"the socket for updates is gone");
         }
-        if forward.is_some_and(|sequence| self.burst.push(sequence)) {
-            self.publish_waiting(cx);
-        }
-        Ok(true)
-    }
-
-    /// Publishes the changes that wait for others to be published with them.
-    fn publish_waiting<S>(&mut self, cx: &mut Context<'_, S>) {
-        let BrokerNode { machine, burst, ports, .. } = self;
-        if let Some(updates) = ports.and_then(|ports| cx.socket(ports.updates).ok()) {
-            burst.flush(updates, |error| machine.handle_unpublished(&error));
-        }
+        self.burst.push(forward);
+        true
     }
 
     fn on_timer<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<Flow> {

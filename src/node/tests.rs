@@ -10,7 +10,7 @@ use super::{BrokerNode, BrokerOptions, ClientNode, ClientOptions};
 use crate::clone::Sequence;
 use crate::clone::client::{ClientConfig, Event};
 use crate::reactor::{Context, Flow, Reactor};
-use crate::socket::{Socket, SocketType};
+use crate::socket::{Socket, SocketType, ZmqContext};
 
 struct App {
     broker: BrokerNode,
@@ -146,8 +146,9 @@ fn a_start_that_leaves_no_sequence_is_refused() {
 /// as do not, and such as are only answered.
 #[test]
 fn updates_go_out_in_the_order_of_their_sequences() {
-    for first in ["inproc://node-tests-order", "tcp://127.0.0.1:*"] {
-        let context = zmq::Context::new();
+    let tcp = "tcp://127.0.0.1:*";
+    for (first, shares) in [("inproc://node-tests-order", true), (tcp, true), (tcp, false)] {
+        let context = ZmqContext::builder().zero_copy_receive(shares).build().unwrap();
         let mut broker = BrokerNode::bind(&context, first, BrokerOptions::default()).unwrap();
         let endpoints = broker.endpoints().clone();
         let sub = Socket::builder(SocketType::Sub)
@@ -170,7 +171,8 @@ fn updates_go_out_in_the_order_of_their_sequences() {
             let properties: &[u8] = if n % 7 == 3 { b"ttl=1000\n" } else { b"by=test\n" };
             // Each tenth is sent twice: the second one is answered by a heartbeat.
             for _ in 0..if n % 10 == 9 { 2 } else { 1 } {
-                push.send(&[b"/key", &[0; 8][..], &[n; 16], properties, &value][..]).unwrap();
+                let key = [b"/key", &[b'a' + n % 20][..]].concat();
+                push.send(&[&key, &[0; 8][..], &[n; 16], properties, &value][..]).unwrap();
             }
         }
         let (mut updates, mut answers) = (Vec::new(), 0);
@@ -180,7 +182,8 @@ fn updates_go_out_in_the_order_of_their_sequences() {
             while let Some(message) = sub.receive_message().unwrap() {
                 let message: Vec<_> = message.iter().collect();
                 match (&message[0][..], message[2].first()) {
-                    (b"/key", Some(n)) => {
+                    ([b'/', b'k', b'e', b'y', of], Some(n)) => {
+                        assert_eq!(*of, b'a' + n % 20);
                         assert_eq!(message[4][..], value);
                         let sequence = u64::from_be_bytes(message[1][..].try_into().unwrap());
                         updates.push((*n, sequence));

@@ -1,5 +1,7 @@
 //! [`FrameList`]: memory for the frames of one message, used again for the next.
 
+use std::ffi::c_int;
+
 use smallvec::SmallVec;
 
 use super::{Errno, Frame, SendError, Socket};
@@ -15,6 +17,9 @@ pub(crate) struct FrameList {
     first: Frame,
     /// The first frame was received ahead; whether more follow.
     ahead: Option<bool>,
+    /// Of each frame of the message that was received whole what zmq_msg_recv(3) returned. The
+    /// frames have not been touched since.
+    lengths: SmallVec<[c_int; KEPT]>,
     rest: Rest,
 }
 
@@ -33,7 +38,12 @@ pub(crate) type Slices<'f> = SmallVec<[&'f [u8]; KEPT]>;
 
 impl FrameList {
     pub(crate) fn new() -> FrameList {
-        FrameList { first: Frame::new(), ahead: None, rest: Rest::default() }
+        FrameList {
+            first: Frame::new(),
+            ahead: None,
+            lengths: SmallVec::new(),
+            rest: Rest::default(),
+        }
     }
 
     /// Receives a whole message. A message of one frame, as most are, is returned;
@@ -49,7 +59,7 @@ impl FrameList {
         socket: &Socket,
         slices: &mut Slices<'f>,
     ) -> Result<Option<&'f [u8]>, Errno> {
-        let FrameList { first, ahead, rest } = self;
+        let FrameList { first, ahead, rest, .. } = self;
         let received = match ahead.take() {
             Some(more) => (&**first, more),
             None => socket.receive_bytes(first)?,
@@ -58,10 +68,40 @@ impl FrameList {
             (bytes, false) => Ok(Some(bytes)),
             (bytes, true) => {
                 slices.push(bytes);
-                receive_rest(socket, rest, slices)?;
+                rest.receive(socket, |frame, length| slices.push(frame.bytes_of(length)))?;
                 Ok(None)
             }
         }
+    }
+
+    /// Receives a whole message, to be looked at by [`frames`](FrameList::frames) when others
+    /// have been received into other lists.
+    ///
+    /// # Errors
+    /// Those of [`receive`](FrameList::receive).
+    #[inline]
+    pub(crate) fn receive_whole(&mut self, socket: &Socket) -> Result<(), Errno> {
+        let FrameList { first, rest, lengths, .. } = self;
+        lengths.clear();
+        let length = socket.receive_raw(first)?;
+        lengths.push(length);
+        if first.more() {
+            rest.receive(socket, |_, length| lengths.push(length))?;
+        }
+        Ok(())
+    }
+
+    /// The frames of the message that [`receive_whole`](FrameList::receive_whole) has received.
+    #[inline]
+    pub(crate) fn frames(&mut self) -> Slices<'_> {
+        let frames = std::iter::once(&mut self.first).chain(self.rest.frames());
+        frames.zip(&self.lengths).map(|(frame, length)| frame.bytes_of(*length)).collect()
+    }
+
+    /// The first of them; empty if there is none.
+    #[inline]
+    pub(crate) fn first_frame(&self) -> &[u8] {
+        &self.first
     }
 
     /// Sends the message last received on, with a copy of `second` in place of its second frame.
@@ -77,7 +117,8 @@ impl FrameList {
         count: usize,
         second: &[u8],
     ) -> Result<(), SendError> {
-        let FrameList { first, rest, .. } = self;
+        let FrameList { first, rest, lengths, .. } = self;
+        lengths.clear();
         if let Some(frame) = rest.kept.first_mut() {
             frame.assign(second);
         }
@@ -132,6 +173,7 @@ impl FrameList {
     /// Lets go of all content, so that no receive buffer is kept alive by the last
     /// message of a batch.
     pub(crate) fn clear(&mut self) {
+        self.lengths.clear();
         if self.rest.used == 0 && self.first.is_empty() {
             return;
         }
@@ -144,35 +186,44 @@ impl FrameList {
     }
 }
 
-/// Receives the frames after the first. Apart, so that it is not in the way of those
-/// who receive single frames.
-#[inline(never)]
-fn receive_rest<'f>(
-    socket: &Socket,
-    rest: &'f mut Rest,
-    slices: &mut Slices<'f>,
-) -> Result<(), Errno> {
-    let Rest { kept, used, long } = rest;
-    if kept.is_empty() {
-        kept.resize_with(KEPT - 1, Frame::new);
-    }
-    for (index, frame) in kept.iter_mut().enumerate() {
-        *used = (*used).max(index + 1);
-        let (bytes, more) = socket.receive_bytes(frame)?;
-        slices.push(bytes);
-        if !more {
-            return Ok(());
+impl Rest {
+    /// Receives the frames after the first. Apart, so that it is not in the way of those who
+    /// receive single frames.
+    #[inline(never)]
+    fn receive<'f>(
+        &'f mut self,
+        socket: &Socket,
+        mut each: impl FnMut(&'f mut Frame, c_int),
+    ) -> Result<(), Errno> {
+        let Rest { kept, used, long } = self;
+        if kept.is_empty() {
+            kept.resize_with(KEPT - 1, Frame::new);
         }
+        for (index, frame) in kept.iter_mut().enumerate() {
+            *used = (*used).max(index + 1);
+            let length = socket.receive_raw(frame)?;
+            let more = frame.more();
+            each(frame, length);
+            if !more {
+                return Ok(());
+            }
+        }
+        let mut lengths = Vec::new();
+        long.clear();
+        let mut more = true;
+        while more {
+            let mut frame = Frame::new();
+            lengths.push(socket.receive_raw(&mut frame)?);
+            more = frame.more();
+            long.push(frame);
+        }
+        long.iter_mut().zip(lengths).for_each(|(frame, length)| each(frame, length));
+        Ok(())
     }
-    long.clear();
-    let mut more = true;
-    while more {
-        let mut frame = Frame::new();
-        more = socket.receive(&mut frame)?;
-        long.push(frame);
+
+    fn frames(&mut self) -> impl Iterator<Item = &mut Frame> {
+        self.kept.iter_mut().chain(&mut self.long)
     }
-    slices.extend(long.iter().map(|frame| &**frame));
-    Ok(())
 }
 
 impl Default for FrameList {
@@ -205,6 +256,13 @@ mod tests {
             assert_eq!(slices[..], frames);
             drop(slices);
             assert_eq!(list.receive(&right, &mut Slices::new()), Err(Errno::EAGAIN));
+            // And the same to be looked at later.
+            left.send(&frames[..]).unwrap();
+            list.receive_whole(&right).unwrap();
+            assert_eq!(list.first_frame(), frames[0]);
+            assert_eq!(list.frames()[..], frames);
+            assert_eq!(list.receive_whole(&right), Err(Errno::EAGAIN));
+            assert!(list.frames().is_empty());
         }
     }
 

@@ -22,6 +22,12 @@ pub(super) const HOP_BY_HOP: [&str; 3] = ["ttl", "ttlms", "retry"];
 /// must stay within the limit that clients keep.
 const TTL_ROOM: usize = "ttl=\nttlms=\n".len() + 2 * 20;
 
+/// So many keys, with short values, are in the caches of a processor that changes them.
+const FITS_INTO_CACHES: usize = if cfg!(test) { 10 } else { 32 * 1024 };
+
+/// More waits for memory than these a processor has hardly at the same time.
+const AHEAD: usize = 8;
+
 /// Expired keys deleted in one call, between which everything else is served.
 const EXPIRY_BATCH: usize = 256;
 
@@ -83,6 +89,20 @@ impl Broker {
             warn_rarely(self.stats.changes_store_full, "change refused", &reason);
             self.refuse_for_good(now, change, reason, out);
         }
+    }
+
+    /// How many changes it is worth to [announce](Broker::expect_changes) before the first of
+    /// them is handled: 1 (none) as long as the state fits into the processor's caches.
+    pub fn changes_ahead(&self) -> usize {
+        if self.store.len() < FITS_INTO_CACHES { 1 } else { AHEAD }
+    }
+
+    /// Says which keys the next changes are of, if several are there, so that the waiting for
+    /// memory which they cause is over before they come, and for all of them at once: of a
+    /// hundred thousand keys and more it is most of what a change takes. Nothing else comes of
+    /// it, and it need not be true.
+    pub fn expect_changes<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        keys.for_each(|key| self.store.touch(key));
     }
 
     /// Refuses a change, and any copy of it that comes later.
