@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use pollux::proxy::{Proxy, ProxyError, ProxyStats, Side, SideStats, WhenFull};
 use pollux::reactor::{Backend, Flow, Missed, Reactor, Wait};
-use pollux::socket::{Socket, SocketType};
+use pollux::socket::{Socket, SocketType, ZmqContext};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -94,7 +94,10 @@ pub(crate) fn run(args: &ProxyArgs, json: bool) -> Result<(), Failure> {
         .wait(Wait::SpinFor(LINGER_AWAKE))
         .build()
         .map_err(|error| Failure::system(&error))?;
-    let mut sockets = Sockets { context: zmq::Context::new(), args, files: Vec::new() };
+    // A small frame that waits in a queue does not keep the buffer that it came in.
+    let context = ZmqContext::builder().zero_copy_receive(false).build();
+    let context = context.map_err(|error| Failure::system(&error.into()))?;
+    let mut sockets = Sockets { context, args, files: Vec::new() };
     let frontend = sockets.open("--frontend", &args.frontend)?;
     let backend = sockets.open("--backend", &args.backend)?;
     let capture = sockets.open_any("--capture", &args.capture)?;
@@ -218,7 +221,7 @@ struct Opened {
 
 /// The sockets as they are opened.
 struct Sockets<'a> {
-    context: zmq::Context,
+    context: ZmqContext,
     args: &'a ProxyArgs,
     /// Of each endpoint from when it is bound: a later one may fail.
     files: Vec<SocketFiles>,
