@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use pollux::node::{BrokerNode, BrokerOptions};
 use pollux::reactor::{Flow, Reactor};
+use pollux::socket::ZmqContext;
 
 use crate::{HEARTBEAT, Outcome, child};
 
@@ -20,7 +21,7 @@ struct App {
 
 /// Serves until its stdin ends; `reset` and `report` are answered with a line.
 pub(crate) fn run() -> Outcome<()> {
-    let context = zmq::Context::new();
+    let context = ZmqContext::builder().zero_copy_receive(false).build()?;
     let mut options = BrokerOptions::default();
     options.config.heartbeat = HEARTBEAT;
     let mut reactor = Reactor::new()?;
