@@ -115,8 +115,8 @@ pub trait BrokerOutbox {
 ///   [`handle_subscription`](Broker::handle_subscription) (P+1),
 ///   [`handle_timeout`](Broker::handle_timeout),
 ///   [`handle_writable`](Broker::handle_writable). They take `now`, which must not go back,
-///   and write what is to be sent into a [`BrokerOutbox`]. Who has several changes at hand says
-///   so by [`expect_changes`](Broker::expect_changes).
+///   and write what is to be sent into a [`BrokerOutbox`]. Who has several changes at hand
+///   may [`prefetch`](Broker::prefetch) before.
 /// * Time: after any input ask [`next_deadline`](Broker::next_deadline), and call
 ///   `handle_timeout` when it is reached.
 /// * Direct use by the process that holds it: [`get`](Broker::get), [`set`](Broker::set),

@@ -50,6 +50,9 @@ const MAX_COUNT: usize = 1 << 30;
 /// one long one.
 const DROPPED_AT_ONCE: usize = 64;
 
+/// What an entry takes besides its key and value, about, in bytes.
+const ENTRY: usize = 100;
+
 /// How much a [`Store`] may hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -405,14 +408,20 @@ impl Store {
         true
     }
 
-    /// Brings what a change of the key will touch into the processor's caches, and changes
-    /// nothing. Several in a row take hardly longer than one, for they wait for memory at the
-    /// same time: so it pays before several changes.
-    pub(super) fn touch(&self, key: &[u8]) {
+    /// Brings what a change of the key will touch into the processor's caches: its entry, and
+    /// the two beside it in the order of change, from which it is taken out. Several in a row
+    /// take hardly longer than one, for they wait for memory at the same time.
+    pub(super) fn prefetch(&self, key: &[u8]) {
         let Some(slot) = self.find(self.lookup.hash(key), key) else { return };
         let node = &self.slots[slot];
+        // Any field of theirs will do.
         let neighbours = self.slots[node.older].expiry ^ self.slots[node.newer].expiry;
         black_box((neighbours, node.value().last()));
+    }
+
+    /// About how many bytes of memory all that is in use.
+    pub(super) fn footprint(&self) -> usize {
+        self.bytes() + ENTRY * (self.len() + self.tombstones())
     }
 
     fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {

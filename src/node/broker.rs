@@ -75,11 +75,12 @@ impl BrokerNode {
     /// `ipc://PATH` or `inproc://NAME`; `tcp://HOST:*` looks for three free
     /// neighbours, see [`endpoints`](BrokerNode::endpoints).
     ///
-    /// Best in a context with [`zero_copy_receive`](crate::socket::ContextBuilder::zero_copy_receive)
-    /// off, as that of `pollux broker` is: changes then come in memory of their own. Else the
-    /// broker copies values of 34 to 1,023 bytes, lest one that waits for a slow subscriber
-    /// keep 8 KiB, and its thread takes a seventh more time for an
-    /// update of 64 bytes, half as much again for one of 800.
+    /// Best in a context with
+    /// [`zero_copy_receive`](crate::socket::ContextBuilder::zero_copy_receive) off, as that of
+    /// `pollux broker` is: changes then come in memory of their own. Else the broker copies
+    /// frames of 34 to 1,023 bytes, lest one that waits for a slow subscriber keep 8 KiB, and
+    /// its thread takes a seventh more time for an update of 64 bytes, half as much again for
+    /// one of 800.
     ///
     /// # Errors
     /// An endpoint that cannot be used or is taken; the text names it and the
@@ -356,21 +357,31 @@ impl BrokerNode {
     /// with the very frames they came in.
     fn on_changes<S>(&mut self, cx: &mut Context<'_, S>) -> io::Result<Flow> {
         let Some(ports) = self.ports else { return Ok(Flow::Continue) };
-        let ahead = self.machine.changes_ahead();
+        let ahead = self.machine.prefetch_count();
         let result = loop {
-            let received = self.burst.receive(cx.socket(ports.changes)?, ahead);
+            let received = match cx.socket(ports.changes) {
+                Ok(changes) => self.burst.receive(changes, ahead).map_err(io::Error::from),
+                Err(error) => break Err(error.into()),
+            };
             if ahead > 1 {
-                self.machine.expect_changes(self.burst.keys_ahead());
+                self.machine.prefetch(self.burst.keys_ahead());
             }
             while self.on_change(cx, ports) {}
             match received {
                 Ok(true) => {}
                 Ok(false) => break Ok(Flow::Continue),
-                Err(errno) => break Err(errno.into()),
+                Err(error) => break Err(error),
             }
         };
-        if let Ok(updates) = cx.socket(ports.updates) {
-            self.burst.flush(updates, |error| self.machine.handle_unpublished(&error));
+        match cx.socket(ports.updates) {
+            Ok(updates) => {
+                self.burst.flush(updates, |error| self.machine.handle_unpublished(&error));
+            }
+            Err(error) => {
+                for _ in 0..self.burst.waiting() {
+                    self.machine.handle_unpublished(&error);
+                }
+            }
         }
         self.burst.clear();
         self.set_timer(cx);

@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 
 use crate::clone::kvmsg::FRAMES;
-use crate::socket::{AnyContext, Errno, FrameList, SendError, Slices, Socket};
+use crate::socket::{AnyContext, Errno, SendError, Slices, Socket, Whole};
 
 /// Changes handled in one turn, before others have theirs, and published together. A
 /// subscriber that has caught up sleeps, and to wake it costs the broker a system call, which
@@ -15,13 +15,15 @@ const LENGTH: usize = 64;
 /// Changes received, in order: those handled, the one at work, those received ahead.
 #[derive(Debug)]
 pub(super) struct Burst {
-    lists: Box<[FrameList]>,
-    /// How many lists hold a change.
+    places: Box<[Whole]>,
+    /// How many places hold a change.
     received: usize,
     /// Of each that was handled its new sequence, if it waits to be published.
     handled: Handled,
+    /// Of those handled so many first ones wait no more.
+    done: usize,
     /// Whether frames that share a receive buffer are copied, see
-    /// [`FrameList::unshare`].
+    /// [`Whole::unshare`].
     unshare: bool,
 }
 
@@ -29,27 +31,28 @@ type Handled = SmallVec<[Option<[u8; 8]>; LENGTH]>;
 
 /// Those that were handled, while the next change is at work.
 pub(super) struct Waiting<'a> {
-    lists: &'a mut [FrameList],
+    places: &'a mut [Whole],
     sequences: &'a mut [Option<[u8; 8]>],
+    done: &'a mut usize,
 }
 
 impl Burst {
     /// For changes that come to `endpoint`, where a socket of `context` is bound.
     pub(super) fn new(context: &impl AnyContext, endpoint: &str) -> Burst {
-        let lists = (0..LENGTH).map(|_| FrameList::new()).collect();
+        let places = (0..LENGTH).map(|_| Whole::new()).collect();
         // Over inproc each frame has memory of its own.
         let unshare = context.handle().shares_receive_buffers() && !endpoint.starts_with("inproc:");
-        Burst { lists, received: 0, handled: Handled::new(), unshare }
+        Burst { places, received: 0, handled: Handled::new(), done: 0, unshare }
     }
 
     /// Receives up to `ahead` changes; false if there are no more, or no more room.
     ///
     /// # Errors
-    /// Those of [`FrameList::receive`] but for `EAGAIN`; what was received before stays.
+    /// Those of [`Whole::receive`] but for `EAGAIN`; what was received before stays.
     #[inline]
     pub(super) fn receive(&mut self, changes: &Socket, ahead: usize) -> Result<bool, Errno> {
-        for list in self.lists[self.received..].iter_mut().take(ahead) {
-            match list.receive_whole(changes) {
+        for place in self.places[self.received..].iter_mut().take(ahead) {
+            match place.receive(changes) {
                 Ok(()) => self.received += 1,
                 Err(Errno::EAGAIN) => return Ok(false),
                 Err(errno) => return Err(errno),
@@ -61,38 +64,45 @@ impl Burst {
     /// The first frames of those that were received and not handled.
     #[inline]
     pub(super) fn keys_ahead(&self) -> impl Iterator<Item = &[u8]> {
-        self.lists[self.handled.len()..self.received].iter().map(FrameList::first_frame)
+        self.places[self.handled.len()..self.received].iter().map(Whole::first_frame)
     }
 
     /// The frames of the next change, and what waits before it; `None` if all are handled.
     #[inline]
     pub(super) fn next_change(&mut self) -> Option<(Slices<'_>, Waiting<'_>)> {
         let handled = self.handled.len();
-        let (lists, rest) = self.lists[..self.received].split_at_mut(handled);
-        Some((rest.first_mut()?.frames(), Waiting { lists, sequences: &mut self.handled }))
+        let (places, rest) = self.places[..self.received].split_at_mut(handled);
+        let waiting = Waiting { places, sequences: &mut self.handled, done: &mut self.done };
+        Some((rest.first_mut()?.frames(), waiting))
     }
 
     /// The change at work is handled. With a sequence it waits to be published under that.
     #[inline]
     pub(super) fn push(&mut self, sequence: Option<[u8; 8]>) {
         if self.unshare && sequence.is_some() {
-            self.lists[self.handled.len()].unshare();
+            self.places[self.handled.len()].unshare();
         }
         self.handled.push(sequence);
     }
 
-    /// Publishes all that wait, and begins anew.
+    /// Publishes all that wait, with a call of `failed` for each that could not be.
     #[inline]
     pub(super) fn flush(&mut self, updates: &Socket, failed: impl FnMut(SendError)) {
-        let Burst { lists, handled, .. } = self;
-        Waiting { lists, sequences: handled }.flush(updates, failed);
-        self.clear();
+        let Burst { places, handled, done, .. } = self;
+        Waiting { places, sequences: handled, done }.flush(updates, failed);
     }
 
-    /// Lets go of what was received and not published.
+    /// How many wait to be published.
+    pub(super) fn waiting(&self) -> usize {
+        self.handled.iter().flatten().count()
+    }
+
+    /// Lets go of all, be it published or not.
     pub(super) fn clear(&mut self) {
         self.handled.clear();
-        self.lists.iter_mut().take(self.received + 1).for_each(FrameList::clear);
+        self.done = 0;
+        // One more: a message may have ended half way, with the context.
+        self.places.iter_mut().take(self.received + 1).for_each(Whole::clear);
         self.received = 0;
     }
 }
@@ -101,12 +111,14 @@ impl Waiting<'_> {
     /// Publishes them, with a call of `failed` for each that could not be.
     #[inline]
     pub(super) fn flush(&mut self, updates: &Socket, mut failed: impl FnMut(SendError)) {
-        for (list, sequence) in self.lists.iter_mut().zip(&mut *self.sequences) {
+        let handled = self.places.iter_mut().zip(&mut *self.sequences);
+        for (place, sequence) in handled.skip(*self.done) {
             if let Some(sequence) = sequence.take()
-                && let Err(error) = list.forward(updates, FRAMES, &sequence)
+                && let Err(error) = place.forward(updates, FRAMES, &sequence)
             {
                 failed(error);
             }
         }
+        *self.done = self.sequences.len();
     }
 }

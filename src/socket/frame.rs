@@ -142,14 +142,17 @@ impl Frame {
     }
 
     /// The content, given what zmq_msg_recv(3) returned when it was received.
+    ///
+    /// # Safety
+    /// Its content is as long as it was then.
     #[inline]
-    pub(super) fn bytes_of(&mut self, received: c_int) -> &[u8] {
+    pub(super) unsafe fn bytes_of(&mut self, received: c_int) -> &[u8] {
         if received == c_int::MAX {
             return self;
         }
         debug_assert_eq!(received as usize, self.len());
         // SAFETY: the message is initialised, and its content is as long as libzmq has
-        // just said; for the rest see `deref`.
+        // said; for the rest see `deref`.
         unsafe {
             let data = zmq_sys::zmq_msg_data(self.as_mut_ptr()).cast::<u8>();
             slice::from_raw_parts(data, received as usize)

@@ -17,9 +17,6 @@ pub(crate) struct FrameList {
     first: Frame,
     /// The first frame was received ahead; whether more follow.
     ahead: Option<bool>,
-    /// Of each frame of the message that was received whole what zmq_msg_recv(3) returned. The
-    /// frames have not been touched since.
-    lengths: SmallVec<[c_int; KEPT]>,
     rest: Rest,
 }
 
@@ -38,12 +35,7 @@ pub(crate) type Slices<'f> = SmallVec<[&'f [u8]; KEPT]>;
 
 impl FrameList {
     pub(crate) fn new() -> FrameList {
-        FrameList {
-            first: Frame::new(),
-            ahead: None,
-            lengths: SmallVec::new(),
-            rest: Rest::default(),
-        }
+        FrameList { first: Frame::new(), ahead: None, rest: Rest::default() }
     }
 
     /// Receives a whole message. A message of one frame, as most are, is returned;
@@ -68,83 +60,11 @@ impl FrameList {
             (bytes, false) => Ok(Some(bytes)),
             (bytes, true) => {
                 slices.push(bytes);
-                rest.receive(socket, |frame, length| slices.push(frame.bytes_of(length)))?;
+                rest.receive(socket, |frame, length| {
+                    // SAFETY: libzmq has just said its length.
+                    slices.push(unsafe { frame.bytes_of(length) });
+                })?;
                 Ok(None)
-            }
-        }
-    }
-
-    /// Receives a whole message, to be looked at by [`frames`](FrameList::frames) when others
-    /// have been received into other lists.
-    ///
-    /// # Errors
-    /// Those of [`receive`](FrameList::receive).
-    #[inline]
-    pub(crate) fn receive_whole(&mut self, socket: &Socket) -> Result<(), Errno> {
-        let FrameList { first, rest, lengths, .. } = self;
-        lengths.clear();
-        let length = socket.receive_raw(first)?;
-        lengths.push(length);
-        if first.more() {
-            rest.receive(socket, |_, length| lengths.push(length))?;
-        }
-        Ok(())
-    }
-
-    /// The frames of the message that [`receive_whole`](FrameList::receive_whole) has received.
-    #[inline]
-    pub(crate) fn frames(&mut self) -> Slices<'_> {
-        let frames = std::iter::once(&mut self.first).chain(self.rest.frames());
-        frames.zip(&self.lengths).map(|(frame, length)| frame.bytes_of(*length)).collect()
-    }
-
-    /// The first of them; empty if there is none.
-    #[inline]
-    pub(crate) fn first_frame(&self) -> &[u8] {
-        &self.first
-    }
-
-    /// Sends the message last received on, with a copy of `second` in place of its second frame.
-    /// Nothing else is copied: its frames are empty afterwards, to be received into again.
-    /// `count` is how many it has.
-    ///
-    /// # Errors
-    /// Those of [`Socket::send`], but what has been sent of it by then is lost. That
-    /// cannot happen on a socket that never blocks, as PUB does not.
-    pub(crate) fn forward(
-        &mut self,
-        socket: &Socket,
-        count: usize,
-        second: &[u8],
-    ) -> Result<(), SendError> {
-        let FrameList { first, rest, lengths, .. } = self;
-        lengths.clear();
-        if let Some(frame) = rest.kept.first_mut() {
-            frame.assign(second);
-        }
-        let kept = rest.kept.len().min(count - 1);
-        let parts = [&mut rest.kept[..kept], &mut rest.long[..count - 1 - kept]];
-        socket.send_moving(first, parts)?;
-        // Unless an earlier message was longer, nothing is left to be let go of.
-        if rest.used <= kept {
-            rest.used = 0;
-        }
-        Ok(())
-    }
-
-    /// Copies the small frames of the message last received that have no memory of
-    /// their own. Those of up to 33 bytes have it. Larger ones may share the receive
-    /// buffer of their connection, and one such frame that waits in a queue keeps all
-    /// 8 KiB of it (libzmq's decoder_allocators.cpp): a queue of small messages could take a
-    /// hundred times their size. From 1 KiB on it is at most eight times.
-    pub(crate) fn unshare(&mut self) {
-        const INSIDE: usize = 33;
-        const LARGE: usize = 1024;
-        let FrameList { first, rest, .. } = self;
-        let rest = rest.kept.iter_mut().take(rest.used).chain(&mut rest.long);
-        for frame in std::iter::once(first).chain(rest) {
-            if (INSIDE + 1..LARGE).contains(&frame.len()) {
-                *frame = Frame::copy_from(frame);
             }
         }
     }
@@ -173,7 +93,6 @@ impl FrameList {
     /// Lets go of all content, so that no receive buffer is kept alive by the last
     /// message of a batch.
     pub(crate) fn clear(&mut self) {
-        self.lengths.clear();
         if self.rest.used == 0 && self.first.is_empty() {
             return;
         }
@@ -226,6 +145,104 @@ impl Rest {
     }
 }
 
+/// A message that is received now and looked at later, when others have been received in
+/// other places.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    list: FrameList,
+    /// Of each frame of the message what zmq_msg_recv(3) returned. None of them gets another
+    /// length before this is cleared.
+    lengths: SmallVec<[c_int; KEPT]>,
+}
+
+impl Whole {
+    pub(crate) fn new() -> Whole {
+        Whole { list: FrameList::new(), lengths: SmallVec::new() }
+    }
+
+    /// Receives a message.
+    ///
+    /// # Errors
+    /// Those of [`FrameList::receive`].
+    #[inline]
+    pub(crate) fn receive(&mut self, socket: &Socket) -> Result<(), Errno> {
+        let Whole { list: FrameList { first, rest, .. }, lengths } = self;
+        lengths.clear();
+        lengths.push(socket.receive_raw(first)?);
+        if first.more() {
+            rest.receive(socket, |_, length| lengths.push(length))?;
+        }
+        Ok(())
+    }
+
+    /// The frames of the message; none when it was sent on.
+    #[inline]
+    pub(crate) fn frames(&mut self) -> Slices<'_> {
+        let FrameList { first, rest, .. } = &mut self.list;
+        let frames = std::iter::once(first).chain(rest.frames()).zip(&self.lengths);
+        // SAFETY: these are the frames that were received, in order, and what was said of their
+        // lengths then: see `lengths`.
+        frames.map(|(frame, length)| unsafe { frame.bytes_of(*length) }).collect()
+    }
+
+    /// The first frame, after a message was received.
+    #[inline]
+    pub(crate) fn first_frame(&self) -> &[u8] {
+        &self.list.first
+    }
+
+    /// Sends the message on, with a copy of `second` in place of its second frame.
+    /// Nothing else is copied: its frames are empty afterwards, to be received into again.
+    /// `count` is how many it has.
+    ///
+    /// # Errors
+    /// Those of [`Socket::send`], but what has been sent of it by then is lost. That
+    /// cannot happen on a socket that never blocks, as PUB does not.
+    pub(crate) fn forward(
+        &mut self,
+        socket: &Socket,
+        count: usize,
+        second: &[u8],
+    ) -> Result<(), SendError> {
+        let Whole { list: FrameList { first, rest, .. }, lengths } = self;
+        lengths.clear();
+        if let Some(frame) = rest.kept.first_mut() {
+            frame.assign(second);
+        }
+        let kept = rest.kept.len().min(count - 1);
+        let parts = [&mut rest.kept[..kept], &mut rest.long[..count - 1 - kept]];
+        socket.send_moving(first, parts)?;
+        // Unless an earlier message was longer, nothing is left to be let go of.
+        if rest.used <= kept {
+            rest.used = 0;
+        }
+        Ok(())
+    }
+
+    /// Copies the small frames of the message that have no memory of
+    /// their own. Those of up to 33 bytes have it. Larger ones may share the receive
+    /// buffer of their connection, and one such frame that waits in a queue keeps all
+    /// 8 KiB of it (libzmq's decoder_allocators.cpp): a queue of small messages could take a
+    /// hundred times their size. From 1 KiB on it is at most eight times.
+    pub(crate) fn unshare(&mut self) {
+        const INSIDE: usize = 33;
+        const LARGE: usize = 1024;
+        let FrameList { first, rest, .. } = &mut self.list;
+        let rest = rest.kept.iter_mut().take(rest.used).chain(&mut rest.long);
+        for frame in std::iter::once(first).chain(rest) {
+            if (INSIDE + 1..LARGE).contains(&frame.len()) {
+                *frame = Frame::copy_from(frame);
+            }
+        }
+    }
+
+    /// Lets go of all content, as [`FrameList::clear`].
+    pub(crate) fn clear(&mut self) {
+        self.lengths.clear();
+        self.list.clear();
+    }
+}
+
 impl Default for FrameList {
     fn default() -> FrameList {
         FrameList::new()
@@ -245,7 +262,7 @@ mod tests {
     fn messages_of_any_length_follow_one_another() {
         let context = zmq::Context::new();
         let (left, right) = pair(&context).unwrap();
-        let mut list = FrameList::new();
+        let (mut list, mut whole) = (FrameList::new(), Whole::new());
         for count in [1, 5, KEPT, KEPT + 1, 1000, 2, 1] {
             let frames = numbered(count);
             left.send(&frames[..]).unwrap();
@@ -258,11 +275,11 @@ mod tests {
             assert_eq!(list.receive(&right, &mut Slices::new()), Err(Errno::EAGAIN));
             // And the same to be looked at later.
             left.send(&frames[..]).unwrap();
-            list.receive_whole(&right).unwrap();
-            assert_eq!(list.first_frame(), frames[0]);
-            assert_eq!(list.frames()[..], frames);
-            assert_eq!(list.receive_whole(&right), Err(Errno::EAGAIN));
-            assert!(list.frames().is_empty());
+            whole.receive(&right).unwrap();
+            assert_eq!(whole.first_frame(), frames[0]);
+            assert_eq!(whole.frames()[..], frames);
+            assert_eq!(whole.receive(&right), Err(Errno::EAGAIN));
+            assert!(whole.frames().is_empty());
         }
     }
 
@@ -272,15 +289,12 @@ mod tests {
         let (left, right) = pair(&context).unwrap();
         let frames = [1, 33, 34, 1023, 1024, 5000].map(|length| vec![length as u8; length]);
         left.send(&frames[..]).unwrap();
-        let mut list = FrameList::new();
-        let mut slices = Slices::new();
-        assert_eq!(list.receive(&right, &mut slices), Ok(None));
-        let before: Vec<*const u8> = slices.iter().map(|slice| slice.as_ptr()).collect();
-        drop(slices);
-        list.unshare();
-        let after = std::iter::once(&list.first).chain(&list.rest.kept);
-        for ((frame, content), before) in after.zip(&frames).zip(before) {
-            assert_eq!(**frame, **content);
+        let mut whole = Whole::new();
+        whole.receive(&right).unwrap();
+        let before: Vec<*const u8> = whole.frames().iter().map(|slice| slice.as_ptr()).collect();
+        whole.unshare();
+        for ((frame, content), before) in whole.frames().iter().zip(&frames).zip(before) {
+            assert_eq!(*frame, &content[..]);
             let moved = frame.as_ptr() != before;
             assert_eq!(moved, (34..1024).contains(&content.len()), "{} bytes", content.len());
         }
@@ -290,12 +304,13 @@ mod tests {
     fn what_is_sent_on_is_the_message_but_for_its_second_frame() {
         let context = zmq::Context::new();
         let (left, right) = pair(&context).unwrap();
-        let mut list = FrameList::new();
+        let mut whole = Whole::new();
         for count in [2, 5, KEPT, KEPT + 1, 40, 3] {
             let mut frames = numbered(count);
             left.send(&frames[..]).unwrap();
-            assert_eq!(list.receive(&right, &mut Slices::new()), Ok(None));
-            list.forward(&right, count, b"another").unwrap();
+            whole.receive(&right).unwrap();
+            whole.forward(&right, count, b"another").unwrap();
+            assert!(whole.frames().is_empty());
             frames[1] = b"another".to_vec();
             let sent_on = left.receive_message().unwrap().expect("a message");
             assert!(sent_on.iter().eq(&frames));

@@ -101,7 +101,7 @@ pub use context::{AnyContext, ContextBuilder, StillInUse, ZmqContext};
 pub use errno::Errno;
 pub use error::{SendError, SocketError};
 pub use frame::Frame;
-pub(crate) use frame_list::{FrameList, Slices};
+pub(crate) use frame_list::{FrameList, Slices, Whole};
 pub use mio::Interest;
 pub use pair::pair;
 pub use poll_set::{Events, PollList, PollSet};

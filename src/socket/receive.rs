@@ -35,7 +35,8 @@ impl Socket {
     ) -> Result<(&'f [u8], bool), Errno> {
         let length = self.receive_raw(frame)?;
         let more = frame.more();
-        Ok((frame.bytes_of(length), more))
+        // SAFETY: libzmq has just said its length.
+        Ok((unsafe { frame.bytes_of(length) }, more))
     }
 
     /// [`receive`](Socket::receive) that also tells the length, for those who do not look

@@ -42,7 +42,8 @@ impl Kept {
     #[inline]
     fn keep(&mut self, frame: &mut Frame, received: c_int, sent: usize) {
         if sent == 0 && received as usize <= Kept::SHORT {
-            let content = frame.bytes_of(received);
+            // SAFETY: it was just received, and this is what was said of its length.
+            let content = unsafe { frame.bytes_of(received) };
             self.head[..content.len()].copy_from_slice(content);
             self.head_length = Some(content.len());
         } else {

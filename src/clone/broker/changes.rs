@@ -22,11 +22,12 @@ pub(super) const HOP_BY_HOP: [&str; 3] = ["ttl", "ttlms", "retry"];
 /// must stay within the limit that clients keep.
 const TTL_ROOM: usize = "ttl=\nttlms=\n".len() + 2 * 20;
 
-/// So many keys, with short values, are in the caches of a processor that changes them.
-const FITS_INTO_CACHES: usize = if cfg!(test) { 10 } else { 32 * 1024 };
+/// What a store takes in memory may be in the caches of a processor up to here. Hardly
+/// anything in tests, so that they come to what is beyond.
+const FITS_INTO_CACHES: usize = if cfg!(test) { 2048 } else { 16 << 20 };
 
-/// More waits for memory than these a processor has hardly at the same time.
-const AHEAD: usize = 8;
+/// A processor has about as many accesses to memory under way at once.
+const AT_ONCE: usize = 8;
 
 /// Expired keys deleted in one call, between which everything else is served.
 const EXPIRY_BATCH: usize = 256;
@@ -91,18 +92,22 @@ impl Broker {
         }
     }
 
-    /// How many changes it is worth to [announce](Broker::expect_changes) before the first of
-    /// them is handled: 1 (none) as long as the state fits into the processor's caches.
-    pub fn changes_ahead(&self) -> usize {
-        if self.store.len() < FITS_INTO_CACHES { 1 } else { AHEAD }
+    /// How many changes to receive before the first of them is handled, with a
+    /// [`prefetch`](Broker::prefetch) between. 1: there is nothing to gain, for the state fits
+    /// into the processor's caches, or it is another broker that applies them.
+    pub fn prefetch_count(&self) -> usize {
+        let is_small = self.store.footprint() < FITS_INTO_CACHES;
+        if is_small || self.role != Role::Active { 1 } else { AT_ONCE }
     }
 
-    /// Says which keys the next changes are of, if several are there, so that the waiting for
-    /// memory which they cause is over before they come, and for all of them at once: of a
-    /// hundred thousand keys and more it is most of what a change takes. Nothing else comes of
-    /// it, and it need not be true.
-    pub fn expect_changes<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        keys.for_each(|key| self.store.touch(key));
+    /// Brings what changes of these keys will touch into the processor's caches. Most of what
+    /// a change takes is waiting for that, if there are a hundred thousand keys or more: for
+    /// several changes it is done at the same time. Nothing else comes of it, and the changes
+    /// need not come.
+    pub fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        // What is longer is refused.
+        let max_key = self.config.limits.max_key;
+        keys.filter(|key| key.len() <= max_key).for_each(|key| self.store.prefetch(key));
     }
 
     /// Refuses a change, and any copy of it that comes later.

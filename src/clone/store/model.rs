@@ -177,7 +177,7 @@ impl Run {
         let made = self.change(key, tag, vec![tag; value_len]);
         let deadline = ttl_ms.map(|ms| self.now + Duration::from_millis(ms));
         let expected = self.room_for(&made);
-        self.store.touch(made.key.as_bytes());
+        self.store.prefetch(made.key.as_bytes());
         let result = self.store.put(&Change {
             key: made.key.as_bytes(),
             sequence: made.sequence,
@@ -212,7 +212,7 @@ impl Run {
         let properties = Properties::from_checked(made.properties.as_bytes());
         let lived = self.live().any(|other| other.key == key);
         let before = self.store.sequence();
-        self.store.touch(made.key.as_bytes());
+        self.store.prefetch(made.key.as_bytes());
         let deleted = self.store.delete(key.as_bytes(), made.sequence, made.uuid, properties);
         assert_eq!(deleted, lived);
         if deleted {

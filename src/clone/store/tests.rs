@@ -26,7 +26,7 @@ impl Writer {
         let sequence = self.store.sequence().next();
         let (key, value) = (key.as_bytes(), value.as_bytes());
         let properties = Properties::EMPTY;
-        self.store.touch(key);
+        self.store.prefetch(key);
         self.store.put(&Change { key, sequence, uuid: None, properties, value, deadline })
     }
 

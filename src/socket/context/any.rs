@@ -38,9 +38,7 @@ impl ContextHandle {
             .map_err(|_| Errno::ENFILE)?
             .map_err(|error| Errno::from_raw(error.to_raw()))
     }
-}
 
-impl ContextHandle {
     /// Whether small frames that its sockets receive may share a receive buffer, see
     /// [`ContextBuilder::zero_copy_receive`](super::ContextBuilder::zero_copy_receive).
     /// The `zmq` crate cannot turn that off.

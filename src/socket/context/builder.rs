@@ -26,7 +26,8 @@ context_options! {
     IPV6 = zmq_sys::ZMQ_IPV6;
     THREAD_AFFINITY_CPU_ADD = zmq_sys::ZMQ_THREAD_AFFINITY_CPU_ADD;
     THREAD_NAME_PREFIX = zmq_sys::ZMQ_THREAD_NAME_PREFIX;
-    ZERO_COPY_RECV = 10; // zmq.h has it; zmq-sys does not
+    // zmq.h has it among the drafts, but ctx.cpp takes it always; zmq-sys does not have it.
+    ZERO_COPY_RECV = 10;
 }
 
 /// `ZMQ_AFFINITY` of a socket can name as many.

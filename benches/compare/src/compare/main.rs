@@ -103,7 +103,7 @@ fn measure(scene: &Scene, rounds: usize) -> Section {
     let rows = scene.contenders.iter().zip(contenders).zip(figures);
     let rows = rows.map(|((contender, state), figures)| Row {
         name: contender.name.clone(),
-        is_measure: contender.is_measure,
+        is_baseline: contender.is_baseline,
         figures: state.map(|_| figures),
     });
     Section::new(scene, rows.collect())

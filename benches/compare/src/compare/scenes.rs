@@ -20,7 +20,7 @@ pub(crate) struct Scene {
 pub(crate) struct Contender {
     pub(crate) name: String,
     /// The others are compared with it.
-    pub(crate) is_measure: bool,
+    pub(crate) is_baseline: bool,
     how: How,
 }
 
@@ -135,7 +135,7 @@ fn states() -> Vec<Scene> {
         .filter(|(_, server, _)| scene != "join" || *server != "relay")
         .map(|(name, server, client)| Contender {
             name: name.into(),
-            is_measure: server == "pollux",
+            is_baseline: server == "pollux",
             how: How::State { server, client, scene, count, size },
         })
         .collect(),
@@ -195,7 +195,7 @@ fn named(how: impl Fn(Program) -> How) -> Vec<Contender> {
     ]
     .map(|(name, program)| Contender {
         name: name.into(),
-        is_measure: name == "pollux",
+        is_baseline: name == "pollux",
         how: how(program),
     })
     .into()
@@ -243,11 +243,11 @@ impl Running {
                 command.args(["stream", "COUNT", "64", &idle.to_string(), "0"]);
                 strace::calls_per_message(&command)
             }
-            How::State { client: kind, scene, count, size, .. } => {
+            How::State { client, scene, count, size, .. } => {
                 let address = &self.server.as_ref().expect("started").address;
-                let mut client = child::contender();
-                client.args(["state", kind, scene, &count.to_string(), &size.to_string()]);
-                let (_client, lines) = child::spawn(client.args(address))?;
+                let mut process = child::contender();
+                process.args(["state", client, scene, &count.to_string(), &size.to_string()]);
+                let (_process, lines) = child::spawn(process.args(address))?;
                 let line = child::expect(&lines, "")?;
                 match scene {
                     "trip" => Ok(child::figure(&line, "p50")? / 1e3),

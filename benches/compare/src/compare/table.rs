@@ -17,7 +17,7 @@ pub(crate) struct Section {
 pub(crate) struct Row {
     pub(crate) name: String,
     /// All rows are compared with it.
-    pub(crate) is_measure: bool,
+    pub(crate) is_baseline: bool,
     pub(crate) figures: Result<Vec<f64>, String>,
 }
 
@@ -38,14 +38,14 @@ impl Section {
         }
     }
 
-    fn measures(&self) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(|row| row.is_measure)
+    fn baselines(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.is_baseline)
     }
 
-    /// Each measure over `row`, round by round, the median of that.
+    /// Each baseline over `row`, round by round, the median of that.
     fn ratios(&self, row: &Row) -> impl Iterator<Item = Option<f64>> {
-        self.measures().map(|measure| {
-            let (ours, theirs) = (measure.figures.as_ref().ok()?, row.figures.as_ref().ok()?);
+        self.baselines().map(|baseline| {
+            let (ours, theirs) = (baseline.figures.as_ref().ok()?, row.figures.as_ref().ok()?);
             let quotients = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs);
             Some(median(&quotients.collect::<Vec<_>>()))
         })
@@ -55,10 +55,10 @@ impl Section {
         let better = if self.more_is_better { "more" } else { "less" };
         let mut text = format!("**{}** (`{}`; {better} is better)\n\n", self.title, self.name);
         let _ = write!(text, "| | {} | least to most |", self.unit);
-        for measure in self.measures() {
-            let _ = write!(text, " {} / it |", measure.name);
+        for baseline in self.baselines() {
+            let _ = write!(text, " {} / it |", baseline.name);
         }
-        let _ = writeln!(text, "\n|---|---|---|{}", "---|".repeat(self.measures().count()));
+        let _ = writeln!(text, "\n|---|---|---|{}", "---|".repeat(self.baselines().count()));
         for row in &self.rows {
             let _ = match &row.figures {
                 Err(reason) => write!(text, "| {} | skipped: {reason} | |", row.name),

@@ -1,9 +1,10 @@
 //! A connection without a library between: lines with lengths (Redis, NATS), or frames
 //! with lengths (ZMTP).
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
+use std::time::Duration;
 
 use super::Outcome;
 
@@ -58,6 +59,8 @@ impl Connection {
     pub(super) fn connect(address: &str) -> Outcome<Connection> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
+        // What fails on the other side is told, not waited for.
+        stream.set_read_timeout(Some(SILENCE))?;
         let buffer = vec![0; 256 * 1024];
         let input = Some(Input { stream: stream.try_clone()?, buffer, start: 0, end: 0 });
         let name = stream.local_addr()?.port().to_string();
@@ -111,12 +114,24 @@ impl Connection {
     /// A thread takes and forgets what comes, until the connection ends.
     pub(super) fn forget_input(&mut self) {
         if let Some(mut input) = self.input.take() {
-            thread::spawn(move || while let Ok(1..) = input.stream.read(&mut input.buffer) {});
+            thread::spawn(move || {
+                loop {
+                    match input.stream.read(&mut input.buffer) {
+                        Ok(1..) => {}
+                        // Nothing came for a while.
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                        _ => return,
+                    }
+                }
+            });
         }
     }
 }
 
 const ELSEWHERE: &str = "it is read elsewhere";
+
+/// How long a server may say nothing while something is expected of it.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// The number that `digits` show.
 pub(super) fn parse(digits: &[u8]) -> Outcome<usize> {

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::job::print_percentiles;
 use crate::measure::nanos;
@@ -137,19 +137,26 @@ fn updates(sides: Sides, count: u64, keys: u64, size: usize) -> Outcome<f64> {
             }
             Ok(())
         });
-        let mut began = Instant::now();
-        let mut last = 0;
-        while last < count {
-            last = updates.next()?;
-            seen.store(last, Ordering::Relaxed);
-            if last % (WINDOW / 4) == 0 {
-                sender.thread().unpark();
+        let mut watch = || -> Outcome<Duration> {
+            let mut began = Instant::now();
+            let mut last = 0;
+            while last < count {
+                last = updates.next()?;
+                seen.store(last, Ordering::Relaxed);
+                if last % (WINDOW / 4) == 0 {
+                    sender.thread().unpark();
+                }
+                if last == warm_up {
+                    began = Instant::now();
+                }
             }
-            if last == warm_up {
-                began = Instant::now();
-            }
-        }
-        let elapsed = began.elapsed();
+            Ok(began.elapsed())
+        };
+        let watched = watch();
+        // If it failed nobody else lets the sender go on.
+        seen.store(count, Ordering::Relaxed);
+        sender.thread().unpark();
+        let elapsed = watched?;
         sender.join().map_err(|_| "the sender has failed")??;
         Ok((count - warm_up) as f64 / elapsed.as_secs_f64())
     })

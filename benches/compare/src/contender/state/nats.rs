@@ -16,7 +16,8 @@ pub(super) fn connect(address: &str) -> Outcome<Sides> {
     request(&mut setter, "$JS.API.STREAM.CREATE.KV_b", BUCKET)?;
     let mut watcher = open(address)?;
     consume(&mut watcher, "new")?;
-    Ok((Box::new(Setter(setter)), Box::new(Watcher(watcher))))
+    let inbox = format!("_INBOX.{}", setter.name());
+    Ok((Box::new(Setter { connection: setter, inbox }), Box::new(Watcher(watcher))))
 }
 
 pub(super) fn join(address: &str, keys: usize) -> Outcome<Map> {
@@ -24,8 +25,8 @@ pub(super) fn join(address: &str, keys: usize) -> Outcome<Map> {
     consume(&mut connection, "last_per_subject")?;
     let mut map = Map::new();
     while map.len() < keys {
-        let message = message(&mut connection)?;
-        map.insert(message.subject, message.body);
+        let (subject, body) = message(&mut connection)?;
+        map.insert(subject, body.to_vec());
     }
     Ok(map)
 }
@@ -40,12 +41,11 @@ fn open(address: &str) -> Outcome<Connection> {
     Ok(connection)
 }
 
-fn request(connection: &mut Connection, subject: &str, body: &str) -> Outcome<()> {
+fn request(connection: &mut Connection, subject: &str, text: &str) -> Outcome<()> {
     let reply = connection.name();
-    write!(connection.out(), "PUB {subject} _INBOX.{reply} {}\r\n{body}\r\n", body.len())?;
+    write!(connection.out(), "PUB {subject} _INBOX.{reply} {}\r\n{text}\r\n", text.len())?;
     connection.flush()?;
-    let answer = message(connection)?.body;
-    let answer = String::from_utf8_lossy(&answer);
+    let answer = String::from_utf8_lossy(body(connection)?);
     if answer.contains("\"error\"") { Err(format!("NATS: {answer}").into()) } else { Ok(()) }
 }
 
@@ -61,21 +61,27 @@ fn consume(connection: &mut Connection, from: &str) -> Outcome<()> {
     request(connection, "$JS.API.CONSUMER.CREATE.KV_b", &config)
 }
 
-struct Message {
-    subject: Vec<u8>,
-    body: Vec<u8>,
+/// The next message, as subject and body; answers pings on the way.
+fn message(connection: &mut Connection) -> Outcome<(Vec<u8>, &[u8])> {
+    let (subject, len) = head(connection, |line| {
+        line.split(|byte| *byte == b' ').nth(1).unwrap_or_default().to_vec()
+    })?;
+    Ok((subject, connection.body(len)?))
 }
 
-/// The next message; answers pings on the way.
-fn message(connection: &mut Connection) -> Outcome<Message> {
+/// The body of the next message, where it lies.
+fn body(connection: &mut Connection) -> Outcome<&[u8]> {
+    let (_, len) = head(connection, |_| ())?;
+    connection.body(len)
+}
+
+/// What `read` makes of the line before a message, and the length of its body.
+fn head<T>(connection: &mut Connection, read: impl Fn(&[u8]) -> T) -> Outcome<(T, usize)> {
     loop {
         let line = connection.line()?;
         if line.starts_with(b"MSG ") {
-            let mut words = line.split(|byte| *byte == b' ');
-            let subject = words.nth(1).ok_or("no subject")?.to_vec();
-            let len = parse(words.next_back().ok_or("no length")?)?;
-            let body = connection.body(len)?.to_vec();
-            return Ok(Message { subject, body });
+            let len = line.rsplit(|byte| *byte == b' ').next().ok_or("no length")?;
+            return Ok((read(line), parse(len)?));
         }
         if line == b"PING" {
             connection.out().extend_from_slice(b"PONG\r\n");
@@ -86,30 +92,35 @@ fn message(connection: &mut Connection) -> Outcome<Message> {
     }
 }
 
-struct Setter(Connection);
+struct Setter {
+    connection: Connection,
+    /// Where the answers go.
+    inbox: String,
+}
 
 impl Changes for Setter {
     fn set(&mut self, key: &str, value: &[u8]) -> Outcome<()> {
-        let (name, key) = (self.0.name(), key.trim_start_matches('/').replace('/', "."));
-        let out = self.0.out();
-        write!(out, "PUB $KV.b.{key} _INBOX.{name} {}\r\n", value.len())?;
+        let out = self.connection.out();
+        out.extend_from_slice(b"PUB $KV.b.");
+        let key = key.trim_start_matches('/').bytes();
+        out.extend(key.map(|byte| if byte == b'/' { b'.' } else { byte }));
+        write!(out, " {} {}\r\n", self.inbox, value.len())?;
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
         Ok(())
     }
 
     fn flush(&mut self) -> Outcome<()> {
-        self.0.flush()
+        self.connection.flush()
     }
 
     fn settle(&mut self) -> Outcome<()> {
-        let answer = message(&mut self.0)?.body;
-        let answer = String::from_utf8_lossy(&answer);
+        let answer = String::from_utf8_lossy(body(&mut self.connection)?);
         if answer.contains("\"error\"") { Err(answer.into()) } else { Ok(()) }
     }
 
     fn settle_aside(&mut self) -> Outcome<()> {
-        self.0.forget_input();
+        self.connection.forget_input();
         Ok(())
     }
 }
@@ -118,6 +129,6 @@ struct Watcher(Connection);
 
 impl Updates for Watcher {
     fn next(&mut self) -> Outcome<u64> {
-        number(&message(&mut self.0)?.body)
+        number(body(&mut self.0)?)
     }
 }
