@@ -257,14 +257,14 @@ impl ClientOutbox for Void {
 fn broker(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("broker update");
     group.throughput(Throughput::Elements(1));
-    for keys in [10_000, 1_000_000] {
+    for keys in [10_000, 100_000, 1_000_000] {
         for size in [64, 800] {
             let config = BrokerConfig::new(7, Sequence::new(1, 0));
             let mut broker = Broker::new(config, Time::ZERO);
             let (mut out, mut number, mut now) = (Void::default(), 0_u64, Time::ZERO);
             let names: Vec<Vec<u8>> = (0..keys).map(key).collect();
             let mut random = Random(1);
-            let mut update = |name: &[u8]| {
+            let mut update = |broker: &mut Broker, name: &[u8]| {
                 number += 1;
                 now += Duration::from_micros(1);
                 let mut value = [0x5a; 800];
@@ -273,9 +273,18 @@ fn broker(criterion: &mut Criterion) {
                 let frames: [&[u8]; 5] = [name, &zero, uuid.as_bytes(), b"", &value[..size]];
                 broker.handle_change(now, Message::new(&frames), &mut out);
             };
-            names.iter().for_each(|name| update(name));
-            let id = BenchmarkId::new(format!("{size} bytes"), format!("{keys} keys"));
-            bench(&mut group, id, 1, || update(&names[random.below(keys) as usize]));
+            names.iter().for_each(|name| update(&mut broker, name));
+            let id = |how| BenchmarkId::new(format!("{size} bytes{how}"), format!("{keys} keys"));
+            let mut any = || names[random.below(keys) as usize].as_slice();
+            bench(&mut group, id(""), 1, || update(&mut broker, any()));
+            // As a node does it once there are many.
+            group.throughput(Throughput::Elements(8));
+            bench(&mut group, id(", 8 fetched"), 8, || {
+                let eight: [&[u8]; 8] = std::array::from_fn(|_| any());
+                broker.prefetch(eight.into_iter());
+                eight.iter().for_each(|name| update(&mut broker, name));
+            });
+            group.throughput(Throughput::Elements(1));
         }
     }
     group.finish();
