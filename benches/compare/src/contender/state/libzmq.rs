@@ -48,15 +48,6 @@ impl Changes for Setter {
     fn flush(&mut self) -> Outcome<()> {
         Ok(())
     }
-
-    /// The update is the only answer.
-    fn settle(&mut self) -> Outcome<()> {
-        Ok(())
-    }
-
-    fn settle_aside(&mut self) -> Outcome<()> {
-        Ok(())
-    }
 }
 
 struct Watcher {
