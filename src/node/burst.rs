@@ -79,8 +79,12 @@ impl Burst {
     /// The change at work is handled. With a sequence it waits to be published under that.
     #[inline]
     pub(super) fn push(&mut self, sequence: Option<[u8; 8]>) {
-        if self.unshare && sequence.is_some() {
-            self.places[self.handled.len()].unshare();
+        let place = &mut self.places[self.handled.len()];
+        if sequence.is_none() {
+            // Whatever was refused may be large, and a turn may have many.
+            place.clear();
+        } else if self.unshare {
+            place.unshare();
         }
         self.handled.push(sequence);
     }
