@@ -5,7 +5,7 @@ use pollux::clone::client::{ClientConfig, Event};
 use pollux::node::{ClientNode, ClientOptions};
 use pollux::reactor::{Flow, Reactor};
 
-use super::{Changes, Outcome, Sides, Updates, number, uuid_of_process};
+use super::{Changes, Outcome, Sides, Updates, Uuids, number};
 use crate::bare::{Bare, Part};
 
 pub(super) fn connect(changes: &str, updates: &str) -> Outcome<Sides> {
@@ -14,8 +14,7 @@ pub(super) fn connect(changes: &str, updates: &str) -> Outcome<Sides> {
     push.connect(changes);
     sub.zmq().set_subscribe(b"/state/")?;
     sub.connect(updates);
-    // Another process may have used the same numbers before.
-    let mut setter = Setter { push, uuid: uuid_of_process(), sent: 0 };
+    let mut setter = Setter { push, uuids: Uuids::new() };
     let mut watcher = Watcher { sub, part: Part::new() };
     // Until the first is heard the subscription may be under way.
     watcher.sub.zmq().set_rcvtimeo(10)?;
@@ -32,15 +31,12 @@ pub(super) fn connect(changes: &str, updates: &str) -> Outcome<Sides> {
 
 struct Setter {
     push: Bare,
-    uuid: [u8; 16],
-    sent: u64,
+    uuids: Uuids,
 }
 
 impl Changes for Setter {
     fn set(&mut self, key: &str, value: &[u8]) -> Outcome<()> {
-        self.sent += 1;
-        self.uuid[8..].copy_from_slice(&self.sent.to_be_bytes());
-        self.push.send_all(&[key.as_bytes(), &[0; 8], &self.uuid, b"", value]);
+        self.push.send_all(&[key.as_bytes(), &[0; 8], self.uuids.next(), b"", value]);
         Ok(())
     }
 

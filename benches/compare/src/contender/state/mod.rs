@@ -166,13 +166,26 @@ fn updates(sides: Sides, count: u64, keys: u64, size: usize) -> Outcome<f64> {
     })
 }
 
-/// What no other process begins its uuids with.
-fn uuid_of_process() -> [u8; 16] {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let nanos = now.map_or(0, |now| now.as_nanos() as u64);
-    let mut uuid = [0; 16];
-    uuid[..8].copy_from_slice(&(nanos ^ (u64::from(std::process::id()) << 40)).to_be_bytes());
-    uuid
+/// The uuids of changes, numbered behind what no other process begins its own with.
+struct Uuids {
+    last: [u8; 16],
+    number: u64,
+}
+
+impl Uuids {
+    fn new() -> Uuids {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let nanos = now.map_or(0, |now| now.as_nanos() as u64);
+        let mut last = [0; 16];
+        last[..8].copy_from_slice(&(nanos ^ (u64::from(std::process::id()) << 40)).to_be_bytes());
+        Uuids { last, number: 0 }
+    }
+
+    fn next(&mut self) -> &[u8; 16] {
+        self.number += 1;
+        self.last[8..].copy_from_slice(&self.number.to_be_bytes());
+        &self.last
+    }
 }
 
 /// The number at the head of a value.

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::{Changes, Map, Outcome, Sides, Updates, number, uuid_of_process};
+use super::{Changes, Map, Outcome, Sides, Updates, Uuids, number};
 
 /// Bits of a frame's first byte (RFC 23, framing).
 const MORE: u8 = 1;
@@ -18,7 +18,7 @@ pub(super) fn connect(changes: &str, updates: &str) -> Outcome<Sides> {
     let mut updates = open(updates, "SUB")?;
     frame(updates.out(), 0, b"\x01/state/");
     updates.flush()?;
-    let mut setter = Setter { push: open(changes, "PUSH")?, uuid: uuid_of_process(), sent: 0 };
+    let mut setter = Setter { push: open(changes, "PUSH")?, uuids: Uuids::new() };
     let mut watcher = Watcher(updates);
     // Until the first probe is heard the subscription may be under way; those that come
     // later bear the number 0, which nobody waits for.
@@ -131,16 +131,13 @@ fn last(connection: &mut Connection) -> Outcome<&[u8]> {
 
 struct Setter {
     push: Connection,
-    uuid: [u8; 16],
-    sent: u64,
+    uuids: Uuids,
 }
 
 impl Changes for Setter {
     fn set(&mut self, key: &str, value: &[u8]) -> Outcome<()> {
-        self.sent += 1;
-        self.uuid[8..].copy_from_slice(&self.sent.to_be_bytes());
         let out = self.push.out();
-        for body in [key.as_bytes(), &[0; 8], &self.uuid, b""] {
+        for body in [key.as_bytes(), &[0; 8], self.uuids.next(), b""] {
             frame(out, MORE, body);
         }
         frame(out, 0, value);
