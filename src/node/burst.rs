@@ -10,6 +10,8 @@ use crate::socket::{AnyContext, Errno, SendError, Slices, Socket, Whole};
 /// subscriber that has caught up sleeps, and to wake it costs the broker a system call, which
 /// is a multiple of what the update costs: so it is woken once for many. The first of a full
 /// burst waits some thirty microseconds; one that comes alone does not wait.
+/// So many values are held until the end of a turn, as large as the limits allow (64 MiB, with 1 MiB
+/// each); they had been in the socket's queue before.
 const LENGTH: usize = 64;
 
 /// Changes received, in order: those handled, the one at work, those received ahead.
