@@ -105,8 +105,6 @@ struct Run {
     keeps: bool,
     /// Applied since the events were drained last.
     news: Vec<Uuid>,
-    /// Some of these are kept and some are not, and who can say which?
-    is_vague: bool,
     /// The newest sequence the broker is said to have.
     base: u64,
 }
@@ -152,7 +150,6 @@ impl Run {
             told: BTreeMap::new(),
             has_overrun: false,
             news: Vec::new(),
-            is_vague: false,
             base: BASE,
         }
     }
@@ -336,14 +333,12 @@ impl Run {
         }
         assert!(!self.client.has_events());
         self.drop_unkept();
-        if self.is_vague {
-            return;
-        }
         let under_way = self.changes.values().filter(|&&stage| stage == Stage::UnderWay).count();
         assert_eq!(self.client.pending(), under_way);
         assert_eq!(self.client.kept(), self.changes.len() - under_way);
         for (&uuid, &stage) in &self.changes {
             assert_eq!(self.client.is_pending(uuid), stage == Stage::UnderWay);
+            assert_eq!(self.client.is_kept(uuid), stage == Stage::Applied);
         }
         if !self.has_overrun {
             let map = self.client.iter(b"");
@@ -355,16 +350,11 @@ impl Run {
 
     /// What a server of RFC 12 has applied is not kept: it would never say that it is safe.
     fn drop_unkept(&mut self) {
-        let news = std::mem::take(&mut self.news);
-        let applied = self.changes.values().filter(|&&stage| stage == Stage::Applied).count();
-        let unkept = applied - self.client.kept().min(applied);
-        if unkept == 0 || self.config.until_safe {
-            return;
-        }
-        assert!(unkept <= news.len(), "a change that was kept has no end");
-        self.is_vague |= unkept < news.len();
-        for uuid in news {
-            self.changes.remove(&uuid);
+        for uuid in std::mem::take(&mut self.news) {
+            if !self.client.is_kept(uuid) {
+                assert!(!self.config.until_safe, "neither kept nor safe: {uuid}");
+                self.changes.remove(&uuid);
+            }
         }
     }
 
@@ -384,19 +374,19 @@ impl Run {
                     true => self.changes.insert(uuid, Stage::Applied),
                     false => self.changes.remove(&uuid),
                 };
-                assert!(self.is_vague || before == Some(Stage::UnderWay), "{uuid}");
+                assert_eq!(before, Some(Stage::UnderWay), "{uuid}");
                 self.news.push(uuid);
             }
             Event::Safe { uuid, .. } | Event::NotSafe { uuid } => {
                 let before = self.changes.remove(&uuid);
-                assert!(self.is_vague || before == Some(Stage::Applied), "{uuid}");
+                assert_eq!(before, Some(Stage::Applied), "{uuid}");
                 self.news.retain(|&news| news != uuid);
             }
             Event::Refused { uuid, .. }
             | Event::Superseded { uuid, .. }
             | Event::TimedOut { uuid, .. } => {
                 let before = self.changes.remove(&uuid);
-                assert!(self.is_vague || before == Some(Stage::UnderWay), "{uuid}");
+                assert_eq!(before, Some(Stage::UnderWay), "{uuid}");
             }
             Event::Turned { server } => assert!(server < self.config.servers),
             _ => {}
@@ -434,7 +424,7 @@ impl Run {
         (self.net.changes_fail, self.net.requests_fail) = (false, false);
         self.wait();
         assert_eq!((self.client.pending(), self.client.kept()), (0, 0));
-        assert!(self.is_vague || self.changes.is_empty());
+        assert!(self.changes.is_empty());
     }
 
     /// Longer than any change is kept.

@@ -389,6 +389,14 @@ impl Client {
         self.pending.find(uuid).is_some_and(|slot| !self.pending.get(slot).is_told)
     }
 
+    /// Whether this change was applied and is [kept](ClientConfig::until_safe) until it is
+    /// safe, so that [`Event::Safe`] or [`Event::NotSafe`] follows. What a server of RFC 12
+    /// applied is not, unless [`until_safe`](ClientConfig::until_safe) asks for it: such a
+    /// server never says what is safe.
+    pub fn is_kept(&self, uuid: Uuid) -> bool {
+        self.pending.find(uuid).is_some_and(|slot| self.pending.get(slot).is_told)
+    }
+
     /// Whether changes are kept until they are safe.
     fn keeps(&self) -> bool {
         self.config.until_safe || self.servers.are_many()

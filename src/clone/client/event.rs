@@ -65,7 +65,9 @@ pub enum Event {
     /// Nothing was heard of the broker for the heartbeat timeout. Told once;
     /// no subtree is current. When it is heard again, each says `Resync`.
     Lost,
-    /// The change took effect.
+    /// The change took effect. Whether `Safe` or `NotSafe` is still to come,
+    /// [`Client::is_kept`](super::Client::is_kept) tells once the events that are there
+    /// already have been read.
     Applied {
         /// Which change.
         uuid: Uuid,

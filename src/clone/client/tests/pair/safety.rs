@@ -14,9 +14,10 @@ fn a_change_is_told_safe_once_the_standby_has_it() {
     pair.run(3 * MS);
     assert!(matches!(pair.events[..], [Event::Applied { .. }, Event::Updated { .. }]));
     assert_eq!((pair.client.pending(), pair.client.kept()), (0, 1));
-    assert!(!pair.client.is_pending(uuid));
+    assert!(!pair.client.is_pending(uuid) && pair.client.is_kept(uuid));
     pair.run(10 * MS);
     assert!(matches!(pair.events.last(), Some(Event::Safe { uuid: safe, .. }) if *safe == uuid));
+    assert!(!pair.client.is_kept(uuid));
     pair.check();
 }
 
@@ -172,4 +173,5 @@ fn at_a_server_of_rfc12_what_a_change_has_replaced_goes_with_it() {
     let is_not_safe = |event: &Event| matches!(event, Event::NotSafe { uuid } if *uuid == first);
     assert_eq!(pair.count(is_not_safe), 1, "{:?}", pair.events);
     assert_eq!((pair.client.pending(), pair.client.kept()), (0, 0));
+    assert!(!pair.client.is_kept(second), "nothing says when it is safe");
 }
