@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn remembers_the_last_ones_and_not_one_more() {
-        let (count, age) = (1000, Duration::from_secs(60));
+        let (count, age) = (if cfg!(miri) { 50 } else { 1000 }, Duration::from_secs(60));
         let mut recent = Recent::new(count, age, true);
         // Numbered ones and such as have nothing in common.
         for uuid_of in [|n: u128| n, |n: u128| n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c)] {
@@ -323,7 +323,7 @@ mod tests {
     fn a_later_change_is_found_as_long_as_it_is_in_the_window() {
         let mut recent = Recent::new(64, Duration::from_secs(60), true);
         recent.entries.start_at(u32::MAX - 100);
-        for n in 0..1000 {
+        for n in 0..if cfg!(miri) { 150 } else { 1000 } {
             // Of two senders to 40 keys, in turn; three quarters are in the window.
             let (seed, key) = (n % 2, n as KeyHash % 40);
             recent.insert(numbered(seed, n + 1), Sequence::new(1, n + 1), key, at(0));

@@ -109,8 +109,8 @@ mod tests {
 
         #[test]
         fn is_a_set_in_order(
-            rising in 0..3000u16,
-            acts in proptest::collection::vec((any::<bool>(), 0..4000u16), 0..300),
+            rising in 0..if cfg!(miri) { 200 } else { 3000u16 },
+            acts in proptest::collection::vec((any::<bool>(), 0..4000u16), 0..if cfg!(miri) { 30 } else { 300 }),
         ) {
             let (mut order, mut model) = (Order::default(), BTreeSet::new());
             for number in 0..rising {

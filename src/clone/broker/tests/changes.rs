@@ -361,11 +361,12 @@ fn many_that_were_overtaken_push_no_other_refusal_out() {
     bench.subscribe("HUGZ");
     set_numbered(&mut bench, (7, 1 << 20), "/a", "last");
     bench.set_named(1, "/full", "", "x");
-    for number in 0..70_000 {
+    let many = if cfg!(miri) { 300 } else { 70_000 };
+    for number in 0..many {
         set_numbered(&mut bench, (7, number), "/a", "late");
         bench.forget();
     }
-    assert_eq!(bench.stats().changes_overtaken, 70_000);
+    assert_eq!(bench.stats().changes_overtaken, many);
     // Somebody's who has sent it first before all that.
     bench.set_named(1, "/full", "retry=0\n", "x");
     assert_eq!(bench.beats("")[0].property("refused").as_deref(), Some("store-full-keys"));

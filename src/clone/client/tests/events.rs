@@ -67,7 +67,8 @@ fn a_difference_is_told_in_order_of_keys_before_synced() {
 /// partly taken: the application must come out with the last map.
 #[test]
 fn snapshots_may_follow_each_other_before_events_are_taken() {
-    for taken in [0, 1, 5, 255, 256, 257, 300, 1000] {
+    let counts: &[usize] = if cfg!(miri) { &[257] } else { &[0, 1, 5, 255, 256, 257, 300, 1000] };
+    for &taken in counts {
         let mut world = World::new(Dialect::Extended, &["/a/"]);
         for index in 0..600 {
             world.broker.put(format!("/a/{index:03}").as_bytes(), b"first");

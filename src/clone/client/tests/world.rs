@@ -252,9 +252,7 @@ impl World {
         let end = self.now() + time;
         loop {
             self.settle();
-            let deadline = self.client.next_deadline().unwrap_or(Time::NEVER);
-            let next = self.net.next_arrival().min(deadline);
-            let next = next.min(self.heartbeat_at).min(self.slice_at);
+            let next = self.next();
             if next > end {
                 break;
             }
@@ -266,10 +264,21 @@ impl World {
     /// Runs until `condition`, for a minute at most.
     pub(super) fn run_until(&mut self, what: &str, condition: impl Fn(&World) -> bool) {
         let end = self.now() + 60 * SECOND;
-        while !condition(self) {
+        loop {
+            self.settle();
+            if condition(self) {
+                return;
+            }
+            self.net.now = self.net.now.max(self.next());
             assert!(self.now() < end, "not within a minute: {what}; {:?}", self.client);
-            self.run(MS);
         }
+    }
+
+    /// When something happens of itself.
+    fn next(&self) -> Time {
+        let deadline = self.client.next_deadline().unwrap_or(Time::NEVER);
+        let next = self.net.next_arrival().min(deadline);
+        next.min(self.heartbeat_at).min(self.slice_at)
     }
 
     /// All that is due now.

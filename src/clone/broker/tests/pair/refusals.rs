@@ -97,7 +97,8 @@ fn what_the_loser_refused_has_no_effect_at_the_winner() {
     world.pass_ms(500);
     world.split();
     world.set(A, 1, "/a", "1");
-    let changes = (0..5000_u128).map(|n| (n << 8).to_be_bytes());
+    let count = if cfg!(miri) { 50 } else { 5000 };
+    let changes = (0..u128::from(count)).map(|n| (n << 8).to_be_bytes());
     let send = |world: &mut World, at| {
         for uuid in changes.clone() {
             let frames: [&[u8]; 5] = [b"/x", &[0; 8], &uuid, b"", b"x"];
@@ -107,18 +108,19 @@ fn what_the_loser_refused_has_no_effect_at_the_winner() {
         }
     };
     send(&mut world, A);
-    assert_eq!(world.broker(A).stats().changes_store_full, 5000);
+    assert_eq!(world.broker(A).stats().changes_store_full, count);
     world.act(A, |broker, now, net| assert!(broker.delete(now, b"/a", net)));
     world.heal();
     assert_eq!(world.roles(), [PASSIVE, ACTIVE]);
     assert!(world.map(B).is_empty());
     send(&mut world, B);
-    assert_eq!(world.broker(B).stats().changes_repeated, 5000);
+    assert_eq!(world.broker(B).stats().changes_repeated, count);
     assert!(world.map(B).is_empty(), "{:?}", world.map(B));
     // The standby knows that it has them all, and has nothing more to tell.
     world.pass_ms(3000);
     let gaps = world.stats(A).follow_gaps;
     world.pass_ms(3000);
     assert_eq!(world.stats(A).follow_gaps, gaps);
-    assert_eq!((world.stats(B).refusals_taken, world.stats(B).peer_refused), (3, 0));
+    let batches = if cfg!(miri) { 1 } else { 3 };
+    assert_eq!((world.stats(B).refusals_taken, world.stats(B).peer_refused), (batches, 0));
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::clone::broker::tests::RECENT;
 use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox, PairStats};
 use crate::clone::kvmsg::{KVPUBS, KvMsg, Limits};
 use crate::clone::pair::{PairConfig, Role, Seat, pair_id};
@@ -181,6 +182,7 @@ impl World {
         let ms = self.now.as_nanos() / 1_000_000 % 60_000;
         let mut config = BrokerConfig::new(node, Sequence::new(minutes as u32, ms << 24));
         config.heartbeat = HEARTBEAT;
+        config.recent_count = RECENT;
         let mut pair = PairConfig::new(pair_id("test"), side.seat);
         (self.configure)(&mut config, &mut pair);
         config.pair = Some(pair);

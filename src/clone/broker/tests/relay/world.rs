@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::clone::broker::tests::RECENT;
 use crate::clone::broker::{Broker, BrokerConfig, BrokerOutbox, RelayStats};
 use crate::clone::kvmsg::{KvMsg, Limits};
 use crate::clone::pair::Role;
@@ -202,6 +203,7 @@ impl World {
         let ms = self.now.as_nanos() / 1_000_000 % 60_000;
         let mut config = BrokerConfig::new(name, Sequence::new(minutes as u32, ms << 24));
         config.heartbeat = HEARTBEAT;
+        config.recent_count = RECENT;
         (self.configure)(&mut config);
         let servers = node.relay.as_ref().map_or(Vec::new(), |(_, servers)| servers.clone());
         let opened = node.net.opened + 1;

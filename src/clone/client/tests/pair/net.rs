@@ -41,6 +41,18 @@ impl Net {
         self.sockets
     }
 
+    /// When the next message arrives anywhere.
+    pub(super) fn next_arrival(&self) -> Option<Time> {
+        let fronts = [
+            self.subscriptions.front().map(|&(at, ..)| at),
+            self.requests.front().map(|&(at, ..)| at),
+            self.changes.front().map(|&(at, ..)| at),
+            self.updates.front().map(|&(at, ..)| at),
+            self.answers.front().map(|&(at, ..)| at),
+        ];
+        fronts.into_iter().flatten().min()
+    }
+
     fn send_change(&mut self, server: usize, frames: Frames) {
         self.changes.push_back((self.now + MS, self.push, (server, frames)));
     }

@@ -12,6 +12,9 @@ use crate::clone::sequence::Sequence;
 use crate::message::Message;
 use crate::time::Time;
 
+/// After so long without a word of the active a standby takes over, if a client asks.
+const SILENCE: Duration = Duration::from_secs(2);
+
 pub(super) struct Server {
     pub(super) broker: Broker,
     pub(super) is_up: bool,
@@ -164,7 +167,7 @@ impl Pair {
     /// A standby takes over if its peer is silent and a client asks.
     fn promote_if_due(&mut self) {
         let now = self.net.now;
-        if self.silent_since.is_none_or(|since| now < since + 2 * SECOND) {
+        if self.silent_since.is_none_or(|since| now < since + SILENCE) {
             return;
         }
         let Some(index) = self.servers.iter().position(|server| {
@@ -248,25 +251,48 @@ impl Pair {
         assert_eq!(self.told, map, "the events tell another map");
     }
 
+    /// Lets time pass, with all that happens in it, up to what is due at its end.
     pub(super) fn run(&mut self, time: Duration) {
         let end = self.net.now + time;
         while self.net.now < end {
-            let mut steps = 0;
-            while self.step() {
-                steps += 1;
-                assert!(steps < 100_000, "the client never comes to rest");
-            }
-            self.net.now += MS;
+            self.settle();
+            self.net.now = self.next().min(end);
         }
     }
 
     pub(super) fn run_until(&mut self, what: &str, condition: impl Fn(&Pair) -> bool) -> Duration {
         let start = self.net.now;
-        while !condition(self) {
+        loop {
+            self.settle();
+            if condition(self) {
+                return self.net.now.since(start);
+            }
+            self.net.now = self.next();
             assert!(self.net.now.since(start) < 120 * SECOND, "not within 2 min: {what}");
-            self.run(MS);
         }
-        self.net.now.since(start)
+    }
+
+    /// All that is due now.
+    fn settle(&mut self) {
+        for _ in 0..100_000 {
+            if !self.step() {
+                return;
+            }
+        }
+        panic!("the client never comes to rest");
+    }
+
+    /// When something happens of itself after now.
+    fn next(&self) -> Time {
+        let times = [
+            self.net.next_arrival(),
+            self.client.next_deadline(),
+            self.replicas.front().map(|&(at, _)| at),
+            self.acknowledged.front().map(|&(at, _)| at),
+            self.silent_since.map(|since| since + SILENCE),
+        ];
+        let times = times.into_iter().flatten().filter(|&at| at > self.net.now);
+        times.fold(self.heartbeat_at, Time::min)
     }
 
     fn step(&mut self) -> bool {
