@@ -195,7 +195,8 @@ impl Broker {
 
     pub(super) fn next_relay_deadline(&self) -> Time {
         let Some(relay) = &self.relay else { return Time::NEVER };
-        let mut next = relay.upstream.deadline(relay.config.servers.len() > 1);
+        let upstream = &relay.upstream;
+        let mut next = upstream.deadline(relay.config.servers.len() > 1).min(upstream.tell_at());
         next = next.min(self.forwards_deadline(relay));
         if self.role == Role::Relay && relay.upstream.stable() > relay.told {
             next = next.min(relay.told_at + TELL_AFTER);

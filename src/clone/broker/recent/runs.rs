@@ -413,7 +413,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn runs_are_a_queue_of_entries(steps in vec(step(), 1..60), start in 0..200u32) {
+        fn runs_are_a_queue_of_entries(steps in vec(step(), 1..if cfg!(miri) { 12 } else { 60 }), start in 0..200u32) {
             const MAX: usize = 150;
             let mut runs = Runs::new(MAX);
             runs.start_at(start.wrapping_sub(100));

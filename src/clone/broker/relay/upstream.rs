@@ -51,6 +51,9 @@ pub(super) struct Upstream {
     node: Option<u64>,
     /// Those behind it, up to the broker with the history.
     via: Vec<u64>,
+    /// When to tell of these two, which are news, and not before when.
+    tell_at: Time,
+    tell_from: Time,
     told: Told,
     /// What was safe of the history that is there, before another one was told of.
     safe: Sequence,
@@ -80,6 +83,8 @@ impl Upstream {
             interval: Duration::from_secs(1),
             node: None,
             via: Vec::new(),
+            tell_at: Time::NEVER,
+            tell_from: now,
             told: Told::default(),
             safe: Sequence::ZERO,
             identity: None,
@@ -150,11 +155,28 @@ impl Upstream {
         }
     }
 
-    /// Who it is, and who is behind it. Whether that is news.
-    fn learn(&mut self, node: Option<u64>, via: Vec<u64>) -> bool {
-        let is_news = self.node != node || self.via != via;
+    /// Who it is, and who is behind it. News of that are told at once, but not twice within
+    /// an interval: relays in a circle, which see it and make it the longer in turn, would do
+    /// nothing else.
+    fn learn(&mut self, now: Time, node: Option<u64>, via: Vec<u64>) {
+        if self.node != node || self.via != via {
+            self.tell_at = self.tell_from.max(now);
+        }
         (self.node, self.via) = (node, via);
-        is_news
+    }
+
+    /// When there are news to tell.
+    pub(super) fn tell_at(&self) -> Time {
+        self.tell_at
+    }
+
+    /// Whether there are now; they count as told.
+    fn take_news(&mut self, now: Time) -> bool {
+        let is_due = now >= self.tell_at;
+        if is_due {
+            (self.tell_at, self.tell_from) = (Time::NEVER, now + self.interval);
+        }
+        is_due
     }
 
     /// A sign of life.
@@ -210,6 +232,7 @@ impl Broker {
         let Some(relay) = self.relay.as_deref_mut() else { return };
         let are_many = relay.config.servers.len() > 1;
         let upstream = &mut relay.upstream;
+        self.status_asked |= upstream.take_news(now);
         if now < upstream.deadline(are_many) {
             return;
         }
@@ -352,7 +375,7 @@ impl Broker {
         // So that it notices the circle, too; who is behind it would make the way longer with
         // each turn.
         let next = Some(identity.node).filter(|&node| node != own);
-        self.status_asked |= relay.upstream.learn(next, Vec::new());
+        relay.upstream.learn(now, next, Vec::new());
         if relay.upstream.is_live {
             self.leave_upstream(now, "it must not be followed", out);
         }
@@ -409,7 +432,7 @@ impl Broker {
         }
         upstream.hear(now, sequence, kvmsg.sequence);
         let Identity { node, via } = identity;
-        self.status_asked |= upstream.learn(Some(node), via);
+        upstream.learn(now, Some(node), via);
         if !std::mem::replace(&mut upstream.is_live, true) {
             upstream.turns = 0;
             (upstream.leave_at, upstream.vote_at) = (Time::NEVER, Time::NEVER);
@@ -473,7 +496,7 @@ impl Broker {
         let upstream = &mut relay.upstream;
         // Also of one that does not serve: a circle of relays without a state is told so.
         let Identity { node, via } = identity;
-        self.status_asked |= upstream.learn(Some(node), via);
+        upstream.learn(now, Some(node), via);
         let interval = upstream.interval;
         upstream.leave_at = match properties.get("peer") {
             _ if serves => upstream.leave_at.max(now + interval * 2),

@@ -266,6 +266,9 @@ fn circles_are_noticed_with_and_without_a_state() {
     for relay in [a, b, c] {
         assert!(world.stats(relay).loops_refused > 0, "{relay}");
         assert_eq!(world.role(relay), Role::Starting);
+        // They see the circle, and see it not, in turn, but do not do nothing else.
+        let told = world.net(relay).published.len();
+        assert!(told <= 100, "{told} messages in 100 heartbeats");
     }
     // With a state: what the broker had is served by one that follows itself over another.
     let mut world = filled(3);
