@@ -163,7 +163,7 @@ fn beats_over(bench: &mut Bench, time: Duration) -> (BTreeMap<Vec<u8>, Vec<Time>
 
 #[test]
 fn heartbeats_of_many_subtrees_are_spread_over_the_interval() {
-    let count = if cfg!(miri) { 40 } else { 1000 };
+    let count = if cfg!(miri) { 80 } else { 1000 };
     let mut bench = Bench::new();
     bench.settle();
     bench.pass_ms(100);

@@ -47,7 +47,7 @@ impl BrokerOutbox for Network {
         assert!(wire.sequence > 0, "published without a sequence: {wire:?}");
         if wire.is_heartbeat() {
             assert!(wire.body.is_empty(), "a heartbeat with a body: {wire:?}");
-            assert_eq!(wire.property("chp").as_deref(), Some("2"), "{wire:?}");
+            assert_eq!(wire.get("chp"), Some("2"), "{wire:?}");
         }
         if self.publish_fails {
             return Err(SendFailure::WouldBlock);
@@ -89,7 +89,7 @@ pub(in crate::clone::broker) struct Wire {
     pub(super) key: Vec<u8>,
     pub(super) sequence: i64,
     pub(super) uuid: Vec<u8>,
-    pub(super) properties: Vec<(String, String)>,
+    properties: String,
     pub(super) body: Vec<u8>,
 }
 
@@ -125,30 +125,40 @@ impl Wire {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
+    fn get(&self, name: &str) -> Option<&str> {
+        self.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+    }
+
     pub(super) fn property(&self, name: &str) -> Option<String> {
-        self.properties.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone())
+        self.get(name).map(str::to_owned)
     }
 
     pub(super) fn number(&self, name: &str) -> Option<u64> {
-        self.property(name).map(|value| value.parse().expect("a number"))
+        self.get(name).map(|value| value.parse().expect("a number"))
     }
 
     /// Names and values, for comparing.
     pub(super) fn pairs(&self) -> Vec<(&str, &str)> {
-        self.properties.iter().map(|(name, value)| (&**name, &**value)).collect()
+        self.lines().map(|line| line.split_once('=').expect("it was checked")).collect()
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &str> {
+        lines(&self.properties)
     }
 }
 
-fn read_properties(frame: &[u8]) -> Vec<(String, String)> {
+fn lines(properties: &str) -> impl Iterator<Item = &str> {
+    let lines = properties.strip_suffix('\n').unwrap_or(properties);
+    lines.split('\n').filter(|_| !properties.is_empty())
+}
+
+fn read_properties(frame: &[u8]) -> String {
     let text = String::from_utf8_lossy(frame).into_owned();
-    let lines = text.strip_suffix('\n').unwrap_or(&text);
-    let lines = lines.split('\n').filter(|_| !text.is_empty());
-    let pair = |line: &str| {
-        let sides: Vec<&str> = line.split('=').collect();
-        match *sides {
-            [name, value] if !name.is_empty() && !value.is_empty() => (name.into(), value.into()),
-            _ => panic!("no property: {line:?}"),
-        }
-    };
-    lines.map(pair).collect()
+    for line in lines(&text) {
+        let is_pair = line.split_once('=').is_some_and(|(name, value)| {
+            !name.is_empty() && !value.is_empty() && !value.contains('=')
+        });
+        assert!(is_pair, "no property: {line:?}");
+    }
+    text
 }

@@ -28,6 +28,8 @@ enum Step {
     PublishFails(bool),
 }
 
+/// Of half a schedule, at most.
+const STEPS: usize = if cfg!(miri) { 8 } else { 60 };
 const PEERS: [&str; 4] = ["one", "two", "three", "four"];
 const SUBTREES: [&str; 5] = ["", "/a/", "/a/b/", "/b/", "/nothing/"];
 
@@ -251,7 +253,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn anything_at_any_time(steps in vec(step(), 1..120), small in any::<bool>()) {
+    fn anything_at_any_time(steps in vec(step(), 1..2 * STEPS), small in any::<bool>()) {
         let mut bench = Bench::with(|config| {
             config.heartbeat = Duration::from_millis(500);
             config.snapshots.stall = Duration::from_millis(200);
@@ -288,8 +290,8 @@ proptest! {
     /// its snapshot and what came behind it.
     #[test]
     fn a_snapshot_in_the_middle_of_anything_is_exact(
-        before in vec(step(), 1..60),
-        during in vec(step(), 1..60),
+        before in vec(step(), 1..STEPS),
+        during in vec(step(), 1..STEPS),
         subtree in prop::sample::select(&SUBTREES[..]),
         slice in 1..8_usize,
     ) {

@@ -32,6 +32,9 @@ enum Act {
     Forget,
 }
 
+/// Of a schedule, at most.
+const STEPS: usize = if cfg!(miri) { 8 } else { 80 };
+
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         20 => (any::<u8>(), any::<u8>()).prop_map(|(key, value)| Act::Put(key, value)),
@@ -182,24 +185,24 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn one_subtree_converges(acts in vec(act(), 0..80)) {
+    fn one_subtree_converges(acts in vec(act(), 0..STEPS)) {
         converges(Dialect::Extended, &["/a/"], &acts)?;
     }
 
     #[test]
-    fn the_whole_tree_converges(acts in vec(act(), 0..80)) {
+    fn the_whole_tree_converges(acts in vec(act(), 0..STEPS)) {
         converges(Dialect::Extended, &[""], &acts)?;
     }
 
     #[test]
-    fn several_subtrees_converge(acts in vec(act(), 0..80)) {
+    fn several_subtrees_converge(acts in vec(act(), 0..STEPS)) {
         converges(Dialect::Extended, &["/a/", "/b/", "zz"], &acts)?;
     }
 
     /// Of losses a server of RFC 12 cannot tell: without any it converges, too.
     #[test]
     fn rfc12_servers_converge(
-        acts in vec(act(), 0..80),
+        acts in vec(act(), 0..STEPS),
         subtrees in select(&SUBTREES[..]),
         dialect in prop_oneof![Just(Dialect::Rfc12), Just(Dialect::Heartbeatless)],
     ) {

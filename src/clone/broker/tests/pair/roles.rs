@@ -171,7 +171,7 @@ fn of_different_roots_the_older_wins_though_its_epoch_is_lower() {
     // The standby comes back empty where it does not see the active.
     world.cut(true);
     world.kill(B);
-    world.pass(Duration::from_secs(90));
+    world.pass(Duration::from_secs(60));
     world.start(B);
     world.pass_ms(5000);
     assert_eq!(world.roles(), [ACTIVE, ACTIVE]);

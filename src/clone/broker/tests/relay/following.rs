@@ -287,7 +287,7 @@ fn a_chain_has_a_limit() {
     let mut last = 0;
     for _ in 0..8 {
         last = world.relay(&[last]);
-        world.pass_ms(1000);
+        world.pass_ms(300);
         assert_eq!(world.map(last), world.map(0));
     }
     let beyond = world.relay(&[last]);
@@ -411,7 +411,7 @@ fn who_remembers_fewer_uuids_than_come_keeps_the_youngest() {
 
 #[test]
 fn what_came_meanwhile_and_has_no_room_is_not_passed_over() {
-    for delay_ms in (0..60).step_by(if cfg!(miri) { 20 } else { 1 }) {
+    for delay_ms in (0..60).step_by(if cfg!(miri) { 30 } else { 1 }) {
         let mut world = World::with(|config| config.snapshots.slice_entries = 1);
         for n in 0..20 {
             world.set(0, n, &format!("/{n}"), "x");

@@ -308,7 +308,7 @@ proptest! {
     /// not lost with a relay has been applied, each once, and no relay has gone back.
     #[test]
     fn copies_come_to_be_what_the_broker_has(
-        steps in proptest::collection::vec(step(), 1..60),
+        steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 8 } else { 60 }),
         subtree in any::<bool>(),
     ) {
         let mut world = World::new();

@@ -40,7 +40,7 @@ proptest! {
 
     /// Brokers die and come back, never both dead at a time: what was applied survives.
     #[test]
-    fn nothing_that_was_applied_is_lost(acts in vec(act(), 0..60)) {
+    fn nothing_that_was_applied_is_lost(acts in vec(act(), 0..if cfg!(miri) { 8 } else { 60 })) {
         let mut pair = Pair::new(Dialect::Extended, |config| {
             // A broker may be looked for longer than ten seconds here.
             config.give_up_after = 100 * SECOND;
