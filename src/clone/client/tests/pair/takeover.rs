@@ -34,8 +34,8 @@ fn after_the_death_of_the_active_a_change_is_applied_within_three_heartbeats() {
 fn what_only_the_dead_one_had_is_sent_to_the_next() {
     let mut pair = Pair::synced();
     let lost: Vec<Uuid> =
-        (0..5).map(|n| pair.set(&format!("/a/{n}"), &format!("unsafe {n}"))).collect();
-    let twice = pair.set("/a/0", "unsafe, second");
+        (0..5).map(|n| pair.set(&format!("/a/{n}"), &format!("kept {n}"))).collect();
+    let twice = pair.set("/a/0", "kept, second");
     // Applied, and the standby has none of it.
     pair.run(3 * MS);
     assert_eq!(pair.count(|event| matches!(event, Event::Applied { .. })), 6);
