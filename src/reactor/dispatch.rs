@@ -264,7 +264,7 @@ impl<S> Registry<S> {
     /// and queues the socket again as long as it is.
     fn serve_readiness(&mut self, state: &mut S, key: SlotKey) -> u64 {
         let Some(slot) = self.sockets.get_mut(key) else { return 0 };
-        if !slot.role.readiness || slot.interest.is_none() || slot.queued {
+        if !slot.role.readiness || slot.interest.is_none() {
             return 0;
         }
         let events = match slot.socket.events() {

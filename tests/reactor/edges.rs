@@ -165,6 +165,43 @@ fn receiving_takes_the_edge_of_room() {
     });
 }
 
+/// Room is told of in each turn, also while there is always more to be received: what a handler
+/// could not send might be what slows the peer down.
+#[test]
+fn room_is_told_of_while_messages_keep_coming() {
+    const MESSAGES: u32 = 1000;
+    each(|backend| {
+        let (ours, theirs) = pipe();
+        for number in 0..MESSAGES {
+            theirs.send(&number.to_be_bytes()).unwrap();
+        }
+        let mut reactor = reactor(backend);
+        // Received messages, and how many there were when there was room.
+        let key = reactor
+            .on_message(ours, |(received, _): &mut (u32, Vec<u32>), _, _| {
+                *received += 1;
+                Ok(Flow::Continue)
+            })
+            .unwrap();
+        reactor
+            .on_writable(key, move |(received, rooms): &mut (u32, Vec<u32>), cx, ready| {
+                assert!(ready.writable && !ready.readable);
+                rooms.push(*received);
+                if rooms.len() == 3 {
+                    cx.set_interest(key, Interest::READABLE)?;
+                }
+                Ok(Flow::Continue)
+            })
+            .unwrap();
+        reactor.set_interest(key, Interest::READABLE | Interest::WRITABLE).unwrap();
+        let mut state = (0, Vec::new());
+        settle(&mut reactor, &mut state);
+        assert_eq!(state.0, MESSAGES);
+        let [first, second, third] = state.1[..] else { panic!("{:?}", state.1) };
+        assert!(first < second && second < third && third < MESSAGES, "{:?}", state.1);
+    });
+}
+
 /// Messages that come just while the socket is asked for room.
 #[test]
 fn a_message_that_comes_while_room_is_asked_for_is_seen() {
