@@ -239,6 +239,9 @@ impl Whole {
     /// Lets go of all content, as [`FrameList::clear`].
     pub(crate) fn clear(&mut self) {
         self.lengths.clear();
+        if self.lengths.spilled() {
+            self.lengths = SmallVec::new();
+        }
         self.list.clear();
     }
 }
@@ -280,6 +283,8 @@ mod tests {
             assert_eq!(whole.frames()[..], frames);
             assert_eq!(whole.receive(&right), Err(Errno::EAGAIN));
             assert!(whole.frames().is_empty());
+            whole.clear();
+            assert!(!whole.lengths.spilled());
         }
     }
 

@@ -240,6 +240,7 @@ impl Transit {
     pub(crate) fn clear(&mut self) {
         for frames in [&mut self.frames, &mut self.kept.spare] {
             frames.truncate(KEPT);
+            frames.shrink_to(KEPT);
             for frame in frames.iter_mut().take(self.used) {
                 *frame = Frame::new();
             }
@@ -276,7 +277,7 @@ mod tests {
             }
             if count > 5 {
                 transit.clear();
-                assert!(transit.frames.len() <= KEPT);
+                assert!(transit.frames.capacity() <= KEPT);
             }
         }
         assert_eq!(transit.receive(&inner_left), Err(Errno::EAGAIN));
@@ -297,7 +298,8 @@ mod tests {
             assert_eq!(sent, Sent { messages: 1, frames: count as u64, bytes });
             assert_eq!(right.receive_message().unwrap(), Some(message));
             transit.clear();
-            assert!(transit.frames.len() <= KEPT && transit.kept.spare.len() <= KEPT);
+            let kept = [&transit.frames, &transit.kept.spare].map(Vec::capacity);
+            assert!(kept.iter().all(|&capacity| capacity <= KEPT), "{kept:?}");
         }
         let (sent, result) = transit.pass(&inner_left, &inner_right, 1);
         assert_eq!(sent, Sent::default());
