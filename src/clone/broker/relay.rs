@@ -74,6 +74,14 @@ impl Ahead {
         let ends = [self.requests.first_key_value(), self.requests.last_key_value()];
         ends.into_iter().flatten().map(|(&key, _)| key).find(|&(since, _)| is_due(since))
     }
+
+    /// Of those that must wait longest the oldest: who has not been answered for so long
+    /// has asked again, or gone.
+    fn drop_furthest(&mut self) -> Option<Held> {
+        let (&(since, _), _) = self.requests.last_key_value()?;
+        let (&key, _) = self.requests.range((since, 0)..).next()?;
+        self.requests.remove(&key)
+    }
 }
 
 impl Relay {
@@ -296,8 +304,7 @@ impl Broker {
             .requests
             .insert((request.since.unwrap_or_default(), ahead.next), (peer.into(), request));
         ahead.next += 1;
-        if ahead.requests.len() > relay.config.held_requests && ahead.requests.pop_last().is_some()
-        {
+        if ahead.requests.len() > relay.config.held_requests && ahead.drop_furthest().is_some() {
             stats.held_dropped += 1;
             warn_rarely(stats.held_dropped, "request dropped", &"too many are held");
         }

@@ -20,6 +20,12 @@ impl Broker {
         let delimited = message.len() > 1 && message.get(0) == Some(b"");
         let request = if delimited { message.skip(1) } else { message };
         match *request.frames() {
+            [ICANHAZ, subtree] | [ICANHAZ, subtree, _]
+                if subtree.len() > self.config.limits.max_key =>
+            {
+                // Before anything of it is kept: a frame may have more than a value.
+                self.refuse_request("the subtree is longer than any key");
+            }
             [ICANHAZ] => self.take_request(peer, Request::new(delimited, b"")),
             [ICANHAZ, subtree] => self.take_request(peer, Request::new(delimited, subtree)),
             [ICANHAZ, subtree, properties] => {
@@ -70,18 +76,15 @@ impl Broker {
                 Some(_) => self.hold_without_state(),
             }
         }
-        let outcome = if request.subtree.len() > self.config.limits.max_key {
-            Err("the subtree is longer than any key")
-        } else {
-            self.snapshots.push(peer, request)
-        };
-        match outcome {
+        match self.snapshots.push(peer, request) {
             Ok(()) => self.stats.snapshots_requested += 1,
-            Err(reason) => {
-                self.stats.snapshots_refused += 1;
-                warn_rarely(self.stats.snapshots_refused, "snapshot refused", &reason);
-            }
+            Err(reason) => self.refuse_request(reason),
         }
+    }
+
+    fn refuse_request(&mut self, why: &str) {
+        self.stats.snapshots_refused += 1;
+        warn_rarely(self.stats.snapshots_refused, "snapshot refused", &why);
     }
 
     pub(super) fn serve_snapshots(&mut self, now: Time, out: &mut impl BrokerOutbox) {

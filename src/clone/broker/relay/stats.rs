@@ -38,7 +38,7 @@ pub struct RelayStats {
     pub changes_outside: u64,
     /// Changes forgotten before they were known to be applied, or to be safe.
     pub forwards_forgotten: u64,
-    /// Requests held because the client was ahead of this relay.
+    /// Requests held because the client has, or may have, more than this relay.
     pub requests_ahead: u64,
     /// Requests dropped because too many were held.
     pub held_dropped: u64,

@@ -338,6 +338,43 @@ fn a_client_that_is_ahead_is_answered_when_the_relay_has_come_as_far() {
 }
 
 #[test]
+fn who_asks_again_is_held_rather_than_who_asked_long_ago() {
+    let mut world = filled(5);
+    let relay = world.relay_with(&[0], |relay| relay.held_requests = 2);
+    world.pass_ms(500);
+    world.cut(relay);
+    world.set(0, 100, "/new", "x");
+    let ahead = world.broker(0).sequence();
+    for peer in ["first", "second", "third"] {
+        world.request(relay, peer, &[b"ICANHAZ?", b"", format!("since={ahead}\n").as_bytes()]);
+    }
+    assert_eq!(world.stats(relay).held_dropped, 1);
+    world.heal();
+    world.pass_ms(3000);
+    let answers = ["first", "second", "third"].map(|peer| world.answered(relay, peer, "mode"));
+    assert_eq!(answers.map(|answer| answer.is_some()), [false, true, true]);
+}
+
+/// A frame may be longer than any key: of requests that are held, nothing so long is.
+#[test]
+fn a_subtree_longer_than_any_key_is_not_held() {
+    let mut world = filled(5);
+    let relay = world.relay(&[0]);
+    let since = world.broker(0).sequence();
+    let since = crate::clone::Sequence::new(since.epoch(), since.counter() + 1000);
+    let request: [&[u8]; 3] =
+        [b"ICANHAZ?", &[b'k'; 1 << 20], &format!("since={since}\n").into_bytes()];
+    for state in ["none", "whole"] {
+        assert_eq!(world.status(relay, "state"), state);
+        let refused = world.broker(relay).stats().snapshots_refused;
+        world.request(relay, "long", &request);
+        assert_eq!(world.broker(relay).stats().snapshots_refused, refused + 1);
+        assert_eq!(world.status(relay, "requests_held"), "0");
+        world.pass_ms(500);
+    }
+}
+
+#[test]
 fn who_asks_before_there_is_a_state_is_answered_when_there_is() {
     let mut world = World::new();
     world.kill(0);

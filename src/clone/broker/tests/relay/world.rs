@@ -471,12 +471,7 @@ impl World {
             .iter()
             .rev()
             .filter(|frames| frames[0] == key.as_bytes())
-            .find_map(|frames| {
-                let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-                let kvmsg = KvMsg::decode(Message::new(&frames), &Limits::default()).ok()?;
-                let value = kvmsg.properties.get(name)?;
-                Some(String::from_utf8(value.to_vec()).unwrap())
-            })
+            .find_map(|frames| property(frames, "", name))
     }
 
     /// The sequences and keys of the changes published, in their order.
@@ -494,11 +489,22 @@ impl World {
 
     /// What a client was sent last: the property of its `KTHXBAI`.
     pub(super) fn answered(&self, at: usize, peer: &str, name: &str) -> Option<String> {
-        let last = self.nodes[at].net.replies.get(peer.as_bytes())?.last()?;
-        let frames: Vec<&[u8]> = last.iter().map(Vec::as_slice).collect();
-        let kvmsg = KvMsg::decode(Message::new(&frames), &Limits::default()).ok()?;
-        assert_eq!(kvmsg.key, b"KTHXBAI");
-        let value = kvmsg.properties.get(name)?;
-        Some(String::from_utf8(value.to_vec()).unwrap())
+        property(self.nodes[at].net.replies.get(peer.as_bytes())?.last()?, "KTHXBAI", name)
     }
+
+    /// What it says of itself when asked.
+    pub(super) fn status(&mut self, at: usize, name: &str) -> String {
+        self.request(at, "who asks for the status", &[b"STATUS?"]);
+        let answer = &self.nodes[at].net.replies[&b"who asks for the status"[..]];
+        property(answer.last().expect("an answer"), "STATUS?", name).expect(name)
+    }
+}
+
+/// Of a message with this key, or if it is empty with any.
+fn property(frames: &Frames, key: &str, name: &str) -> Option<String> {
+    let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+    let limits = Limits { max_properties: 64 << 10, ..Limits::default() };
+    let kvmsg = KvMsg::decode(Message::new(&frames), &limits).ok()?;
+    assert!(key.is_empty() || kvmsg.key == key.as_bytes());
+    Some(String::from_utf8(kvmsg.properties.get(name)?.to_vec()).unwrap())
 }
