@@ -77,3 +77,19 @@ fn the_first_change_of_a_new_epoch_tells_of_the_restart() {
     world.run(3 * SECOND);
     world.assert_equal();
 }
+
+#[test]
+fn numbers_between_two_epochs_are_no_losses() {
+    let mut world = World::synced(Dialect::Extended, &[""]);
+    world.broker.put(b"/a/1", b"before");
+    world.run(5 * MS);
+    world.restart_broker();
+    world.net.lose_heartbeats = 1;
+    world.run(5 * MS);
+    world.broker.put(b"/a/9", b"new");
+    world.run(3 * SECOND);
+    assert_eq!(world.milestones(), ["Resync NewBroker", "Synced"]);
+    let stats = world.client.stats();
+    assert_eq!((stats.gaps, stats.missed), (0, 0));
+    world.assert_equal();
+}
