@@ -162,12 +162,14 @@ pub struct Broker {
 
 /// A shorter interval would take the loop for itself.
 const MIN_HEARTBEAT: Duration = Duration::from_millis(1);
+/// A longer one nobody believes.
+const MAX_HEARTBEAT: Duration = Duration::from_secs(3600);
 
 impl Broker {
     /// A broker with an empty store: active at once if it is alone; one of a pair
     /// looks for its peer first.
     pub fn new(mut config: BrokerConfig, now: Time) -> Broker {
-        config.heartbeat = config.heartbeat.max(MIN_HEARTBEAT);
+        config.heartbeat = config.heartbeat.clamp(MIN_HEARTBEAT, MAX_HEARTBEAT);
         let start = match config.pair {
             None => config.start,
             Some(pair) => pair.seat.start(config.start),

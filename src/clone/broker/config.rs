@@ -18,7 +18,7 @@ pub struct BrokerConfig {
     /// Where sequences begin: above everything that an earlier run without
     /// its state at hand can have given.
     pub start: Sequence,
-    /// Interval between heartbeats, 1 ms at least. Default 1 s.
+    /// Interval between heartbeats, 1 ms at least and an hour at most. Default 1 s.
     pub heartbeat: Duration,
     /// The kind of socket on the changes port, which clients must know.
     pub collector: Collector,

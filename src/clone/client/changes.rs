@@ -215,7 +215,7 @@ impl Client {
         match change.ttl {
             // The Guide's C servers read whole seconds.
             Some(ttl) if !is_extended => {
-                let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+                let seconds = ttl.as_secs().saturating_add((ttl.subsec_nanos() > 0).into());
                 self.properties.push("ttl", seconds);
             }
             Some(ttl) => {
@@ -238,7 +238,8 @@ impl Client {
             Ok(()) => {
                 self.stats.sent += 1;
                 let factor = if is_extended { 1 } else { RFC12_RESEND_FACTOR };
-                let due = self.pending.sent(now, slot, self.config.resend_after * factor);
+                let wait = self.config.resend_after.saturating_mul(factor);
+                let due = self.pending.sent(now, slot, wait);
                 self.wake_at(due.min(now + WEDGED_AFTER));
                 true
             }

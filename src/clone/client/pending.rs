@@ -506,7 +506,7 @@ impl Pending {
         }
         let doublings = change.sends.min(DOUBLINGS);
         change.sends += 1;
-        let due = now + wait * (1 << doublings);
+        let due = now + wait.saturating_mul(1 << doublings);
         change.due = due;
         self.list(slot, SENT + doublings);
         due

@@ -48,7 +48,7 @@ impl Client {
         out: &mut impl ClientOutbox,
     ) {
         self.stats.gaps += 1;
-        self.stats.missed += missed.unwrap_or(0);
+        self.stats.missed = self.stats.missed.saturating_add(missed.unwrap_or(0));
         let subtree = &mut self.subtrees[index];
         subtree.missed = subtree.missed.max(newest);
         if !subtree.is_current() {
@@ -180,7 +180,8 @@ impl Client {
             None => out.request(&[ICANHAZ, prefix]),
         };
         self.stats.requests += 1;
-        let timeout = self.config.request_timeout * (1 << fruitless.min(TIMEOUT_DOUBLINGS));
+        let timeout =
+            self.config.request_timeout.saturating_mul(1 << fruitless.min(TIMEOUT_DOUBLINGS));
         self.attempt = Some(Attempt {
             target,
             since,

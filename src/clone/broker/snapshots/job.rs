@@ -175,7 +175,10 @@ impl Job {
     fn patience(&self, limits: &SnapshotLimits) -> Duration {
         match limits.min_rate {
             0 => Duration::MAX,
-            rate => limits.stall + Duration::from_secs_f64(self.bytes as f64 / rate as f64),
+            rate => {
+                let earned = Duration::from_secs_f64(self.bytes as f64 / rate as f64);
+                limits.stall.saturating_add(earned)
+            }
         }
     }
 

@@ -289,6 +289,21 @@ fn a_slow_client_that_takes_a_little_keeps_its_snapshot() {
 }
 
 #[test]
+fn a_client_may_stall_for_ever_if_that_is_allowed() {
+    let mut bench = Bench::with(|config| {
+        config.snapshots.stall = Duration::MAX;
+        config.heartbeat = Duration::MAX;
+    });
+    fill(&mut bench, 5);
+    bench.net.room.insert(b"slow".to_vec(), 1);
+    bench.request("slow", &[ICANHAZ, b""]);
+    bench.pass(Duration::from_secs(600));
+    bench.net.room.clear();
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.snapshot_map("slow").len(), 5);
+}
+
+#[test]
 fn a_client_that_takes_ever_so_little_does_not_keep_its_snapshot_for_ever() {
     let mut bench = Bench::with(|config| config.snapshots.min_rate = 1000);
     // Values of 100 bytes: one every 29 s is far below the pace.

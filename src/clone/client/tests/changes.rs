@@ -49,6 +49,34 @@ fn a_change_is_applied_when_its_echo_comes() {
 }
 
 #[test]
+fn each_time_of_the_configuration_may_be_for_ever() {
+    for dialect in [Dialect::Extended, Dialect::Rfc12, Dialect::Heartbeatless] {
+        let mut config = ClientConfig::follow([""]);
+        config.request_timeout = Duration::MAX;
+        config.resend_after = Duration::MAX;
+        config.give_up_after = Duration::MAX;
+        config.keep_for = Duration::MAX;
+        if dialect != Dialect::Heartbeatless {
+            config.heartbeat_timeout = Duration::MAX;
+        }
+        let mut world = World::with(dialect, config);
+        world.start();
+        world.run_until("the map", |world| world.client.is_current());
+        let now = world.now();
+        let ttl = Some(Duration::MAX);
+        let uuid = world.client.set(now, b"/a/1", b"new", ttl, &mut world.net).expect("taken");
+        world.run(SECOND);
+        assert_eq!(world.answers(), [(uuid, "applied")], "{dialect:?}");
+        world.net.lose_updates = 1;
+        world.broker.put(b"/a/2", b"lost");
+        world.broker.put(b"/a/3", b"came");
+        world.run(20 * SECOND);
+        assert!(world.client.stats().gaps > 0);
+        world.assert_equal();
+    }
+}
+
+#[test]
 fn a_change_may_come_before_the_broker_is_heard() {
     let mut world = World::new(Dialect::Extended, &["/a/"]);
     let uuids = [world.set("/a/1", "one"), world.set("/b/1", "two"), world.set("/a/1", "three")];
