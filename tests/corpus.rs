@@ -45,6 +45,7 @@ replays! {
     kvmsg_decode
     properties
     broker_machine
+    relay_machine
     client_machine
     store_model
     reactor_script

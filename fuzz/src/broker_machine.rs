@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use pollux::clone::broker::{Broker, BrokerConfig, BrokerOutbox};
 use pollux::clone::pair::{PairConfig, Role, SafePolicy, Seat};
-use pollux::clone::{
-    Collector, KvMsg, Limits, Properties, SendFailure, Sequence, check_key, is_reserved,
-};
+use pollux::clone::{Collector, KvMsg, Limits, Properties, SendFailure, Sequence, is_reserved};
 use pollux::{Message, Time};
 
+use super::broker_checks::{check_message, check_reply, check_store};
 use super::input::{Input, numbering, refs};
 
 const NODE: u64 = 0x00ab_cdef_0123_4567;
@@ -43,26 +42,9 @@ struct Net {
 /// The client that asks for everything when all is over.
 const LAST: &[u8] = b"the last";
 
-/// A message must be one that the other side can read. What a broker tells its peer has
-/// longer properties.
-fn check_message(frames: &[&[u8]]) {
-    let mut limits = Limits::default();
-    limits.max_properties = 64 << 10;
-    if let Err(error) = KvMsg::decode(Message::new(frames), &limits) {
-        panic!("sent what nobody can read: {error}: {frames:?}");
-    }
-}
-
 impl BrokerOutbox for Net {
     fn reply(&mut self, peer: &[u8], frames: &[&[u8]]) -> Result<(), SendFailure> {
-        match frames {
-            [b"KVPUBS", changes] => assert!(!changes.is_empty()),
-            [b"", groups @ ..] => {
-                assert_eq!(groups.len() % 5, 0, "a whole answer is groups of five frames");
-                groups.chunks(5).for_each(check_message);
-            }
-            _ => check_message(frames),
-        }
+        check_reply(frames);
         if self.gone.contains(peer) {
             return Err(SendFailure::Unreachable);
         }
@@ -139,7 +121,7 @@ pub fn run(input: &[u8]) {
             let spoken = run.net.keys.iter().find(|key| *key != b"STATUS?");
             assert_eq!(spoken, None, "who is {role} is silent");
         }
-        run.check_store();
+        check_store(&run.broker);
         run.check_model();
     }
     run.finish();
@@ -391,35 +373,6 @@ impl Run {
         panic!("the broker does not come to rest");
     }
 
-    fn check_store(&self) {
-        let (store, config) = (self.broker.store(), self.broker.config());
-        let (mut keys, mut bytes) = (0, 0);
-        let mut sequences = BTreeSet::new();
-        let mut last: Option<&[u8]> = None;
-        let mut first_deadline = None;
-        for entry in store.iter(b"") {
-            assert!(last.is_none_or(|last| last < entry.key), "out of order");
-            assert_eq!(check_key(entry.key, &Limits::default()), Ok(()));
-            assert!(!entry.value.is_empty());
-            assert!(entry.sequence > Sequence::ZERO && entry.sequence <= store.sequence());
-            assert!(sequences.insert(entry.sequence), "two changes of one sequence");
-            assert_eq!(store.get(entry.key), Some(entry));
-            assert_eq!(self.broker.get(entry.key), Some(entry));
-            let deadlines = [first_deadline, entry.deadline];
-            first_deadline = deadlines.into_iter().flatten().min();
-            keys += 1;
-            bytes += entry.key.len() + entry.properties.as_bytes().len() + entry.value.len();
-            last = Some(entry.key);
-        }
-        assert_eq!(store.len(), keys);
-        assert!(bytes <= store.bytes() && (bytes == store.bytes() || store.tombstones() > 0));
-        assert!(keys <= config.store.max_keys && store.bytes() <= config.store.max_bytes);
-        assert!(store.cursors() <= config.store.max_cursors);
-        assert_eq!(store.next_deadline().is_some(), first_deadline.is_some());
-        assert!(store.next_deadline() <= first_deadline);
-        assert!(store.sequence() <= self.broker.sequence());
-    }
-
     fn check_model(&self) {
         if !self.is_alone() {
             return;
@@ -454,7 +407,7 @@ impl Run {
         self.net.publish_fails = false;
         self.now += Duration::from_secs(1);
         self.settle();
-        self.check_store();
+        check_store(&self.broker);
         self.check_model();
         if !self.is_alone() {
             return;

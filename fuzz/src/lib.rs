@@ -4,6 +4,7 @@
 //! includes this file and makes the same calls, with the stable compiler, for each
 //! input that is kept.
 
+mod broker_checks;
 pub mod broker_machine;
 pub mod client_machine;
 mod input;
@@ -11,4 +12,5 @@ pub mod kvmsg_decode;
 pub mod load_file;
 pub mod properties;
 pub mod reactor_script;
+pub mod relay_machine;
 pub mod store_model;
