@@ -5,8 +5,8 @@
 //! cargo bench --bench reactor -- hot
 //! ```
 //!
-//! After each figure comes what the loop has counted in a further run of the same:
-//! that does not depend on how busy the machine is.
+//! After the figures comes what the loop has counted in a further run of the same: that
+//! does not depend on how busy the machine is.
 
 #[path = "common/mod.rs"]
 mod common;

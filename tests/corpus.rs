@@ -33,12 +33,28 @@ fn replay(target: &str, run: fn(&[u8])) {
 }
 
 macro_rules! replays {
-    ($($target:ident)*) => {$(
+    ($($target:ident)*) => {
+        const TARGETS: &[&str] = &[$(stringify!($target)),*];
+        $(
         #[test]
         fn $target() {
             replay(stringify!($target), targets::$target::run);
         }
-    )*};
+        )*
+    };
+}
+
+/// Nothing that is kept is passed over.
+#[test]
+fn every_target_and_every_directory_is_replayed() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    for dir in ["fuzz_targets", "corpus", "regressions"] {
+        for path in files(&fuzz.join(dir)) {
+            let name = path.file_stem().expect("a name").to_string_lossy();
+            assert!(TARGETS.contains(&&*name), "{dir}: no test for {name}");
+        }
+    }
+    assert_eq!(files(&fuzz.join("fuzz_targets")).len(), TARGETS.len());
 }
 
 replays! {

@@ -16,8 +16,8 @@ const KEYS: u64 = 10_000;
 /// Changes that the sender is ahead of the subscriber at most.
 const WINDOW: u64 = 4096;
 
-/// Changes that are there before the server begins, when it has the thread to itself: as
-/// many as a loop gives a socket in one turn.
+/// Changes that are there before the server begins, when it has the thread to itself: of
+/// several turns.
 const FILLED: u64 = 512;
 
 const KEY_LEN: usize = b"/relay/00000000".len();

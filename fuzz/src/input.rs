@@ -1,10 +1,10 @@
-//! [`Input`]: bytes read as what a target needs, the same way for ever, so that the
-//! corpora keep their meaning.
+//! [`Input`]: bytes read as what a target needs. Who changes how, changes what the corpora
+//! mean.
 //!
 //! Nothing fails: at its end the input is zeros, and a number out of range wraps.
 
-/// Frames of the protocol, in whole and in part, and such as come near to it. New ones
-/// go to the end, and only as far as [`LITERAL`]: the corpora hold their places.
+/// Frames of the protocol, in whole and in part, and such as come near to it: fewer than
+/// [`LITERAL`].
 const KNOWN: &[&[u8]] = &[
     b"",
     b"ICANHAZ?",

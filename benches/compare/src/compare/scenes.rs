@@ -102,7 +102,7 @@ pub(crate) fn all() -> Vec<Scene> {
             title: format!("Cold message over tcp, {idle} idle sockets: system calls"),
             unit: "calls/message",
             more_is_better: false,
-            contenders: able(idle > 0, named(|program| How::Calls { program, idle })),
+            contenders: named(|program| How::Calls { program, idle }),
         });
     }
     scenes.push(Scene {
@@ -131,8 +131,6 @@ fn states() -> Vec<Scene> {
             ("NATS KV", "nats", "nats"),
         ]
         .into_iter()
-        // The relay sends no snapshots.
-        .filter(|(_, server, _)| scene != "join" || *server != "relay")
         .map(|(name, server, client)| Contender {
             name: name.into(),
             is_baseline: server == "pollux",
@@ -171,14 +169,7 @@ fn states() -> Vec<Scene> {
 }
 
 fn loops(scene: &'static str, idle: usize, timers: usize) -> Vec<Contender> {
-    let needs_inproc = scene == "hot" || idle > 0;
-    able(needs_inproc, named(|program| How::Loop { program, scene, idle, timers }))
-}
-
-/// Without those that have no inproc transport where one is needed.
-fn able(needs_inproc: bool, mut contenders: Vec<Contender>) -> Vec<Contender> {
-    contenders.retain(|contender| !needs_inproc || contender.name != "zmq.rs");
-    contenders
+    named(|program| How::Loop { program, scene, idle, timers })
 }
 
 fn named(how: impl Fn(Program) -> How) -> Vec<Contender> {
@@ -203,8 +194,17 @@ fn named(how: impl Fn(Program) -> How) -> Vec<Contender> {
 
 impl Contender {
     /// Gets ready for the first round.
+    ///
+    /// # Errors
+    /// Why it cannot take part.
     pub(crate) fn start(&self) -> Result<Running, String> {
         let server = match self.how {
+            How::Loop { program: Program::Contender("zmq_rs"), scene: "hot", .. } => {
+                return Err("it has no inproc transport".into());
+            }
+            How::State { server: "relay", scene: "join", .. } => {
+                return Err("it sends no snapshots".into());
+            }
             How::State { server, .. } => Some(Server::start(server)?),
             _ => None,
         };

@@ -6,6 +6,7 @@
 //! contender feed ENDPOINT COUNT SIZE GAP_US     sends to a `stream`
 //! contender echo ENDPOINT                       answers a `trip`
 //! contender serve (pollux|relay)                holds shared state
+//! contender version                             of libzmq
 //! contender state (libzmq|zmtp|redis|nats) (trip|updates|join) COUNT SIZE ADDRESS...
 //! ```
 //!
@@ -46,6 +47,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             feed::feed(endpoint, count.parse()?, size.parse()?, gap_us.parse()?);
         }
         ["echo", endpoint] => feed::echo(endpoint),
+        ["version"] => {
+            let (major, minor, patch) = zmq::version();
+            println!("libzmq {major}.{minor}.{patch}");
+        }
         ["serve", kind] => serve::serve(kind)?,
         ["state", kind, scene, count, size, ref address @ ..] => {
             state::run(kind, scene, count.parse()?, size.parse()?, address)

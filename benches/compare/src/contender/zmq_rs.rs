@@ -4,7 +4,7 @@ use std::error::Error;
 
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
-use zeromq::{DealerSocket, PullSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
+use zeromq::{DealerSocket, PullSocket, PushSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
 use crate::job::{Job, Meter, NEVER, Scene, Trips, say_endpoint};
 
@@ -14,13 +14,27 @@ pub(crate) fn run(job: &Job) -> Result<(), Box<dyn Error>> {
         for _ in 0..job.timers {
             tokio::task::spawn_local(tokio::time::sleep(NEVER));
         }
+        for _ in 0..job.idle {
+            idle().await?;
+        }
         match job.scene {
             Scene::Hot => Err("zmq.rs has no inproc transport".into()),
-            _ if job.idle > 0 => Err("zmq.rs has no inproc transport for idle sockets".into()),
             Scene::Stream => receive(job).await,
             Scene::Trip => trip(job).await,
         }
     })
+}
+
+/// A task for an idle socket, over tcp with its silent peer, as there is no inproc transport.
+async fn idle() -> Result<(), Box<dyn Error>> {
+    let (mut pull, mut push) = (PullSocket::new(), PushSocket::new());
+    let endpoint = pull.bind("tcp://127.0.0.1:0").await?;
+    push.connect(&endpoint.to_string()).await?;
+    tokio::task::spawn_local(async move {
+        let _peer = push;
+        pull.recv().await.map(drop)
+    });
+    Ok(())
 }
 
 async fn receive(job: &Job) -> Result<(), Box<dyn Error>> {
