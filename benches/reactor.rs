@@ -15,6 +15,7 @@ use std::hint::black_box;
 use std::io;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -84,6 +85,40 @@ fn bench<S>(
     });
     if is_wanted {
         counted(reactor, |reactor| (0..RUNS).for_each(|_| once(reactor)));
+    }
+}
+
+/// Times `run`, which does its work so many times, and says what the loop counted when it
+/// did so a thousand times more.
+fn bench_many<S>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    id: BenchmarkId,
+    reactor: &mut Reactor<S>,
+    mut run: impl FnMut(&mut Reactor<S>, u64) -> Duration,
+) {
+    let mut is_wanted = false;
+    group.bench_function(id, |bencher| {
+        is_wanted = true;
+        bencher.iter_custom(|count| run(reactor, count));
+    });
+    if is_wanted {
+        counted(reactor, |reactor| _ = run(reactor, 1000));
+    }
+}
+
+/// Times a call that is no event of the loop, and says what it allocates.
+fn bench_call(group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId, mut call: impl FnMut()) {
+    const RUNS: u32 = 1000;
+    let mut is_wanted = false;
+    group.bench_function(id, |bencher| {
+        is_wanted = true;
+        bencher.iter(&mut call);
+    });
+    if is_wanted {
+        let before = alloc::calls();
+        (0..RUNS).for_each(|_| call());
+        let each = (alloc::calls() - before) as f64 / f64::from(RUNS);
+        println!("{:24}a call: {each:.3} allocations, no polls", "");
     }
 }
 
@@ -229,28 +264,22 @@ fn timers(criterion: &mut Criterion) {
         let keys: Vec<TimerKey> = (0..live)
             .map(|_| reactor.add_timer(anywhere(), |_: &mut u64, _| Ok(Flow::Continue)))
             .collect();
-        group.bench_function(BenchmarkId::new("arm and cancel", live), |bencher| {
-            bencher.iter(|| {
-                let key = reactor.add_timer(anywhere(), |_, _| Ok(Flow::Continue));
-                reactor.cancel(key).expect("it is armed");
-            });
+        bench_call(&mut group, BenchmarkId::new("arm and cancel", live), || {
+            let key = reactor.add_timer(anywhere(), |_, _| Ok(Flow::Continue));
+            reactor.cancel(key).expect("it is armed");
         });
-        group.bench_function(BenchmarkId::new("re-arm, anywhere", live), |bencher| {
-            let mut random = Random(2);
-            bencher.iter(|| {
-                let key = keys[random.below(live) as usize];
-                let at = reactor.now() + anywhere();
-                reactor.rearm(key, at).expect("it is armed");
-            });
+        let mut which = Random(2);
+        bench_call(&mut group, BenchmarkId::new("re-arm, anywhere", live), || {
+            let key = keys[which.below(live) as usize];
+            let at = reactor.now() + anywhere();
+            reactor.rearm(key, at).expect("it is armed");
         });
-        group.bench_function(BenchmarkId::new("re-arm, later", live), |bencher| {
-            let (mut random, mut later) = (Random(3), 2 * HOUR);
-            bencher.iter(|| {
-                later += Duration::from_nanos(1);
-                let key = keys[random.below(live) as usize];
-                let at = reactor.now() + later;
-                reactor.rearm(key, at).expect("it is armed");
-            });
+        let (mut which, mut later) = (Random(3), 2 * HOUR);
+        bench_call(&mut group, BenchmarkId::new("re-arm, later", live), || {
+            later += Duration::from_nanos(1);
+            let key = keys[which.below(live) as usize];
+            let at = reactor.now() + later;
+            reactor.rearm(key, at).expect("it is armed");
         });
         bench(&mut group, BenchmarkId::new("arm and fire", live), &mut reactor, |reactor| {
             reactor.add_timer(Duration::ZERO, |fired, _| {
@@ -292,53 +321,79 @@ fn wakes(criterion: &mut Criterion) {
             turns_until(reactor, |sum| *sum > 0, 0);
         });
         group.throughput(Throughput::Elements(1));
-        group.bench_function(BenchmarkId::new("sender, full speed", format!("{backend:?}")), |b| {
-            b.iter_custom(|count| {
-                let began = Instant::now();
-                thread::scope(|scope| {
-                    scope.spawn(|| {
-                        for _ in 0..count {
-                            while sender.try_send(1).is_err() {
-                                thread::yield_now();
-                            }
+        let id = BenchmarkId::new("sender, full speed", format!("{backend:?}"));
+        bench_many(&mut group, id, &mut reactor, |reactor, count| {
+            let began = Instant::now();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    for _ in 0..count {
+                        while sender.try_send(1).is_err() {
+                            thread::yield_now();
                         }
-                    });
-                    let mut sum = 0;
-                    while sum < count {
-                        reactor.turn(&mut sum, Duration::MAX).expect("a turn");
                     }
                 });
-                began.elapsed()
+                turns_until(reactor, |sum| *sum >= count, 0);
             });
+            began.elapsed()
         });
 
-        // The other thread answers each call of the handler: two wakes of a sleeper.
-        group.bench_function(BenchmarkId::new("waker, ping-pong", format!("{backend:?}")), |b| {
-            b.iter_custom(|count| {
-                let (done, mut woken) = (AtomicBool::new(false), 0);
-                let began = Instant::now();
-                thread::scope(|scope| {
-                    let other = scope.spawn(|| {
-                        while !done.load(Ordering::Acquire) {
-                            thread::park();
-                            waker.wake();
-                        }
-                    });
-                    while woken < count {
-                        let before = woken;
-                        other.thread().unpark();
-                        while woken == before {
-                            reactor.turn(&mut woken, Duration::MAX).expect("a turn");
-                        }
-                    }
-                    done.store(true, Ordering::Release);
-                    other.thread().unpark();
-                });
-                began.elapsed()
-            });
+        let id = BenchmarkId::new("waker, ping-pong", format!("{backend:?}"));
+        bench_many(&mut group, id, &mut reactor, |reactor, count| {
+            ping_pong(reactor, count, || waker.wake())
+        });
+        let id = BenchmarkId::new("sender, ping-pong", format!("{backend:?}"));
+        bench_many(&mut group, id, &mut reactor, |reactor, count| {
+            ping_pong(reactor, count, || sender.try_send(1).expect("there is room"))
+        });
+        let context = zmq::Context::new();
+        let (push, pull) = (Bare::new(&context, zmq::PUSH), Bare::new(&context, zmq::PULL));
+        pull.bind("inproc://ping-pong");
+        push.connect("inproc://ping-pong");
+        reactor
+            .on_message(Socket::from_zmq(pull.into_zmq()).expect("a socket"), |seen, _, _| {
+                *seen += 1;
+                Ok(Flow::Continue)
+            })
+            .map_err(io::Error::from)
+            .expect("registered");
+        let push = Mutex::new(push);
+        let id = BenchmarkId::new("message, ping-pong", format!("{backend:?}"));
+        bench_many(&mut group, id, &mut reactor, |reactor, count| {
+            ping_pong(reactor, count, || {
+                let push = push.lock().expect("nobody panics");
+                push.send(&mut Part::of(&[7; 32]), false);
+            })
         });
     }
     group.finish();
+}
+
+/// The other thread wakes the loop, which sleeps, and sleeps itself until the loop has been:
+/// two wakes of a sleeper.
+fn ping_pong(reactor: &mut Reactor<u64>, count: u64, wake: impl Fn() + Sync) -> Duration {
+    let (done, mut woken) = (AtomicBool::new(false), 0);
+    let began = Instant::now();
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            loop {
+                thread::park();
+                if done.load(Ordering::Acquire) {
+                    return;
+                }
+                wake();
+            }
+        });
+        while woken < count {
+            let before = woken;
+            other.thread().unpark();
+            while woken == before {
+                reactor.turn(&mut woken, Duration::MAX).expect("a turn");
+            }
+        }
+        done.store(true, Ordering::Release);
+        other.thread().unpark();
+    });
+    began.elapsed()
 }
 
 /// A byte through a stream to a handler of the loop.
