@@ -11,7 +11,7 @@ mod common;
 
 use std::hint::black_box;
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
@@ -147,7 +147,33 @@ fn store_changes(criterion: &mut Criterion, keys: u64) {
         filled.put(&name, &[0x33; 100], None);
         filled.delete(&name);
     });
+    group.bench_function(BenchmarkId::new("insert", keys), |bencher| {
+        bencher.iter_custom(|count| insert(&mut filled, &mut name, keys, count));
+    });
     group.finish();
+}
+
+/// Times the insertion of so many keys, some at a time: they are deleted again, which does not
+/// count, so that the store stays as large as it is.
+fn insert(filled: &mut Filled, name: &mut [u8], keys: u64, count: u64) -> Duration {
+    const BATCH: u64 = 256;
+    // All over the keys, and none twice in a batch: a prime that does not divide their number.
+    const STRIDE: u64 = 7919;
+    let mut inserting = Duration::ZERO;
+    for first in (0..count).step_by(BATCH as usize) {
+        let numbers = first..(first + BATCH).min(count);
+        let began = Instant::now();
+        for number in numbers.clone() {
+            write_number(name, number * STRIDE % keys);
+            filled.put(name, &[0x33; 100], None);
+        }
+        inserting += began.elapsed();
+        for number in numbers {
+            write_number(name, number * STRIDE % keys);
+            filled.delete(name);
+        }
+    }
+    inserting
 }
 
 /// Another number in a name of the same length, without an allocation.

@@ -23,8 +23,12 @@ use hdrhistogram::Histogram;
 use pollux::reactor::{Flow, Reactor, Stats, Wait};
 use pollux::socket::Socket;
 
+use common::alloc::{self, Counting};
 use common::bare::{Bare, Part};
 use common::measure::nanos;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 /// Below this rate the sender sleeps between messages; above it, it spins.
 const SLEEPS_BELOW: u64 = 1_000;
@@ -51,8 +55,11 @@ fn main() {
     for line in lines() {
         let name = line.name();
         if wanted.iter().all(|word| name.split([' ', ',']).any(|part| part == word)) {
-            let (histogram, stats) = line.measure();
-            println!("{name:<44} {}", report(&histogram, &stats));
+            let (histogram, counts) = line.measure();
+            println!("{name:<44} {}", report(&histogram, &counts));
+            if line.is_article() {
+                println!("{:<44} 2,000 us, and 15,000 to 50,000 under load", "  the article has");
+            }
         }
     }
 }
@@ -83,7 +90,7 @@ impl Line {
     fn name(&self) -> String {
         let Line { transport, size, .. } = self;
         let wait = if matches!(self.wait, Wait::Spin) { "spin" } else { "block" };
-        let name = if self.every >= Duration::from_millis(200) {
+        let name = if self.is_article() {
             format!("article, {transport} {wait}, {size} bytes every 200 ms")
         } else {
             format!("{transport} {wait}, {size} bytes, {}/s", self.per_second())
@@ -94,11 +101,16 @@ impl Line {
         }
     }
 
+    /// The scene of the article that the project began with.
+    fn is_article(&self) -> bool {
+        self.every >= Duration::from_millis(200)
+    }
+
     fn per_second(&self) -> u64 {
         1_000_000_000 / nanos(self.every)
     }
 
-    fn measure(&self) -> (Histogram<u64>, Stats) {
+    fn measure(&self) -> (Histogram<u64>, Counts) {
         let directory = tempfile::tempdir().expect("a directory");
         let address = match self.transport {
             "tcp" => "tcp://127.0.0.1:*".to_owned(),
@@ -169,8 +181,14 @@ impl Line {
     }
 }
 
+/// What the loop that is measured has counted, and what its thread has allocated meanwhile.
+struct Counts {
+    stats: Stats,
+    allocations: u64,
+}
+
 /// The loop that is measured: sends everything back until something empty comes.
-fn echo(socket: Bare, wait: Wait) -> Stats {
+fn echo(socket: Bare, wait: Wait) -> Counts {
     let mut reactor = Reactor::builder().wait(wait).build().expect("a reactor");
     let socket = Socket::from_zmq(socket.into_zmq()).expect("a socket");
     reactor
@@ -184,15 +202,18 @@ fn echo(socket: Bare, wait: Wait) -> Stats {
         })
         .map_err(io::Error::from)
         .expect("registered");
+    let before = alloc::calls();
     reactor.run(&mut ()).expect("the loop runs");
-    reactor.stats()
+    Counts { stats: reactor.stats(), allocations: alloc::calls() - before }
 }
 
-fn report(histogram: &Histogram<u64>, stats: &Stats) -> String {
+fn report(histogram: &Histogram<u64>, counts: &Counts) -> String {
+    let stats = &counts.stats;
     let us = |percentile| histogram.value_at_percentile(percentile) as f64 / 1e3;
     let each = |count: u64| count as f64 / stats.messages_received as f64;
     format!(
-        "{:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>7}  {:.2} polls, {:.2} blocked, {:.2} spurious a message",
+        "{:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>7}  {:.2} polls, {:.2} blocked, {:.2} spurious, \
+         {:.3} allocations a message; {:.2} messages a turn",
         us(50.0),
         us(99.0),
         us(99.9),
@@ -200,6 +221,8 @@ fn report(histogram: &Histogram<u64>, stats: &Stats) -> String {
         histogram.len(),
         each(stats.polls),
         each(stats.polls_blocked),
-        each(stats.spurious_wakes)
+        each(stats.spurious_wakes),
+        each(counts.allocations),
+        stats.messages_received as f64 / stats.turns.max(1) as f64
     )
 }
