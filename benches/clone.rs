@@ -370,10 +370,12 @@ fn broker_through_libzmq(criterion: &mut Criterion) {
             (0..RUNS).for_each(|_| once(&mut reactor));
             let (after, updates) = (reactor.stats(), (RUNS * BURST) as f64);
             println!(
-                "{:24}each: {:.3} allocations, {:.3} polls, {:.3} empty receives; {:.1} a turn",
+                "{:24}each: {:.3} allocations, {:.3} polls, {:.3} spurious wakes, {:.3} empty receives; \
+                 {:.1} a turn",
                 "",
                 (alloc::calls() - calls) as f64 / updates,
                 (after.polls - before.polls) as f64 / updates,
+                (after.spurious_wakes - before.spurious_wakes) as f64 / updates,
                 (after.receives_empty - before.receives_empty) as f64 / updates,
                 updates / (after.turns - before.turns) as f64
             );

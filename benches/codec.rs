@@ -16,9 +16,13 @@ use std::hint::black_box;
 use std::process::Command;
 use std::time::Duration;
 
+use common::alloc::{self, Counting};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use pollux::Message;
 use pollux::clone::kvmsg::{KvMsg, Limits};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 const KEY: &[u8] = b"/room/17/sensor/4";
 const SEQUENCE: [u8; 8] = 7_i64.to_be_bytes();
@@ -42,8 +46,14 @@ fn main() {
     times(&mut criterion);
     criterion.final_summary();
     for what in ["decode", "encode"] {
+        let before = alloc::calls();
+        counted_calls(what, 1000);
+        let allocations = alloc::calls() - before;
         match instructions(what) {
-            Ok(count) => println!("{what}, 64 bytes, no properties: {count:.1} instructions"),
+            Ok(count) => println!(
+                "{what}, 64 bytes, no properties: {count:.1} instructions, \
+                 {allocations} allocations in a thousand"
+            ),
             Err(problem) => println!("{what}: no instructions counted: {problem}"),
         }
     }
