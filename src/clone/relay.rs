@@ -62,7 +62,8 @@ pub struct RelayConfig {
     /// Bytes of them. Default 256 MiB.
     pub backlog_bytes: usize,
     /// Requests of clients held while there is no state, or while it is behind theirs.
-    /// Beyond it one is dropped: of those that ask for what is furthest ahead the oldest. Default 4,096.
+    /// Beyond it one is dropped: of those that ask for what is furthest ahead the oldest.
+    /// Default 4,096.
     pub held_requests: usize,
 }
 
